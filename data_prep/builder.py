@@ -1,0 +1,167 @@
+"""The TFDS builder that celeba, folder and synthetic share: sources in, TFRecords out.
+
+Written shard by shard rather than through TFDS's shuffle buffer (1 GB), so that memory stays flat
+whatever the size of the source; the order within a split is a seeded shuffle made beforehand.
+"""
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from data_prep import pictures, spec
+
+SEED = 0
+PICTURES_PER_SHARD = 2048
+SKIPPED_NAMES_KEPT = 20
+
+
+@dataclasses.dataclass(eq=False)
+class SplitConfig(tfds.core.BuilderConfig):
+    """A variant of a dataset: how its pictures are dealt to the splits.
+
+    Attributes:
+        scheme: One of `spec.SCHEMES`.
+        shares: Of private, public and test pictures; they sum to 1. `official` has no use for them.
+    """
+
+    scheme: str = "identity"
+    shares: tuple[float, ...] = spec.PAPER_SHARES
+
+
+class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+    """Writes a source's pictures, unmodified, with attributes, identity and name.
+
+    Subclasses say what the attributes are called and how a source is read. `info.metadata` holds
+    `attributes` (their names), `scheme`, `shares`, `seed`, `identities` (how many known ones each
+    split has) and `skipped` (`count`, and the first `names`).
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "The folder of pictures goes to --manual_dir."
+    # TFDS infers this from the module's name, which fails for `python -m data_prep.celeba`.
+    pkg_dir_path: ClassVar[Path] = Path(__file__).parent
+    description = "Pictures with attributes and identities."
+
+    def __init__(self, *, on_error: str = "stop", **kwargs: Any):
+        """Creates the builder.
+
+        Args:
+            on_error: What to do about a picture that doesn't decode: `stop` or `skip` it.
+            **kwargs: As for any TFDS builder: `data_dir`, `config`, ...
+        """
+        self._skip = on_error == "skip"
+        super().__init__(**kwargs)
+
+    @property
+    @abc.abstractmethod
+    def attribute_names(self) -> tuple[str, ...]:
+        """Names of the attributes, in the order of the `attributes` feature."""
+
+    @abc.abstractmethod
+    def read_source(self, folder: Path | None) -> spec.Source:
+        """Reads and checks the lists of a source.
+
+        Args:
+            folder: Holds the source; None for a builder without `MANUAL_DOWNLOAD_INSTRUCTIONS`.
+
+        Raises:
+            DataError: If the source is at fault.
+        """
+
+    def split(self, source: spec.Source) -> dict[str, np.ndarray]:
+        """Returns the positions of each split's pictures."""
+        config = self.builder_config
+        return spec.split_pictures(source, config.scheme, config.shares, SEED)
+
+    def metadata(self) -> dict[str, Any]:
+        """Returns what is known before any picture is read; a prepared set must agree with it."""
+        config = self.builder_config
+        shares = None if config.scheme == "official" else list(config.shares)
+        return {
+            "attributes": list(self.attribute_names),
+            "scheme": config.scheme,
+            "shares": shares,
+            "seed": SEED,
+        }
+
+    def example(self, source: spec.Source, index: int) -> dict[str, Any]:
+        """Returns one example; raises `spec.DataError` if its picture doesn't decode."""
+        path = source.root / source.names[index]
+        pictures.check_picture(path)
+        return {
+            "image": path,
+            "attributes": source.attributes[index],
+            "identity": source.identities[index],
+            "name": source.names[index],
+        }
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.description,
+            features=spec.features(len(self.attribute_names)),
+            metadata=tfds.core.MetadataDict(
+                self.metadata(), identities={}, skipped={"count": 0, "names": []}
+            ),
+        )
+
+    def _shard_iterators_per_split(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, list[Callable[[], Iterator[tuple[str, dict]]]]]:
+        drawn = self.MANUAL_DOWNLOAD_INSTRUCTIONS is None
+        source = self.read_source(None if drawn else Path(dl_manager.manual_dir))
+        splits = self.split(source)
+        progress = tfds.core.utils.tqdm(
+            total=sum(map(len, splits.values())), unit=" pictures", leave=False, mininterval=1
+        )
+        order = np.random.default_rng(SEED)
+        return {
+            split: self._shards(split, source, order.permutation(positions), progress)
+            for split, positions in splits.items()
+        }
+
+    def _shards(
+        self, split: str, source: spec.Source, positions: np.ndarray, progress: Any
+    ) -> list[Callable[[], Iterator[tuple[str, dict]]]]:
+        identities: set[int] = set()
+        count = -(-len(positions) // PICTURES_PER_SHARD)
+        return [
+            functools.partial(self._write_shard, split, source, shard, identities, progress)
+            for shard in np.array_split(positions, count)
+        ]
+
+    def _write_shard(
+        self,
+        split: str,
+        source: spec.Source,
+        positions: np.ndarray,
+        identities: set[int],
+        progress: Any,
+    ) -> Iterator[tuple[str, dict]]:
+        progress.set_description(split)
+        for index in positions:
+            progress.update()
+            try:
+                example = self.example(source, index)
+            except spec.DataError:
+                if not self._skip:
+                    progress.close()
+                    raise
+                self._note_skipped(source.names[index])
+                continue
+            identities.add(int(example["identity"]))
+            yield source.names[index], example
+        known = len(identities - {spec.UNKNOWN_IDENTITY})
+        self.info.metadata["identities"][split] = known
+
+    def _note_skipped(self, name: str) -> None:
+        skipped = self.info.metadata["skipped"]
+        skipped["count"] += 1
+        if len(skipped["names"]) < SKIPPED_NAMES_KEPT:
+            skipped["names"].append(name)

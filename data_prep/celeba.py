@@ -1,0 +1,207 @@
+"""CelebA, from its official files, as TFRecords.
+
+    python -m data_prep.celeba --source=DIR --data_dir=data [--scheme=paper] [--shares=0.7,0.2,0.1]
+
+DIR holds the official layout, from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html:
+
+    img_align_celeba/          Img/img_align_celeba.zip, unpacked
+    list_attr_celeba.txt       Anno/
+    identity_CelebA.txt        Anno/, on request from the authors; needed by --scheme=identity
+    list_eval_partition.txt    Eval/; needed by --scheme=official
+
+A set cut down to fewer pictures works too, if list_attr_celeba.txt is cut with it. The dataset is
+`celeba/SCHEME`, or `celeba/SCHEME_70_20_10` with shares other than the paper's.
+`tfds build data_prep/celeba.py --manual_dir=DIR` builds the three schemes with the paper's shares
+(TFDS's own command needs `pip install apache-beam mlcroissant`: tensorflow/datasets#5463).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from data_prep import builder, command, pictures, spec
+
+WEB_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+PICTURES = "img_align_celeba"
+ATTRIBUTES = "list_attr_celeba.txt"
+IDENTITIES = "identity_CelebA.txt"
+PARTITION = "list_eval_partition.txt"
+WEB_FOLDERS = {
+    PICTURES: "Img/img_align_celeba.zip",
+    ATTRIBUTES: f"Anno/{ATTRIBUTES}",
+    IDENTITIES: f"Anno/{IDENTITIES}, given by its authors on request",
+    PARTITION: f"Eval/{PARTITION}",
+}
+ATTRIBUTE_NAMES = tuple(
+    """5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose
+    Black_Hair Blond_Hair Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee
+    Gray_Hair Heavy_Makeup High_Cheekbones Male Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard
+    Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks Sideburns Smiling Straight_Hair
+    Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace Wearing_Necktie
+    Young""".split()  # noqa: SIM905
+)
+
+
+class Celeba(builder.PictureBuilder):
+    """Aligned CelebA faces (178x218) with 40 attributes (Liu et al., ICCV 2015)."""
+
+    BUILDER_CONFIGS = [  # noqa: RUF012
+        builder.SplitConfig(name=scheme, scheme=scheme) for scheme in spec.SCHEMES
+    ]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = __doc__
+    description = f"Aligned CelebA faces with 40 attributes: {WEB_PAGE}"
+    attribute_names = ATTRIBUTE_NAMES
+
+    def read_source(self, folder: Path) -> spec.Source:
+        """Reads the official layout; see `read_source` of this module."""
+        return read_source(folder, self.builder_config.scheme)
+
+
+def read_source(folder: Path, scheme: str) -> spec.Source:
+    """Reads CelebA's official layout and checks that its lists and pictures agree.
+
+    Args:
+        folder: Holds `img_align_celeba/` and the lists.
+        scheme: Says which lists are needed: `identity` the identities, `official` the partition.
+
+    Raises:
+        DataError: If a file that is needed is missing, or two of them disagree.
+    """
+    _require(folder, PICTURES)
+    names, attributes = _read_attributes(folder)
+    _check_pictures(folder / PICTURES, names)
+    identities = _read_column(folder, IDENTITIES, names, needed=scheme == "identity")
+    if identities is None:
+        identities = np.full(len(names), spec.UNKNOWN_IDENTITY, np.int64)
+    partition = _read_column(folder, PARTITION, names, needed=scheme == "official")
+    if partition is not None and partition.max() >= len(spec.SPLITS):
+        raise spec.DataError(f"{folder / PARTITION}: {partition.max()} isn't 0, 1 or 2")
+    return spec.Source(folder / PICTURES, names, attributes, identities, partition)
+
+
+def _require(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.exists():
+        raise spec.DataError(f"{path} is missing: get {WEB_FOLDERS[name]} from {WEB_PAGE}")
+    return path
+
+
+def _read_lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _read_attributes(folder: Path) -> tuple[list[str], np.ndarray]:
+    path = _require(folder, ATTRIBUTES)
+    lines = _read_lines(path)
+    if len(lines) < 3 or not lines[0].strip().isdigit():
+        raise spec.DataError(
+            f"{path}: line 1 must be the number of pictures, line 2 the attributes"
+        )
+    if tuple(lines[1].split()) != ATTRIBUTE_NAMES:
+        raise spec.DataError(
+            f"{path}: line 2 isn't CelebA's {len(ATTRIBUTE_NAMES)} attribute names"
+        )
+    rows = [line.partition(" ") for line in lines[2:] if line.strip()]
+    if int(lines[0]) != len(rows):
+        raise spec.DataError(f"{path}: line 1 says {lines[0].strip()} pictures, {len(rows)} follow")
+    names = [name for name, _, _ in rows]
+    _check_unique(path, names)
+    try:
+        values = np.loadtxt([row for _, _, row in rows], np.int8, ndmin=2)
+    except ValueError:
+        values = np.zeros((0, 0), np.int8)
+    if values.shape != (len(rows), len(ATTRIBUTE_NAMES)) or not np.all(np.abs(values) == 1):
+        raise spec.DataError(_wrong_row(path, rows))
+    return names, (values > 0).astype(np.uint8)
+
+
+def _wrong_row(path: Path, rows: Sequence[tuple[str, str, str]]) -> str:
+    count = len(ATTRIBUTE_NAMES)
+    wrong = [
+        name for name, _, row in rows if len(row.split()) != count or set(row.split()) - {"1", "-1"}
+    ]
+    return f"{path}: {len(wrong)} rows aren't {count} values of 1 or -1, such as that of {wrong[0]}"
+
+
+def _read_column(
+    folder: Path, name: str, pictures_wanted: Sequence[str], *, needed: bool
+) -> np.ndarray | None:
+    """Reads a list of `picture number` lines; None where it is missing and not needed."""
+    if not needed and not (folder / name).exists():
+        return None
+    path = _require(folder, name)
+    rows = [line.split() for line in _read_lines(path) if line.strip()]
+    wrong = next((row for row in rows if len(row) != 2 or not row[1].isdigit()), None)
+    if wrong:
+        raise spec.DataError(f"{path}: {' '.join(wrong)!r} isn't a picture's name and a number")
+    numbers = dict(rows)
+    _check_listed(path, [p for p in pictures_wanted if p not in numbers])
+    return np.array([int(numbers[p]) for p in pictures_wanted], np.int64)
+
+
+def _check_unique(path: Path, names: Sequence[str]) -> None:
+    seen: set[str] = set()
+    twice = [name for name in names if name in seen or seen.add(name)]
+    if twice:
+        raise spec.DataError(f"{path}: {len(twice)} pictures are listed twice, such as {twice[0]}")
+
+
+def _check_listed(path: Path, absent: Sequence[str]) -> None:
+    if absent:
+        raise spec.DataError(
+            f"{path} lacks {len(absent)} pictures of {ATTRIBUTES}, such as {absent[0]}"
+        )
+
+
+def _check_pictures(folder: Path, names: Sequence[str]) -> None:
+    there = pictures.list_pictures(folder)
+    absent = sorted(set(names).difference(there))
+    if absent:
+        raise spec.DataError(
+            f"{folder} lacks {len(absent)} pictures of {ATTRIBUTES}, such as {absent[0]}"
+        )
+    unlisted = sorted(set(there).difference(names))
+    if unlisted:
+        raise spec.DataError(
+            f"{folder} has {len(unlisted)} pictures that {ATTRIBUTES} lacks, such as {unlisted[0]}"
+        )
+
+
+def define_flags() -> flags.FlagValues:
+    """Returns the flags of this command."""
+    values = command.common_flags(source="folder with CelebA's official files")
+    flags.DEFINE_enum(
+        "scheme", "identity", spec.SCHEMES, "how pictures are dealt to splits", flag_values=values
+    )
+    return values
+
+
+def main(values: flags.FlagValues) -> None:
+    """Prepares CelebA as the flags say."""
+    source = command.source_folder(values)
+    command.prepare(
+        Celeba(
+            config=_config(values),
+            data_dir=values.data_dir,
+            on_error=values.on_error,
+        ),
+        source,
+    )
+
+
+def _config(values: flags.FlagValues) -> str | builder.SplitConfig:
+    if not values.shares:
+        return values.scheme
+    if values.scheme == "official":
+        raise spec.DataError("--shares: scheme official takes CelebA's own partition, not shares")
+    shares = command.shares(values)
+    name = spec.config_name(values.scheme, shares)
+    if name == values.scheme:
+        return name
+    return builder.SplitConfig(name=name, scheme=values.scheme, shares=shares)
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags())

@@ -1,0 +1,127 @@
+"""What the commands `python -m data_prep.NAME` share: flags, one line for a mistake, a summary."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from absl import flags, logging
+
+from data_prep.builder import PictureBuilder
+from data_prep.spec import PAPER_SHARES, DataError, parse_shares
+
+
+def common_flags(*, source: str | None) -> flags.FlagValues:
+    """Returns the flags of every command.
+
+    Args:
+        source: Help of `--source`; None for a builder that reads no source.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
+    flags.DEFINE_string("data_dir", "data", "where prepared datasets are", flag_values=values)
+    flags.DEFINE_string(
+        "shares", None, "of private, public and test pictures: 0.7,0.2,0.1", flag_values=values
+    )
+    if source:
+        flags.DEFINE_string("source", None, source, flag_values=values)
+        flags.DEFINE_enum(
+            "on_error",
+            "stop",
+            ["stop", "skip"],
+            "what to do about a picture that doesn't decode",
+            flag_values=values,
+        )
+    return values
+
+
+def shares(values: flags.FlagValues) -> tuple[float, ...]:
+    """Returns the shares that the flags ask for, by default the paper's."""
+    return parse_shares(values.shares) if values.shares else PAPER_SHARES
+
+
+def source_folder(values: flags.FlagValues) -> Path:
+    """Returns `--source`.
+
+    Raises:
+        DataError: If it isn't given, is no folder or is empty.
+    """
+    if not values.source:
+        raise DataError("--source=DIR is missing: the folder that holds the pictures")
+    folder = Path(values.source).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"--source={folder}: no such folder")
+    if not any(folder.iterdir()):
+        raise DataError(f"--source={folder}: the folder is empty")
+    return folder
+
+
+def prepare(builder: PictureBuilder, source: Path | None) -> None:
+    """Prepares a dataset unless it is there, and prints what it holds.
+
+    Raises:
+        DataError: If the source is at fault, or another set of this name is there; the lists are
+            checked before TensorFlow is imported.
+    """
+    if Path(builder.data_dir).exists():
+        _check_same(builder)
+        print(f"{dataset_name(builder)} is prepared already in {builder.data_dir}")
+    else:
+        builder.split(builder.read_source(source))
+        config = tfds.download.DownloadConfig(manual_dir=source)
+        builder.download_and_prepare(download_config=config)
+    print(summary(builder))
+
+
+def dataset_name(builder: PictureBuilder) -> str:
+    """Returns the name to give as `data.dataset`, such as `celeba/identity`."""
+    return f"{builder.name}/{builder.builder_config.name}"
+
+
+def summary(builder: PictureBuilder) -> str:
+    """Returns a table of the splits, what was skipped, and how to use the dataset."""
+    metadata = builder.info.metadata
+    lines = [f"{'split':<10}{'pictures':>10}{'identities':>12}"]
+    for split, info in builder.info.splits.items():
+        identities = metadata["identities"][split]
+        lines.append(f"{split:<10}{info.num_examples:>10,}{identities:>12,}")
+    if skipped := metadata["skipped"]["count"]:
+        names = metadata["skipped"]["names"]
+        more = ", ..." if skipped > len(names) else ""
+        lines.append(f"skipped {skipped:,} broken pictures: {', '.join(names)}{more}")
+    root = builder.data_dir.removesuffix(f"/{dataset_name(builder)}/{builder.version}")
+    lines.append(f"use: data.dataset={dataset_name(builder)} data.dir={root}")
+    return "\n".join(lines)
+
+
+def run(main: Callable[[flags.FlagValues], None], values: flags.FlagValues) -> None:
+    """Parses `sys.argv`, runs main; a user's mistake ends it with one line and exit code 2."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.set_verbosity(logging.ERROR)
+    try:
+        _parse(values, sys.argv)
+        if values.help:
+            print(f"{sys.modules['__main__'].__doc__}\nFlags:\n{values.get_help()}")
+            return
+        main(values)
+    except (DataError, flags.Error) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parse(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    rest = values(arguments)[1:]
+    if rest:
+        raise DataError(f"unexpected argument {rest[0]!r}: write options as --name=value")
+
+
+def _check_same(builder: PictureBuilder) -> None:
+    wanted = builder.metadata()
+    found = builder.info.metadata
+    different = [name for name in wanted if found.get(name) != wanted[name]]
+    if different:
+        raise DataError(
+            f"{builder.data_dir} exists with other {', '.join(different)}: "
+            "choose another name or data_dir, or delete it"
+        )

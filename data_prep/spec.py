@@ -1,0 +1,156 @@
+"""What every prepared dataset has in common: its features, and how pictures are dealt to splits.
+
+Splits: `private` (X1 of the paper: the service's pictures), `public` (X2: what an attacker may own)
+and `test` (T). Schemes:
+
+- `identity`: no identity in two splits; the default, as a shared one flatters an attacker's score.
+- `paper`: by position, as in the paper (160,000 / 40,000 / 2,599 of CelebA's 202,599 pictures).
+- `official`: CelebA's own partition file (train, valid, test).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+SPLITS = ("private", "public", "test")
+SCHEMES = ("identity", "paper", "official")
+PAPER_COUNTS = (160_000, 40_000, 2_599)
+PAPER_SHARES = tuple(count / sum(PAPER_COUNTS) for count in PAPER_COUNTS)
+UNKNOWN_IDENTITY = -1
+
+
+class DataError(ValueError):
+    """A mistake in what the user gave: a flag, a list, a picture; its message is one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The pictures of a source, in its own order, and what its lists say of each.
+
+    Attributes:
+        root: Folder that `names` are relative to.
+        names: File name of each picture, with `/` between folders.
+        attributes: uint8 [N, A], 0 or 1.
+        identities: int64 [N], -1 where unknown.
+        partition: uint8 [N], CelebA's own split (0, 1, 2), or None where the source has none.
+    """
+
+    root: Path
+    names: Sequence[str]
+    attributes: np.ndarray
+    identities: np.ndarray
+    partition: np.ndarray | None = None
+
+
+def features(attribute_count: int) -> tfds.features.FeaturesDict:
+    """Returns the features that every builder writes: `image`, `attributes`, `identity`, `name`."""
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "attributes": tfds.features.Tensor(shape=(attribute_count,), dtype=np.uint8),
+            "identity": tfds.features.Scalar(np.int64),
+            "name": tfds.features.Text(),
+        }
+    )
+
+
+def parse_shares(text: str) -> tuple[float, ...]:
+    """Returns the shares of private, public and test pictures that `0.7,0.2,0.1` says.
+
+    Raises:
+        DataError: Unless these are three positive numbers that sum to 1.
+    """
+    try:
+        shares = tuple(float(share) for share in text.split(","))
+    except ValueError:
+        shares = ()
+    if len(shares) != 3 or min(shares) <= 0 or not abs(sum(shares) - 1) < 1e-6:
+        raise DataError(
+            f"--shares={text}: give three positive numbers that sum to 1 "
+            "(private, public, test), such as 0.7,0.2,0.1"
+        )
+    return shares
+
+
+def config_name(scheme: str, shares: Sequence[float]) -> str:
+    """Returns the scheme's name, with the shares in percent where they are not the paper's."""
+    if tuple(shares) == PAPER_SHARES:
+        return scheme
+    return "_".join([scheme, *(f"{100 * share:g}" for share in shares)])
+
+
+def split_by_position(count: int, shares: Sequence[float]) -> dict[str, np.ndarray]:
+    """Deals the first pictures to `private`, the next to `public`, the rest to `test`.
+
+    Returns:
+        For each split, the positions of its pictures, in ascending order.
+    """
+    return dict(zip(SPLITS, np.split(np.arange(count), _cuts(count, shares)), strict=True))
+
+
+def split_by_identity(
+    identities: np.ndarray, shares: Sequence[float], seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Deals whole identities, shuffled, so that no identity is in two splits.
+
+    A split's size differs from its share by less than the pictures of the largest identity. A
+    picture of unknown identity (-1) counts as an identity of its own.
+
+    Args:
+        identities: int64 [N].
+        shares: Of private, public and test pictures; they sum to 1.
+        seed: Of the shuffle.
+
+    Returns:
+        For each split, the positions of its pictures, in ascending order.
+    """
+    owners = identities.astype(np.int64)
+    unknown = owners < 0
+    owners[unknown] = owners.max(initial=0) + 1 + np.arange(unknown.sum())
+    _, owners, sizes = np.unique(owners, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    starts = np.cumsum(sizes[order]) - sizes[order]
+    split_of_owner = np.empty_like(order)
+    split_of_owner[order] = np.searchsorted(_cuts(len(owners), shares), starts, side="right")
+    return _positions(split_of_owner[owners])
+
+
+def split_pictures(
+    source: Source, scheme: str, shares: Sequence[float], seed: int = 0
+) -> dict[str, np.ndarray]:
+    """Deals the pictures of a source to `private`, `public` and `test`.
+
+    Raises:
+        DataError: If a split would be empty, or the source has no partition for `official`.
+    """
+    if scheme == "official":
+        if source.partition is None:
+            raise DataError("scheme official: the source has no partition of its own")
+        splits = _positions(source.partition)
+    elif scheme == "paper":
+        splits = split_by_position(len(source.names), shares)
+    else:
+        splits = split_by_identity(source.identities, shares, seed)
+    for split, positions in splits.items():
+        if not len(positions):
+            raise DataError(
+                f"scheme {scheme} leaves the split {split} empty: {len(source.names)} pictures of "
+                f"{count_identities(source.identities)} known identities don't fill three splits"
+            )
+    return splits
+
+
+def count_identities(identities: np.ndarray) -> int:
+    """Returns how many different known identities there are."""
+    return len(np.unique(identities[identities >= 0]))
+
+
+def _cuts(count: int, shares: Sequence[float]) -> np.ndarray:
+    return np.rint(np.cumsum(shares)[:-1] * count).astype(np.int64)
+
+
+def _positions(split_of_picture: np.ndarray) -> dict[str, np.ndarray]:
+    return {split: np.flatnonzero(split_of_picture == i) for i, split in enumerate(SPLITS)}

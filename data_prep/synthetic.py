@@ -1,0 +1,128 @@
+"""Drawn faces as TFRecords: the embedded dataset of the demo and of the tests, made from nothing.
+
+    python -m data_prep.synthetic --data_dir=data
+
+The dataset is `synthetic/default`: 600 identities with 10 pictures each, 96x96 pixels. Other
+numbers (`--identities`, `--pictures`, `--size`, `--seed`, `--shares`) make datasets such as
+`synthetic/600x10_96px_seed1`. `tfds build data_prep/synthetic.py` builds the default and
+`synthetic/tiny`.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from absl import flags
+
+from data_prep import builder, command, faces, spec
+
+SHARES = (0.6, 0.3, 0.1)
+JPEG_QUALITY = 95
+
+
+@dataclasses.dataclass(eq=False)
+class SyntheticConfig(builder.SplitConfig):
+    """How many faces are drawn, and how.
+
+    Attributes:
+        identities: How many.
+        pictures: Of each identity.
+        size: Height and width in pixels.
+        seed: Of the faces; the split has its own.
+    """
+
+    shares: tuple[float, ...] = SHARES
+    identities: int = 600
+    pictures: int = 10
+    size: int = 96
+    seed: int = 0
+
+
+class Synthetic(builder.PictureBuilder):
+    """Faces drawn from (identity, picture), with those of CelebA's attributes that can be drawn."""
+
+    BUILDER_CONFIGS = [  # noqa: RUF012
+        SyntheticConfig(name="default"),
+        SyntheticConfig(name="tiny", identities=40, pictures=5, size=64),
+    ]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = None
+    description = "Drawn faces with attributes that can be seen in them."
+    attribute_names = tuple(faces.ATTRIBUTES)
+
+    def read_source(self, folder: Path | None = None) -> spec.Source:
+        """Returns names and identities; the faces and their attributes are drawn one by one."""
+        config = self.builder_config
+        identities = np.repeat(np.arange(config.identities), config.pictures)
+        names = [
+            f"{identity:06d}_{picture:04d}.jpg"
+            for identity in range(config.identities)
+            for picture in range(config.pictures)
+        ]
+        return spec.Source(Path(), names, np.zeros((len(names), 0), np.uint8), identities)
+
+    def example(self, source: spec.Source, index: int) -> dict[str, Any]:
+        """Draws one face and encodes it as JPEG."""
+        config = self.builder_config
+        identity, picture = divmod(int(index), config.pictures)
+        face = faces.draw_face(identity, picture, size=config.size, seed=config.seed)
+        _, encoded = cv2.imencode(
+            ".jpg",
+            cv2.cvtColor(face.image, cv2.COLOR_RGB2BGR),
+            [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
+        )
+        return {
+            "image": encoded.tobytes(),
+            "attributes": face.attributes,
+            "identity": identity,
+            "name": source.names[index],
+        }
+
+
+def prepare(data_dir: str | Path, config: str = "default") -> None:
+    """Draws `synthetic/CONFIG` into data_dir, unless it is there.
+
+    Args:
+        data_dir: Where prepared datasets are.
+        config: `default` or `tiny`.
+    """
+    Synthetic(config=config, data_dir=data_dir).download_and_prepare()
+
+
+def define_flags() -> flags.FlagValues:
+    """Returns the flags of this command."""
+    values = command.common_flags(source=None)
+    default = Synthetic.builder_configs["default"]
+    for name, text, low in (
+        ("identities", "how many identities", 1),
+        ("pictures", "how many pictures of each", 1),
+        ("size", "height and width in pixels", 16),
+        ("seed", "of the faces", 0),
+    ):
+        flags.DEFINE_integer(
+            name, getattr(default, name), text, lower_bound=low, flag_values=values
+        )
+    return values
+
+
+def main(values: flags.FlagValues) -> None:
+    """Draws the faces that the flags ask for."""
+    command.prepare(Synthetic(config=_config(values), data_dir=values.data_dir), source=None)
+
+
+def _config(values: flags.FlagValues) -> SyntheticConfig:
+    """Returns the registered config of these numbers, or else a new one named after them."""
+    wanted = {name: values[name].value for name in ("identities", "pictures", "size", "seed")}
+    wanted["shares"] = spec.parse_shares(values.shares) if values.shares else SHARES
+    for config in Synthetic.BUILDER_CONFIGS:
+        if all(getattr(config, name) == value for name, value in wanted.items()):
+            return config
+    name = "{identities}x{pictures}_{size}px_seed{seed}".format(**wanted)
+    if wanted["shares"] != SHARES:
+        name = spec.config_name(name, wanted["shares"])
+    return SyntheticConfig(name=name, **wanted)
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags())

@@ -1,0 +1,45 @@
+import cv2
+import numpy as np
+import pytest
+
+from data_prep import pictures, spec
+
+
+def encode(seed, extension=".jpg"):
+    picture = np.random.default_rng(seed).integers(0, 256, (24, 20, 3), np.uint8)
+    return cv2.imencode(extension, picture)[1].tobytes()
+
+
+def test_whole_pictures_pass(tmp_path):
+    for extension in (".jpg", ".png"):
+        path = tmp_path / f"a{extension}"
+        path.write_bytes(encode(0, extension) + b"\0\0")
+        pictures.check_picture(path)
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+def test_a_picture_cut_short_is_told(tmp_path, extension, kept):
+    path = tmp_path / f"a{extension}"
+    encoded = encode(0, extension)
+    path.write_bytes(encoded[: int(kept * len(encoded))])
+    with pytest.raises(spec.DataError, match=rf"a\{extension}: is cut short"):
+        pictures.check_picture(path)
+
+
+def test_the_end_of_a_thumbnail_does_not_end_the_picture(tmp_path):
+    thumbnail, encoded = encode(1), encode(0)
+    block = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encoded[:2] + block + encoded[2:])
+    pictures.check_picture(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(spec.DataError, match="is cut short"):
+        pictures.check_picture(path)
+
+
+def test_a_picture_whose_header_is_broken_does_not_decode(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(pictures.JPEG_START + pictures.JPEG_SCAN + pictures.JPEG_END)
+    with pytest.raises(spec.DataError, match=r"a\.jpg: doesn't decode"):
+        pictures.check_picture(path)

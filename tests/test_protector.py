@@ -1,0 +1,177 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfadv.data import normalise
+from tfadv.losses import reconstruction_loss, utility_loss
+from tfadv.networks import Classifier, Decoder, Encoder
+from tfadv.protector import Protector
+
+SIZE, BATCH, ATTRIBUTES = 32, 4, 3
+
+
+def make_protector(lambda1=1.0, decoder_steps=1, seed=0, optimizer=keras.optimizers.SGD):
+    keras.utils.set_random_seed(seed)
+    encoder = Encoder(depth=18, width=0.125, split="avgpool")
+    encoder.build((None, SIZE, SIZE, 3))
+    shape = encoder.feature_shape(SIZE)
+    classifier = Classifier("avgpool", ATTRIBUTES, depth=18, width=0.125, hidden=16)
+    classifier.build((None, *shape))
+    decoder = None
+    if lambda1:
+        decoder = Decoder(shape, SIZE, "avgpool", width=0.125)
+        decoder.build((None, *shape))
+    protector = Protector(
+        encoder, classifier, decoder, lambda1=lambda1, decoder_steps=decoder_steps
+    )
+    protector.compile(optimizer(0.01), optimizer(0.01) if lambda1 else None)
+    return protector
+
+
+def make_batch(decoder_steps=1, seed=0):
+    rng = np.random.default_rng(seed)
+
+    def pictures(count):
+        return tf.constant(rng.integers(0, 256, (count, SIZE, SIZE, 3)).astype(np.uint8))
+
+    labels = tf.constant(rng.integers(0, 2, (BATCH, ATTRIBUTES)).astype(np.uint8))
+    return {
+        "private": {"images": pictures(BATCH), "labels": labels},
+        "public": {"images": pictures(BATCH * decoder_steps)},
+    }
+
+
+def weights_of(network):
+    return [weight.copy() for weight in network.get_weights()]
+
+
+def assert_equal(before, after):
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def differs(before, after):
+    return any((old != new).any() for old, new in zip(before, after, strict=True))
+
+
+def test_update_of_the_decoder_leaves_encoder_and_classifier_with_their_statistics():
+    protector = make_protector()
+    encoder, classifier = weights_of(protector.encoder), weights_of(protector.classifier)
+    decoder = weights_of(protector.decoder)
+    protector._update_decoder(normalise(make_batch()["public"]["images"]))
+    assert_equal(encoder, protector.encoder.get_weights())
+    assert_equal(classifier, protector.classifier.get_weights())
+    assert differs(decoder, protector.decoder.get_weights())
+
+
+def test_update_of_the_encoder_leaves_the_decoder_with_its_statistics():
+    protector = make_protector()
+    decoder, encoder = weights_of(protector.decoder), weights_of(protector.encoder)
+    classifier = weights_of(protector.classifier)
+    private = make_batch()["private"]
+    protector._update_encoder(normalise(private["images"]), private["labels"])
+    assert_equal(decoder, protector.decoder.get_weights())
+    assert differs(encoder, protector.encoder.get_weights())
+    assert differs(classifier, protector.classifier.get_weights())
+
+
+def test_update_of_the_encoder_descends_the_gradient_of_equation_9():
+    protector = make_protector(lambda1=2.0)
+    private = make_batch()["private"]
+    images = normalise(private["images"])
+    with tf.GradientTape() as tape:
+        features = protector.encoder(images, training=True)
+        utility = utility_loss(private["labels"], protector.classifier(features, training=True))
+        pixels = reconstruction_loss(images, protector.decoder(features, training=False))
+        loss = utility - 2.0 * pixels
+    variables = protector.encoder.trainable_variables
+    gradients = tape.gradient(loss, variables)
+    expected = [v.numpy() - 0.01 * g.numpy() for v, g in zip(variables, gradients, strict=True)]
+
+    losses = protector._update_encoder(images, private["labels"])
+
+    for variable, value in zip(variables, expected, strict=True):
+        np.testing.assert_allclose(variable.numpy(), value, rtol=1e-4, atol=1e-6)
+    assert losses["utility"].numpy() == pytest.approx(utility.numpy(), rel=1e-5)
+    assert losses["private_reconstruction"].numpy() == pytest.approx(pixels.numpy(), rel=1e-5)
+    assert losses["protector"].numpy() == pytest.approx(loss.numpy(), rel=1e-4)
+
+
+def test_step_updates_the_decoder_first_so_that_the_encoder_meets_the_new_one():
+    stepped, by_hand, batch = make_protector(), make_protector(), make_batch()
+    stepped.train_step(batch)
+    by_hand._update_decoder(normalise(batch["public"]["images"]))
+    private = batch["private"]
+    by_hand._update_encoder(normalise(private["images"]), private["labels"])
+    assert_equal(by_hand.get_weights(), stepped.get_weights())
+
+
+def test_decoder_steps_are_that_many_updates_on_different_pictures():
+    stepped, by_hand = make_protector(decoder_steps=3), make_protector()
+    batch = make_batch(decoder_steps=3)
+    stepped.train_step(batch)
+    for images in np.split(batch["public"]["images"].numpy(), 3):
+        by_hand._update_decoder(normalise(tf.constant(images)))
+    assert_equal(weights_of(by_hand.decoder), stepped.decoder.get_weights())
+
+
+def test_baseline_needs_no_decoder_and_no_public_pictures():
+    protector = make_protector(lambda1=0.0)
+    losses = protector.train_step({"private": make_batch()["private"]})
+    assert set(losses) == {"utility"}
+    owned = {id(v) for v in protector.encoder.variables + protector.classifier.variables}
+    assert {id(v) for v in protector.variables} - owned == {
+        id(v) for v in protector.optimizer.variables
+    } & {id(v) for v in protector.variables}
+
+
+@pytest.mark.parametrize("lambda1", [0.0, 1.0])
+def test_measurements_name_what_a_step_returns(lambda1):
+    protector = make_protector(lambda1=lambda1)
+    assert set(protector.measurements) == set(protector.train_step(make_batch()))
+
+
+def test_weight_without_decoder_and_decoder_without_weight_are_refused():
+    protector = make_protector()
+    with pytest.raises(ValueError, match="needs a decoder"):
+        Protector(protector.encoder, protector.classifier, lambda1=1.0)
+    with pytest.raises(ValueError, match="needs no decoder"):
+        Protector(protector.encoder, protector.classifier, protector.decoder, lambda1=0.0)
+
+
+def test_fit_trains_the_protector():
+    protector = make_protector(optimizer=keras.optimizers.Adam)
+    batches = tf.data.Dataset.from_tensors(make_batch()).repeat(15)
+    first = protector.fit(batches.take(1), verbose=0).history
+    last = protector.fit(batches, epochs=2, verbose=0).history
+    assert last["utility"][-1] < 0.7 * first["utility"][0]
+
+
+def test_defence_hides_what_the_task_does_not_need():
+    """Pictures of one random colour, its red the task: a decoder sees colours, or only grey.
+
+    The variance of a channel, uniform in [-1, 1], is 1/3: the error of one who learns nothing.
+    """
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (256, 1, 1, 3)).astype(np.uint8)
+    images = np.broadcast_to(colours, (256, SIZE, SIZE, 3))
+    labels = np.repeat((colours[:, 0, 0, :1] > 127).astype(np.uint8), ATTRIBUTES, axis=1)
+    pictures = tf.data.Dataset.from_tensor_slices({"images": images, "labels": labels})
+    batches = pictures.shuffle(256, seed=1).repeat().batch(32).take(160)
+    batches = batches.map(lambda batch: {"private": batch, "public": batch})
+    whole = {"images": normalise(images), "labels": labels}
+
+    errors = {}
+    for lambda1 in (1e-6, 3.0):
+        protector = make_protector(lambda1=lambda1, optimizer=adam)
+        protector.fit(batches, verbose=0)
+        features = protector.encoder(whole["images"])
+        errors[lambda1] = reconstruction_loss(whole["images"], protector.decoder(features)).numpy()
+        assert utility_loss(labels, protector.classifier(features)).numpy() < 0.2
+    assert errors[1e-6] < 0.2
+    assert errors[3.0] > 0.3
+
+
+def adam(_):
+    return keras.optimizers.Adam(0.003)

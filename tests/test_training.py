@@ -1,0 +1,242 @@
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfadv import training
+from tfadv.config import Runtime, Train
+from tfadv.training import History, Trainer, TrainingError, adam
+
+DIMENSIONS = 4
+TRUTH = np.arange(1.0, DIMENSIONS + 1).astype(np.float32)
+
+
+class Regression(keras.Model):
+    """Least squares with a known answer, and a batch-normalised branch for its statistics."""
+
+    measurements = ("loss", "error")
+
+    def __init__(self):
+        super().__init__()
+        self.linear = keras.layers.Dense(1, use_bias=False)
+        self.linear.build((None, DIMENSIONS))
+        self.normalisation = keras.layers.BatchNormalization()
+        self.normalisation.build((None, DIMENSIONS))
+
+    def compile(self, optimizer):
+        super().compile(optimizer=optimizer)
+        self.optimizer.build(self.trainable_variables)
+
+    def train_step(self, batch):
+        with tf.GradientTape() as tape:
+            predicted = self.linear(batch["x"])[:, 0]
+            loss = tf.reduce_mean(tf.square(predicted - batch["y"]))
+            total = loss + tf.reduce_mean(self.normalisation(batch["x"], training=True))
+        gradients = tape.gradient(total, self.trainable_variables)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        return {"loss": loss, "error": tf.sqrt(loss)}
+
+
+def make_model():
+    keras.utils.set_random_seed(3)
+    model = Regression()
+    model.compile(adam(0.05, clip_norm=5.0, decay_steps=400))
+    return model
+
+
+def batches(start):
+    """Batch `i` is a function of `i` alone."""
+
+    def make(i):
+        x = tf.random.stateless_normal((8, DIMENSIONS), seed=(i, 0))
+        return {"x": x, "y": tf.linalg.matvec(x, TRUTH)}
+
+    return tf.data.Dataset.range(start, 10**9).map(make)
+
+
+def train(folder, steps, config=None, evaluate=lambda step: ({}, True)):
+    config = config or Train(
+        steps=steps, batch=8, log_every=10, evaluate_every=25, checkpoint_every=20
+    )
+    trainer = Trainer(make_model(), config, folder, "regression")
+    trainer.run(batches, evaluate)
+    return trainer
+
+
+def test_training_finds_the_known_answer(tmp_path):
+    trainer = train(tmp_path, 400)
+    weights = trainer.model.linear.kernel.numpy()[:, 0]
+    np.testing.assert_allclose(weights, TRUTH, atol=0.02)
+
+
+def test_loop_of_several_steps_equals_steps_one_by_one(tmp_path):
+    trainer, alone = train(tmp_path, 30), make_model()
+    for batch in batches(0).take(30):
+        alone.train_step(batch)
+    for ours, theirs in zip(trainer.model.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_logged_values_are_means_over_the_steps_since_the_last_row(tmp_path):
+    trainer, alone = train(tmp_path, 20), make_model()
+    losses = [alone.train_step(batch)["loss"].numpy() for batch in batches(0).take(20)]
+    steps, values = trainer.history.series("loss")
+    assert steps == [10, 20]
+    np.testing.assert_allclose(values, [np.mean(losses[:10]), np.mean(losses[10:])], rtol=1e-4)
+
+
+def test_interrupted_training_resumes_to_the_very_same_weights_slots_and_history(tmp_path):
+    whole = train(tmp_path / "whole", 60)
+
+    class KilledError(Exception):
+        pass
+
+    def killer(step):
+        if step == 50:
+            raise KilledError  # 10 steps after the checkpoint at 40
+        return {}, True
+
+    config = Train(steps=60, batch=8, log_every=10, evaluate_every=25, checkpoint_every=20)
+    with pytest.raises(KilledError):
+        train(tmp_path / "broken", 60, config, killer)
+    resumed = train(tmp_path / "broken", 60, config)
+
+    assert resumed.step == whole.step == 60
+    for ours, theirs in zip(
+        resumed.model.get_weights() + [v.numpy() for v in resumed.model.optimizer.variables],
+        whole.model.get_weights() + [v.numpy() for v in whole.model.optimizer.variables],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    assert resumed.history.series("loss") == whole.history.series("loss")
+
+
+def test_checkpoint_holds_every_variable_of_model_and_optimizer(tmp_path):
+    trainer = train(tmp_path, 20)
+    saved = tf.train.list_variables(str(tmp_path / "checkpoints"))
+    kept = [v for v in trainer.model.variables if "seed" not in v.path]
+    slots = trainer.model.optimizer.variables
+    shapes = sorted(tuple(v.shape) for v in {id(v): v for v in [*kept, *slots]}.values())
+    found = [tuple(shape) for name, shape in saved if name.endswith("VARIABLE_VALUE")]
+    for shape in set(shapes):
+        assert found.count(shape) >= shapes.count(shape), shape
+
+
+def test_finished_training_is_not_trained_again(tmp_path):
+    train(tmp_path, 20)
+    before = [path.stat().st_mtime_ns for path in sorted((tmp_path / "checkpoints").iterdir())]
+    again = train(tmp_path, 20)
+    assert again.step == 20
+    assert before == [
+        path.stat().st_mtime_ns for path in sorted((tmp_path / "checkpoints").iterdir())
+    ]
+
+
+def test_evaluation_comes_at_its_steps_and_at_the_end_and_can_stop_the_training(tmp_path):
+    seen = []
+    trainer = train(tmp_path / "a", 60, evaluate=lambda step: (seen.append(step) or {}, True))
+    assert seen == [25, 50, 60]
+    trainer = train(tmp_path / "b", 60, evaluate=lambda step: ({"held_out": step}, step < 50))
+    assert trainer.step == 50
+    assert trainer.history.series("held_out") == ([25, 50], [25, 50])
+    assert Trainer(make_model(), Train(), tmp_path / "b", "again").step == 50
+
+
+def test_old_checkpoints_are_removed(tmp_path):
+    train(tmp_path, 100)
+    assert len(list((tmp_path / "checkpoints").glob("*.index"))) == 2
+
+
+def test_loss_that_is_not_finite_stops_with_its_name_and_keeps_the_checkpoint(tmp_path):
+    config = Train(steps=60, batch=8, log_every=10, evaluate_every=60, checkpoint_every=20)
+
+    def poisoned(start):
+        def spoil(i, batch):
+            bad = tf.where(i + start >= 35, np.nan, 1.0)
+            return batch | {"y": batch["y"] * tf.cast(bad, tf.float32)}
+
+        return batches(start).enumerate().map(spoil)
+
+    trainer = Trainer(make_model(), config, tmp_path, "regression")
+    with pytest.raises(TrainingError, match="the loss loss is nan at step 40"):
+        trainer.run(poisoned, lambda step: ({}, True))
+    assert Trainer(make_model(), config, tmp_path, "regression").step == 20
+
+
+def test_tensorboard_gets_every_row(tmp_path):
+    train(tmp_path, 20).writer.close()
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    found = {
+        (value.tag, event.step)
+        for event in tf.compat.v1.train.summary_iterator(str(events))
+        for value in event.summary.value
+    }
+    assert {("loss", 10), ("loss", 20), ("error", 20), ("images_per_s", 10)} <= found
+
+
+def test_progress_line_shows_step_losses_speed_and_time_left(tmp_path, capsys):
+    train(tmp_path, 20)
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("regression  20/20  loss ")
+    assert "images/s" in last
+    assert last.endswith("ETA 0:00:00")
+
+
+def test_history_drops_rows_that_will_be_measured_again(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text("".join(json.dumps({"step": step, "a": 1.0}) + "\n" for step in (10, 20, 30)))
+    assert History(path, 20).series("a") == ([10, 20], [1.0, 1.0])
+    assert len(path.read_text().splitlines()) == 2
+
+
+def test_history_cut_short_by_a_kill_loses_only_its_last_row(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text(json.dumps({"step": 10, "a": 1.0}) + '\n{"step": 20, "a"')
+    assert History(path, 20).series("a") == ([10], [1.0])
+
+
+def test_adam_is_keras_adam_with_cosine_decay_and_clipping():
+    ours = adam(0.1, clip_norm=1.0, decay_steps=10)
+    theirs = keras.optimizers.Adam(
+        keras.optimizers.schedules.CosineDecay(0.1, 10), global_clipnorm=1.0
+    )
+    weights = [keras.Variable(np.ones(3, np.float32)) for _ in range(2)]
+    for optimizer, weight in zip((ours, theirs), weights, strict=True):
+        for step in range(10):
+            optimizer.apply([tf.constant([3.0, -4.0, 0.5 * step])], [weight])
+    np.testing.assert_array_equal(weights[0].numpy(), weights[1].numpy())
+    assert float(ours.learning_rate) == pytest.approx(0.0, abs=1e-8)
+
+
+def test_adam_without_decay_keeps_its_rate_and_without_clip_norm_does_not_clip():
+    optimizer = adam(0.1, clip_norm=0.0)
+    assert optimizer.global_clipnorm is None
+    assert float(optimizer.learning_rate) == pytest.approx(0.1)
+
+
+def test_set_up_makes_weights_repeatable_and_sets_the_precision():
+    code = """
+import keras
+from tfadv import config, training
+print(training.set_up(config.Runtime(seed=5, precision="mixed_bfloat16")))
+print(keras.config.dtype_policy().name, keras.random.normal((2,)).numpy())
+"""
+    runs = {
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        for _ in range(2)
+    }
+    assert len(runs) == 1
+    assert next(iter(runs)).startswith("mixed_bfloat16\nmixed_bfloat16 [")
+
+
+@pytest.mark.parametrize(("has_amx", "expected"), [(True, "mixed_bfloat16"), (False, "float32")])
+def test_auto_precision_follows_the_hardware(monkeypatch, has_amx, expected):
+    monkeypatch.setattr(training, "_is_fast_at_bfloat16", lambda: has_amx)
+    try:
+        assert training.set_up(Runtime(precision="auto")) == expected
+    finally:
+        keras.config.set_dtype_policy("float32")

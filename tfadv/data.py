@@ -1,0 +1,237 @@
+"""TFRecord splits to batches of pictures.
+
+A batch is a dict: `images` uint8 [N, S, S, 3] RGB; `labels` uint8 [N, A], 0 or 1; `identity` int64
+[N], -1 where it is not known. Models bring the pictures to [-1, 1] themselves, on their device
+(`normalise`).
+"""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from tfadv.config import Data, UserError
+
+PRIVATE, PUBLIC, TEST = "private", "public", "test"
+TRAIN, HELD_OUT, WHOLE = "train", "held_out", "whole"
+
+_BUCKETS = 1000
+
+
+def normalise(images: tf.Tensor) -> tf.Tensor:
+    """Returns uint8 pictures as float32 in [-1, 1]."""
+    return tf.cast(images, tf.float32) / 127.5 - 1.0
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """Returns pictures in [-1, 1] as uint8, rounded."""
+    return np.rint((np.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
+
+
+class Dataset:
+    """A prepared TFDS dataset with the features of `data_prep.spec`.
+
+    Each split can be read whole, or as two parts that share no identity: `train`, and `held_out`
+    for thresholds and for stopping.
+
+    Attributes:
+        attributes: the names of the columns of `labels`.
+        size: S, the pixels a side of a picture.
+        sizes: pictures in each split.
+    """
+
+    def __init__(self, config: Data):
+        self._config = config
+        self.size = config.size
+        self._builder = _open(config)
+        metadata = self._builder.info.metadata or {}
+        self.attributes = tuple(metadata.get("attributes", ()))
+        self.sizes = {name: info.num_examples for name, info in self._builder.info.splits.items()}
+        self.description = {
+            "name": self._builder.info.full_name,
+            "splits": self.sizes,
+            "metadata": {key: value for key, value in metadata.items() if key != "attributes"},
+        }
+        for split in (PRIVATE, PUBLIC, TEST):
+            if not self.sizes.get(split):
+                raise UserError(
+                    f"dataset {config.dataset} in {config.dir} has no pictures in split {split}"
+                )
+
+    def columns(self, attributes: Sequence[str]) -> np.ndarray:
+        """Returns the columns of `labels` that hold these attributes; all of them if none is named.
+
+        Raises:
+            UserError: the dataset has no such attribute.
+        """
+        for name in attributes:
+            if name not in self.attributes:
+                known = ", ".join(self.attributes) or "none at all"
+                raise UserError(
+                    f"task.attributes names {name}, which dataset {self._config.dataset} lacks; "
+                    f"it has {known}"
+                )
+        if not self.attributes:
+            raise UserError(f"dataset {self._config.dataset} has no attributes to learn")
+        return np.array([self.attributes.index(name) for name in attributes or self.attributes])
+
+    @functools.cache  # noqa: B019 - one dataset lives as long as the run
+    def count(self, split: str, part: str = WHOLE) -> int:
+        """Returns how many pictures a part of a split has.
+
+        Raises:
+            UserError: it has none.
+        """
+        records = self._records(split, part, fields=("identity", "name"))
+        count = int(records.reduce(np.int64(0), lambda total, _: total + 1))
+        if not count:
+            raise UserError(
+                f"the {part} part of split {split} has no pictures: change data.held_out, now "
+                f"{self._config.held_out}"
+            )
+        return count
+
+    def batches(self, split: str, part: str, batch: int) -> tf.data.Dataset:
+        """Returns a part of a split once, in its order, the last batch as small as it comes."""
+        pictures = self._pictures(self._records(split, part))
+        return pictures.batch(batch).prefetch(2)
+
+    def training_batches(
+        self, split: str, part: str, batch: int, *, seed: int, start: int = 0
+    ) -> tf.data.Dataset:
+        """Returns shuffled full batches without end.
+
+        The order depends on `seed` alone: what starts at batch `start` is what an uninterrupted run
+        would have seen there.
+        """
+        stream = _endless(
+            self._records(split, part),
+            count=self.count(split, part),
+            skip=start * batch,
+            buffer=self._config.shuffle_buffer,
+            seed=seed,
+        )
+        return self._pictures(stream).batch(batch, drop_remainder=True).prefetch(2)
+
+    def _records(self, split: str, part: str, fields: Sequence[str] = ()) -> tf.data.Dataset:
+        """The encoded records of a part of a split, all fields or only some."""
+        decoders = {"image": tfds.decode.SkipDecoding()}
+        if fields:
+            decoders = tfds.decode.PartialDecoding(dict.fromkeys(fields, True), decoders={})
+        records = self._builder.as_dataset(split=split, decoders=decoders)
+        if part == WHOLE:
+            return records
+        held_out = round(self._config.held_out * _BUCKETS)
+
+        def belongs(record):
+            person = tf.strings.as_string(record["identity"])
+            group = tf.where(record["identity"] < 0, record["name"], person)
+            is_held_out = tf.strings.to_hash_bucket_fast(group, _BUCKETS) < held_out
+            return is_held_out if part == HELD_OUT else ~is_held_out
+
+        return records.filter(belongs)
+
+    def _pictures(self, records: tf.data.Dataset) -> tf.data.Dataset:
+        def decode(record):
+            return {
+                "images": decode_picture(record["image"], self.size),
+                "labels": record["attributes"],
+                "identity": record["identity"],
+            }
+
+        return records.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def decode_picture(encoded: tf.Tensor, size: int) -> tf.Tensor:
+    """Decodes a JPEG or PNG, cuts the largest centred square and resizes it.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
+    square = tf.cond(
+        tf.io.is_jpeg(encoded), lambda: _square_of_jpeg(encoded), lambda: _square_of_other(encoded)
+    )
+    picture = tf.image.resize(square, (size, size), antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(picture), 0, 255), tf.uint8)
+
+
+def _square_of_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes only the square: rows and columns outside it are skipped by the decoder."""
+    shape = tf.image.extract_jpeg_shape(encoded)
+    return tf.image.decode_and_crop_jpeg(encoded, _window(shape[0], shape[1]), channels=3)
+
+
+def _square_of_other(encoded: tf.Tensor) -> tf.Tensor:
+    picture = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    shape = tf.shape(picture)
+    top, left, height, width = tf.unstack(_window(shape[0], shape[1]))
+    return picture[top : top + height, left : left + width]
+
+
+def _window(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    side = tf.minimum(height, width)
+    return tf.stack([(height - side) // 2, (width - side) // 2, side, side])
+
+
+def _endless(
+    examples: tf.data.Dataset, *, count: int, skip: int, buffer: int, seed: int
+) -> tf.data.Dataset:
+    """Epoch after epoch, each in an order of its own, from example `skip` on."""
+    first, offset = divmod(skip, count)
+
+    def epoch(number):
+        # In this function's graph alone, so that the order doesn't depend on the global seed. With
+        # a seed of 0 TensorFlow compares the other seed, a tensor here, as if it were a number.
+        tf.random.set_seed(seed + 1)
+        shuffled = examples.shuffle(buffer, seed=number, reshuffle_each_iteration=False)
+        return shuffled.skip(tf.where(number == first, np.int64(offset), np.int64(0)))
+
+    return tf.data.Dataset.range(first, np.iinfo(np.int64).max).flat_map(epoch)
+
+
+def in_memory_batches(
+    arrays: dict[str, np.ndarray], batch: int, *, seed: int, start: int = 0
+) -> tf.data.Dataset:
+    """Returns shuffled full batches of rows of arrays, as `Dataset.training_batches` does."""
+    count = len(next(iter(arrays.values())))
+    rows = _endless(
+        tf.data.Dataset.range(count),
+        count=count,
+        skip=start * batch,
+        buffer=count,
+        seed=seed,
+    )
+    names = list(arrays)
+
+    def gather(indices):
+        return tuple(arrays[name][indices] for name in names)
+
+    def lookup(indices):
+        # NumPy holds the arrays once; a tensor of them inside the graph would be a second copy.
+        values = tf.numpy_function(gather, [indices], [arrays[name].dtype for name in names])
+        for name, value in zip(names, values, strict=True):
+            value.set_shape((batch, *arrays[name].shape[1:]))
+        return dict(zip(names, values, strict=True))
+
+    return rows.batch(batch, drop_remainder=True).map(lookup, num_parallel_calls=2).prefetch(2)
+
+
+def _open(config: Data) -> tfds.core.DatasetBuilder:
+    if config.dataset.split("/")[0] == "synthetic":
+        from data_prep import synthetic
+
+        synthetic.prepare(config.dir, config.dataset.partition("/")[2] or "default")
+    if not Path(config.dir).exists() and "://" not in config.dir:
+        raise UserError(f"data.dir is {config.dir}, which does not exist; {_HOW_TO_PREPARE}")
+    try:
+        return tfds.builder(config.dataset, data_dir=config.dir, try_gcs=False)
+    except (tfds.core.registered.DatasetNotFoundError, ValueError):
+        raise UserError(
+            f"there is no dataset {config.dataset} in {config.dir}; {_HOW_TO_PREPARE}"
+        ) from None
+
+
+_HOW_TO_PREPARE = "make it with python -m data_prep.celeba or data_prep.folder (see README)"

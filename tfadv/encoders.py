@@ -1,0 +1,223 @@
+"""The SavedModels that a service ships, and the black box that an attacker gets from one."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfadv import config as settings
+from tfadv.config import UserError
+from tfadv.data import normalise
+
+
+def export_encoder(encoder: keras.Model, size: int, folder: Path) -> None:
+    """Writes Enc as a SavedModel with `encoder.json` beside its graph.
+
+    `serving_default` takes `images`, uint8 [N, H, W, 3] of any H and W; `encode` takes `images`,
+    float32 [N, S, S, 3] in [-1, 1]. Both return `features`, float32 [N, ...]. It holds Enc's
+    variables, in float32 whatever the precision of training, and nothing else.
+
+    Args:
+        encoder: built.
+        size: S, the pixels a side that the encoder was trained at.
+        folder: where to write.
+    """
+    portable = _in_float32(encoder, (None, size, size, 3))
+
+    def encode(images):
+        return {"features": portable(images, training=False)}
+
+    def serve(images):
+        # Rounded as the training pictures were: a picture has one feature however it arrives.
+        resized = tf.image.resize(images, (size, size), antialias=True)
+        return encode(normalise(tf.round(resized)))
+
+    signatures = {
+        "serving_default": (serve, tf.TensorSpec((None, None, None, 3), tf.uint8, "images")),
+        "encode": (encode, tf.TensorSpec((None, size, size, 3), tf.float32, "images")),
+    }
+    _save(portable, signatures, folder)
+    description = {
+        "input": {"name": "images", "dtype": "uint8", "range": [0, 255], "size": size},
+        "split": encoder.split,
+        "feature_shape": list(encoder.feature_shape(size)),
+        "feature_dtype": "float32",
+    }
+    (Path(folder) / "encoder.json").write_text(json.dumps(description, indent=2) + "\n")
+
+
+def export_classifier(
+    classifier: keras.Model, feature_shape: tuple[int, ...], attributes: list[str], folder: Path
+) -> None:
+    """Writes f as a SavedModel from `features` to `logits` and `probabilities`, float32 [N, A].
+
+    `classifier.json` beside its graph names the A attributes, in order.
+    """
+    portable = _in_float32(classifier, (None, *feature_shape))
+
+    def classify(features):
+        logits = portable(features, training=False)
+        return {"logits": logits, "probabilities": tf.sigmoid(logits)}
+
+    spec = tf.TensorSpec((None, *feature_shape), tf.float32, "features")
+    _save(portable, {"serving_default": (classify, spec)}, folder)
+    description = {"feature_shape": list(feature_shape), "attributes": list(attributes)}
+    (Path(folder) / "classifier.json").write_text(json.dumps(description, indent=2) + "\n")
+
+
+def _in_float32(network: keras.Model, input_shape: tuple) -> keras.Model:
+    """A copy that runs the same on any machine: bfloat16 is slow or missing on many."""
+    copy = type(network)(**(network.get_config() | {"dtype": "float32"}))
+    copy.build(input_shape)
+    copy.set_weights(network.get_weights())
+    return copy
+
+
+def _save(network: keras.Model, signatures: dict, folder: Path) -> None:
+    # A plain module: Keras's own bookkeeping, with names and configuration, stays out of the file.
+    module = tf.Module()
+    module.network_variables = [variable.value for variable in network.variables]
+    functions = {
+        name: tf.function(function, input_signature=[spec])
+        for name, (function, spec) in signatures.items()
+    }
+    tf.saved_model.save(module, str(folder), signatures=functions)
+
+
+class SavedEncoder:
+    """The black box: a callable from pictures to features, from any SavedModel that makes some.
+
+    Args:
+        path: the SavedModel's folder.
+        config: how to call an encoder that is not ours.
+
+    Attributes:
+        feature_shape: of one picture's feature.
+        split: the split point that an encoder of ours was cut at, else None.
+
+    Raises:
+        UserError: it is no SavedModel, or has no signature from one picture batch to features.
+    """
+
+    def __init__(self, path: str, config: settings.BlackBox, size: int):
+        self._path = path
+        self._config = config
+        self.split = _split_of(Path(path) / "encoder.json")
+        try:
+            self._model = tf.saved_model.load(path)
+        except Exception as error:  # a damaged file raises nearly anything, IndexError too
+            raise UserError(f"encoder {path} does not load: {_reason(error)}") from None
+        self._signature = self._choose_signature()
+        self._input, self._spec = self._choose_input()
+        self._output = self._choose_output()
+        probe = self(np.zeros((2, size, size, 3), np.uint8))
+        self.feature_shape = probe.shape[1:]
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Returns the features, float32 [N, ...], of pictures, uint8 [N, S, S, 3]."""
+        inputs = tf.convert_to_tensor(images)
+        sides = tuple(
+            wanted or given
+            for wanted, given in zip(self._spec.shape[1:3], images.shape[1:3], strict=True)
+        )
+        if sides != images.shape[1:3]:
+            inputs = tf.round(tf.image.resize(inputs, sides, antialias=True))
+        if self._spec.dtype.is_floating:
+            low, high = self._config.low, self._config.high
+            inputs = tf.cast(inputs, tf.float32) / 255.0 * (high - low) + low
+        inputs = tf.cast(inputs, self._spec.dtype)
+        try:
+            features = self._signature(**{self._input: inputs})[self._output]
+        except (TypeError, ValueError, tf.errors.OpError) as error:
+            raise UserError(
+                f"encoder {self._path} fails on pictures of shape {images.shape}: {_reason(error)}"
+            ) from None
+        return self._checked(features, len(images))
+
+    def _checked(self, features: tf.Tensor, count: int) -> np.ndarray:
+        shape = features.shape
+        is_feature = features.dtype.is_floating and shape.rank >= 2 and all(shape[1:])
+        if not is_feature or shape[0] != count:
+            raise UserError(
+                f"encoder {self._path} gives {features.dtype.name} {shape} for {count} "
+                f"pictures; features must be floating-point [{count}, ...]"
+            )
+        features = tf.cast(features, tf.float32).numpy()
+        if not np.isfinite(features).all():
+            raise UserError(f"encoder {self._path} gives features that are not finite")
+        return features
+
+    def _choose_signature(self):
+        signatures = self._model.signatures
+        if "serving_default" in signatures:
+            return signatures["serving_default"]
+        if len(signatures) == 1:
+            return next(iter(signatures.values()))
+        found = ", ".join(signatures) or "none"
+        raise UserError(f"encoder {self._path} needs a signature serving_default; it has {found}")
+
+    def _choose_input(self):
+        specs = self._signature.structured_input_signature[1]
+        if len(specs) != 1 or not all(map(_takes_pictures, specs.values())):
+            found = [f"{name} {spec.dtype.name} {spec.shape}" for name, spec in specs.items()]
+            raise UserError(
+                f"encoder {self._path} must take one input, pictures [N, H, W, 3] for any N; "
+                f"it takes {', '.join(found) or 'none'}"
+            )
+        return next(iter(specs.items()))
+
+    def _choose_output(self):
+        outputs = sorted(self._signature.structured_outputs)
+        chosen = "" if self.split else self._config.output
+        wanted = chosen or ("features" if "features" in outputs else "")
+        if wanted in outputs:
+            return wanted
+        if not chosen and len(outputs) == 1:
+            return outputs[0]
+        raise UserError(
+            f"encoder {self._path} has the outputs {', '.join(outputs)}: choose one with "
+            f"black_box.output"
+        )
+
+
+def load_classifier(encoder_path: str):
+    """Returns f as exported beside an encoder, and its attributes' names; None if there is none."""
+    folder = Path(encoder_path).parent / "classifier"
+    if not (folder / "classifier.json").exists():
+        return None
+    description = json.loads((folder / "classifier.json").read_text())
+    signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
+
+    def classify(features: np.ndarray) -> np.ndarray:
+        return signature(features=tf.convert_to_tensor(features))["logits"].numpy()
+
+    return classify, tuple(description["attributes"])
+
+
+def _split_of(description: Path) -> str | None:
+    if not description.exists():
+        return None
+    try:
+        split = json.loads(description.read_text())["split"]
+    except (ValueError, TypeError, KeyError):
+        split = None
+    if split not in settings.SPLITS:
+        raise UserError(f"{description} is damaged: it names no split point; export again")
+    return split
+
+
+def _takes_pictures(spec: tf.TensorSpec) -> bool:
+    pictures = tf.TensorShape((None, None, None, 3))
+    if spec.shape.rank is None or not pictures.is_compatible_with(spec.shape):
+        return False
+    batch, channels_if_first, _, _ = spec.shape
+    holds_pixels = spec.dtype.is_floating or (spec.dtype.is_integer and spec.dtype.max >= 255)
+    return batch is None and channels_if_first != 3 and holds_pixels
+
+
+def _reason(error: Exception) -> str:
+    """The line that says what went wrong, without what TensorFlow says in front of it."""
+    message = str(error).rpartition("<stack traces unavailable>")[2].strip()
+    return (message.splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,9 @@
+"""What `run.py` runs: each mode takes a run's folder through data, models, measures and report."""
+
+from tfadv.modes import attack, protect
+from tfadv.workdir import Workdir
+
+
+def run(workdir: Workdir) -> None:
+    """Runs the mode of a folder."""
+    {"protect": protect.run, "attack": attack.run}[workdir.mode](workdir)

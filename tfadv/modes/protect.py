@@ -1,0 +1,177 @@
+"""--mode=protect: trains Enc and f against a simulated attacker and exports both."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfadv import data, training
+from tfadv.config import Config, UserError
+from tfadv.data import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset, to_uint8
+from tfadv.encoders import SavedEncoder, export_classifier, export_encoder, load_classifier
+from tfadv.metrics.utility import tuned_thresholds, utility_metrics
+from tfadv.modes import pages
+from tfadv.networks import Classifier, Decoder, Encoder, load_torchvision
+from tfadv.protector import Protector
+from tfadv.report import Table
+from tfadv.workdir import Workdir
+
+
+def run(workdir: Workdir) -> None:
+    """Trains, exports, measures and reports, first the baseline if it is asked for."""
+    config = workdir.config
+    precision = training.set_up(config.runtime)
+    dataset = Dataset(config.data)
+    workdir.begin(dataset=dataset.description, precision=precision)
+    others = {}
+    if config.baseline and config.loss.lambda1:
+        loss = dataclasses.replace(config.loss, lambda1=0.0)
+        baseline = dataclasses.replace(config, baseline=False, loss=loss)
+        folder = Workdir(workdir.path / "unprotected", workdir.mode, baseline)
+        if folder.metrics is None:
+            folder.begin(dataset=dataset.description, precision=precision)
+            protect(folder, dataset, others)
+        others["unprotected"] = folder.metrics
+    pages.print_result(workdir, protect(workdir, dataset, others))
+
+
+def protect(workdir: Workdir, dataset: Dataset, others: dict[str, dict[str, float]]) -> Table:
+    """Trains, exports, measures and reports one encoder; returns its table beside the others'."""
+    config, name = workdir.config, title(workdir.config)
+    keras.utils.set_random_seed(config.runtime.seed)
+    attributes = [dataset.attributes[i] for i in dataset.columns(config.task.attributes)]
+    protector = build(config, len(attributes))
+    trainer = training.Trainer(protector, config.train, workdir.path, name)
+    look = Look(protector, dataset, config, trainer.writer)
+    trainer.run(lambda step: training_batches(dataset, config, step), look)
+
+    encoder, size = protector.encoder, config.data.size
+    path = str(workdir.path / "encoder")
+    export_encoder(encoder, size, path)
+    shape = encoder.feature_shape(size)
+    export_classifier(protector.classifier, shape, attributes, workdir.path / "classifier")
+    metrics = measure_utility(path, dataset, config) | {"images_per_s": trainer.images_per_s}
+    table = pages.write_protect_page(
+        workdir, dataset.description, {name: metrics} | others, trainer.history
+    )
+    workdir.finish(metrics)
+    return table
+
+
+def title(config: Config) -> str:
+    """Returns what progress and tables call an encoder trained with this config."""
+    return "protected" if config.loss.lambda1 else "unprotected"
+
+
+def build(config: Config, attributes: int) -> Protector:
+    """Returns a compiled protector, without a decoder if no loss weight asks for one."""
+    model, size = config.model, config.data.size
+    encoder = Encoder(model.depth, model.width, model.split)
+    encoder.build((None, size, size, 3))
+    feature_shape = encoder.feature_shape(size)
+    classifier = Classifier(model.split, attributes, model.depth, model.width)
+    classifier.build((None, *feature_shape))
+    if model.weights:
+        try:
+            load_torchvision(model.weights, encoder, classifier)
+        except (ValueError, OSError) as error:
+            raise UserError(f"model.weights: {error}") from None
+    decoder = decoder_optimizer = None
+    if config.loss.lambda1:
+        decoder = Decoder(feature_shape, size, model.split, model.decoder_width)
+        decoder.build((None, *feature_shape))
+        decoder_optimizer = training.adam(
+            config.train.decoder_learning_rate, config.train.clip_norm
+        )
+    protector = Protector(
+        encoder,
+        classifier,
+        decoder,
+        lambda1=config.loss.lambda1,
+        decoder_steps=config.train.decoder_steps,
+    )
+    optimizer = training.adam(
+        config.train.learning_rate, config.train.clip_norm, decay_steps=config.train.steps
+    )
+    protector.compile(optimizer, decoder_optimizer)
+    return protector
+
+
+def training_batches(dataset: Dataset, config: Config, start: int) -> tf.data.Dataset:
+    """Returns what `Protector.train_step` takes, from step `start` on."""
+    columns = dataset.columns(config.task.attributes)
+    train, seed = config.train, config.runtime.seed
+    private = dataset.training_batches(PRIVATE, TRAIN, train.batch, seed=seed, start=start).map(
+        lambda batch: {
+            "images": batch["images"],
+            "labels": tf.gather(batch["labels"], columns, axis=1),
+        }
+    )
+    if not config.loss.lambda1:
+        return private.map(lambda batch: {"private": batch})
+    public = dataset.training_batches(
+        PUBLIC, WHOLE, train.batch * train.decoder_steps, seed=seed + 1, start=start
+    )
+    return tf.data.Dataset.zip(private, public).map(
+        lambda private, public: {"private": private, "public": {"images": public["images"]}}
+    )
+
+
+class Look:
+    """What is measured during training: the task, on held-out private pictures."""
+
+    def __init__(self, protector: Protector, dataset: Dataset, config: Config, writer):
+        self._protector = protector
+        self._config = config
+        self._writer = writer
+        self._columns = dataset.columns(config.task.attributes)
+        self._batches = dataset.batches(PRIVATE, HELD_OUT, 256).cache()
+        dataset.count(PRIVATE, HELD_OUT)
+        self._logits = tf.function(lambda images: protector(data.normalise(images)))
+
+    def __call__(self, step: int) -> tuple[dict[str, float], bool]:
+        """Returns the held-out utility loss and mean MCC; training goes on."""
+        logits, labels = [], []
+        for batch in self._batches:
+            logits.append(self._logits(batch["images"]).numpy())
+            labels.append(batch["labels"].numpy()[:, self._columns])
+        self._write_pictures(step)
+        names = [str(column) for column in self._columns]
+        metrics = utility_metrics(names, np.concatenate(labels), np.concatenate(logits))
+        return {"held_out_mcc": metrics["mcc"]}, True
+
+    def _write_pictures(self, step: int) -> None:
+        protector, report = self._protector, self._config.report
+        if protector.decoder is None or not report.pictures:
+            return
+        images = next(iter(self._batches))["images"][: report.examples]
+        features = protector.encoder(data.normalise(images), training=False)
+        reconstructions = to_uint8(protector.decoder(features, training=False).numpy())
+        with self._writer.as_default(step=step):
+            grid = np.concatenate([images.numpy(), reconstructions], axis=1)
+            tf.summary.image("input over the simulated attacker's picture", grid, report.examples)
+
+
+def measure_utility(encoder: str, dataset: Dataset, config: Config) -> dict[str, float]:
+    """Returns the utility on the test split of an encoder and the classifier exported beside it.
+
+    Thresholds for `mcc_tuned` come from held-out private pictures.
+    """
+    classify, attributes = load_classifier(encoder)
+    black_box = SavedEncoder(encoder, config.black_box, config.data.size)
+
+    def predict(split, part):
+        logits, labels = [], []
+        for batch in dataset.batches(split, part, 256):
+            logits.append(classify(black_box(batch["images"].numpy())))
+            labels.append(batch["labels"].numpy())
+        return np.concatenate(labels), np.concatenate(logits)
+
+    labels, logits = predict(PRIVATE, HELD_OUT)
+    thresholds = tuned_thresholds(labels[:, dataset.columns(attributes)], logits)
+    labels, logits = predict(TEST, WHOLE)
+    metrics = utility_metrics(
+        dataset.attributes, labels, logits, thresholds=thresholds, task=attributes
+    )
+    return metrics | {"test_examples": len(labels)}

@@ -1,0 +1,80 @@
+"""Enc: pictures to features."""
+
+import keras
+import tensorflow as tf
+
+from tfadv.networks import resnet
+from tfadv.networks.layers import build_in_order, track
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Encoder(keras.Model):
+    """ResNet up to a split point: Enc of the paper.
+
+    The pictures are mapped from [-1, 1] to ImageNet-normalised values, (x - mean) / std of x in
+    [0, 1], inside the network and whatever its weights are, so that torchvision's weights fit.
+
+    Args:
+        depth: 18, 34 or 50; the paper's is 50.
+        width: Multiplier of all channel counts; the paper's is 1.
+        split: Where the features are taken: one of `resnet.SPLITS`; the paper's default is fc.
+        dtype: Keras dtype policy; None is the global one.
+        name: Name of the model.
+
+    Raises:
+        ValueError: On another depth or split point, or a width that isn't positive.
+    """
+
+    def __init__(
+        self,
+        depth: int = 50,
+        width: float = 1.0,
+        split: str = "fc",
+        dtype: keras.DTypePolicy | str | None = None,
+        name: str = "encoder",
+    ):
+        resnet.check(depth, width, split)
+        # Pictures stay float32 until they are normalised.
+        super().__init__(dtype=dtype, name=name, autocast=False)
+        self.depth = depth
+        self.width = width
+        self.split = split
+        self.normalise = keras.layers.Rescaling(
+            scale=[0.5 / std for std in IMAGENET_STD],
+            offset=[
+                (0.5 - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)
+            ],
+            dtype="float32",
+        )
+        count = resnet.SPLITS.index(split) + 1
+        stages = resnet.stages(depth, width, self.dtype_policy)[:count]
+        self.stages = track(self, "stage", [stage for _, stage in stages])
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates all variables, for pictures [N, S, S, 3]; they don't depend on N and S."""
+        build_in_order(self.stages, input_shape)
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Encodes pictures.
+
+        Args:
+            images: Float [N, S, S, 3] in [-1, 1].
+            training: Whether batch normalisation uses and updates the batch's statistics.
+
+        Returns:
+            Features, float32 [N, *feature_shape(S)].
+        """
+        features = self.normalise(images)
+        for stage in self.stages:
+            features = stage(features, training=training)
+        return tf.cast(features, tf.float32)
+
+    def feature_shape(self, size: int) -> tuple[int, ...]:
+        """Shape of the feature of one picture of `size` pixels: (H, W, C) or (C,)."""
+        return resnet.feature_shape(self.split, size, self.depth, self.width)
+
+    def get_config(self) -> dict:
+        """The arguments that give this architecture again; precision is not one of them."""
+        return {"depth": self.depth, "width": self.width, "split": self.split}

@@ -1,0 +1,73 @@
+"""Batch normalisation on TensorFlow's fused kernel, which Keras 3 doesn't use."""
+
+import keras
+import tensorflow as tf
+
+MOMENTUM = 0.9
+EPSILON = 1e-5
+
+
+class BatchNormalization(keras.layers.Layer):
+    """Batch normalisation (Ioffe and Szegedy 2015) over N, H and W of [N, H, W, C].
+
+    As in PyTorch and unlike in Keras: momentum 0.9, epsilon 1e-5, and the moving variance follows
+    the unbiased batch variance (divided by n - 1). Inputs and outputs have the compute dtype, all
+    variables and statistics are float32.
+
+    With `training=False` it uses the moving statistics and leaves them as they are. On several
+    replicas each one normalises by its own batch, and the moving statistics take the mean over
+    the replicas, so that they stay equal.
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates gamma, beta, moving_mean and moving_variance, each float32 [C]."""
+        self.gamma = self._add_vector("gamma", "ones", input_shape[-1], trainable=True)
+        self.beta = self._add_vector("beta", "zeros", input_shape[-1], trainable=True)
+        self.moving_mean = self._add_vector("moving_mean", "zeros", input_shape[-1])
+        self.moving_variance = self._add_vector("moving_variance", "ones", input_shape[-1])
+
+    def _add_vector(
+        self, name: str, initializer: str, channels: int, trainable: bool = False
+    ) -> keras.Variable:
+        return self.add_weight(
+            name=name,
+            shape=(channels,),
+            initializer=initializer,
+            dtype="float32",
+            trainable=trainable,
+            autocast=False,
+            aggregation="none" if trainable else "mean",
+        )
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's shape."""
+        return input_shape
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Normalises [N, H, W, C] by the batch's statistics, or by the moving ones."""
+        if not training:
+            return self._normalise(inputs, self.moving_mean.value, self.moving_variance.value)[0]
+        outputs, mean, variance = self._normalise(inputs)
+        _move(self.moving_mean, mean)
+        _move(self.moving_variance, variance)
+        return outputs
+
+    def _normalise(
+        self,
+        inputs: tf.Tensor,
+        mean: tf.Tensor | None = None,
+        variance: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            scale=self.gamma.value,
+            offset=self.beta.value,
+            mean=mean,
+            variance=variance,
+            epsilon=EPSILON,
+            is_training=mean is None,
+        )
+
+
+def _move(statistic: keras.Variable, batch_value: tf.Tensor) -> None:
+    statistic.assign(MOMENTUM * statistic.value + (1.0 - MOMENTUM) * batch_value)

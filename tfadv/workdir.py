@@ -1,0 +1,111 @@
+"""The folder of a run: what it was run with, whether it is done, and what it measured.
+
+Nothing here imports TensorFlow, so that a mistake is found at once.
+"""
+
+import dataclasses
+import json
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tfadv.config import Config, UserError, flatten
+
+PACKAGES = (
+    "tfadv",
+    "tensorflow",
+    "keras",
+    "tensorflow-datasets",
+    "numpy",
+    "scikit-learn",
+    "opencv-python-headless",
+)
+
+
+class Workdir:
+    """A run's folder.
+
+    Raises:
+        UserError: it belongs to a run of another mode or config; the differing fields are named.
+    """
+
+    def __init__(self, path: Path | str, mode: str, config: Config):
+        self.path = Path(path)
+        self.mode = mode
+        self.config = config
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--workdir={self.path} is a file; it must be a folder")
+        if (self.path / "config.json").exists():
+            self._check_same()
+
+    @property
+    def metrics(self) -> dict[str, Any] | None:
+        """What the run measured, or None if it isn't finished."""
+        path = self.path / "metrics.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def begin(self, **facts: Any) -> None:
+        """Makes the folder and records the config, the versions and facts such as the dataset."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        record = {
+            "mode": self.mode,
+            "config": dataclasses.asdict(self.config),
+            "versions": {name: metadata.version(name) for name in PACKAGES},
+            "git_commit": _git_commit(),
+        }
+        self._write("config.json", record | facts)
+
+    def finish(self, metrics: dict[str, Any]) -> None:
+        """Records what was measured; the run is done."""
+        self._write("metrics.json", metrics)
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        """Writes all or nothing: a half-written metrics.json would pass for a finished run."""
+        partial = self.path / f".{name}.partial"
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+        partial.replace(self.path / name)
+
+    def _check_same(self) -> None:
+        before = json.loads((self.path / "config.json").read_text())
+        now = json.loads(json.dumps(dataclasses.asdict(self.config)))
+        old, new = _leaves(before["config"]), _leaves(now)
+        differing = [
+            f"{name} (was {old.get(name)!r}, is {new.get(name)!r})"
+            for name in sorted(old | new)
+            if old.get(name) != new.get(name)
+        ]
+        if before["mode"] != self.mode:
+            differing.insert(0, f"mode (was {before['mode']!r}, is {self.mode!r})")
+        if differing:
+            raise UserError(
+                f"--workdir={self.path} holds another run: {', '.join(differing)}; choose another "
+                f"--workdir or remove that one"
+            )
+
+
+def summary(mode: str, config: Config, dataset: dict[str, Any]) -> dict[str, str]:
+    """Returns what was run as a flat table for a report."""
+    facts = {"mode": mode, "dataset": dataset["name"]}
+    facts |= {f"pictures in {name}": f"{size:,}" for name, size in dataset["splits"].items()}
+    facts |= {name: str(value) for name, value in flatten(config).items()}
+    return facts | {name: metadata.version(name) for name in PACKAGES}
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            leaves |= _leaves(value, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = value
+    return leaves
+
+
+def _git_commit() -> str | None:
+    """The commit of this checkout, if it is one."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
