@@ -7,9 +7,13 @@ Without --config it is configs/demo.py; without --workdir it is runs/NAME/MODE. 
 resumes where it stopped.
 """
 
+import contextlib
 import os
 import re
+import runpy
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
@@ -20,6 +24,27 @@ from tfadv.config import MODES, Config, UserError
 from tfadv.workdir import Workdir
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs/demo.py"
+
+# What TensorFlow's libraries say on any machine without a GPU, most of it before they read
+# TF_CPP_MIN_LOG_LEVEL.
+STARTUP_NOISE = (
+    r"WARNING: All log messages before absl::InitializeLog|.*(oneDNN custom operations are on"
+    r"|Could not find cuda drivers|failed call to cuInit: .*UNKNOWN ERROR \(303\))"
+)
+
+
+class TextParser(flags.ArgumentParser):
+    """Leaves a list as it was typed, for `settings.normalise`.
+
+    The parser of ml_collections reads Python literals: 5_o_Clock_Shadow,Male or /a,/b are none.
+    """
+
+    def parse(self, argument: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        """Returns the argument."""
+        return argument
+
+
+config_flags.register_flag_parser_for_type(tuple, TextParser())
 
 
 def main(argv: list[str]) -> int:
@@ -33,7 +58,7 @@ def main(argv: list[str]) -> int:
         else:
             run(workdir)
     except UserError as error:
-        print(f"run.py: {error}", file=sys.stderr)
+        print(f"run.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 
@@ -56,38 +81,59 @@ def parse(argv: list[str]) -> Workdir | None:
     if early.help:
         return None
     if early.mode not in MODES:
-        raise UserError(f"--mode is {early.mode}; it must be one of {', '.join(MODES)}")
-    config = load_config(early.config, early.mode, overrides)
+        given = f"--mode is {early.mode}" if early.mode else "--mode is missing"
+        raise UserError(f"{given}; it must be one of {', '.join(MODES)}")
+    config = override(read_config(early.config, early.mode), overrides)
     path = Path(early.workdir or Path("runs") / Path(early.config).stem / early.mode)
     if early.mode == "attack":
         choose_encoder(config, path)
+    else:
+        settings.check_weights(config.model.weights)
     return Workdir(path, early.mode, config)
 
 
-def load_config(path: str, mode: str, overrides: list[str]) -> Config:
-    """Returns what `get_config(mode)` of a file gives, with --config.FIELD=VALUE applied.
+def read_config(path: str, mode: str) -> Config:
+    """Returns what `get_config(mode)` of a file gives.
 
     Raises:
-        UserError: names the file, the field or the value that is wrong.
+        UserError: says what is wrong with the file.
     """
     if not Path(path).is_file():
-        raise UserError(f"--config={path} does not exist")
-    for argument in overrides[1:]:
+        raise UserError(f"--config={path}: there is no such file")
+    try:
+        config = runpy.run_path(path)["get_config"](mode)
+    except Exception as error:  # a config file is a program: anything can go wrong in it
+        raise UserError(f"--config={path}: {type(error).__name__}: {error}") from None
+    if not isinstance(config, Config):
+        raise UserError(f"--config={path}: get_config(mode) must return a tfadv.config.Config")
+    settings.normalise(config)
+    settings.check_types(config)
+    return config
+
+
+def override(config: Config, arguments: list[str]) -> Config:
+    """Returns a config with --config.FIELD=VALUE applied, checked.
+
+    Args:
+        config: as a file gave it.
+        arguments: the program's name, then the overrides.
+
+    Raises:
+        UserError: names the argument, the field or the value that is wrong.
+    """
+    for argument in arguments[1:]:
         check_override(argument)
     late = flags.FlagValues()
-    holder = config_flags.DEFINE_config_file(
-        "config", f"{path}:{mode}", flag_values=late, sys_argv=overrides
+    holder = config_flags.DEFINE_config_dataclass(
+        "config", config, flag_values=late, sys_argv=arguments
     )
     try:
-        late(overrides)
-        config = holder.value
-        known = isinstance(config, Config)
+        stray = late(arguments)[1:]
     except flags.Error as error:
         raise UserError(error) from None
-    except Exception as error:  # a config file is a program: anything can go wrong in it
-        raise UserError(f"--config={path}: {str(error).strip().splitlines()[-1]}") from None
-    if not known:
-        raise UserError(f"--config={path}: get_config(mode) must return a tfadv.config.Config")
+    if stray:
+        raise UserError(f"unexpected argument {stray[0]!r}: write options as --name=value")
+    config = holder.value
     settings.normalise(config)
     settings.validate(config)
     return config
@@ -98,7 +144,7 @@ def check_override(argument: str) -> None:
     match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
     if match and match[1] not in settings.flatten(Config()):
         raise settings.unknown_field(match[1])
-    if not match and argument.startswith("-"):
+    if not match and re.match(r"--?[a-zA-Z]", argument):
         raise UserError(
             f"there is no flag {argument.partition('=')[0]}; there are --mode, --config, "
             f"--config.FIELD and --workdir"
@@ -121,10 +167,38 @@ def choose_encoder(config: Config, workdir: Path) -> None:
 
 def run(workdir: Workdir) -> None:
     """Runs the mode; TensorFlow is imported only here, after all that needs none of it."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from tfadv import modes
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors are shown
+    with stderr_without(STARTUP_NOISE):
+        import tensorflow as tf
+
+        tf.config.list_physical_devices("GPU")  # looks for a driver
+        from tfadv import modes
 
     modes.run(workdir)
+
+
+@contextlib.contextmanager
+def stderr_without(noise: str) -> Iterator[None]:
+    """Drops the lines that match from what Python and native libraries write to stderr meanwhile.
+
+    The filter is a process of its own, so that the last words of a crash get through.
+    """
+    program = (
+        "import os, re, sys\n"
+        "for line in sys.stdin.buffer:\n"
+        "    re.match(os.fsencode(sys.argv[1]), line) or os.write(2, line)\n"
+    )
+    command = [sys.executable, "-I", "-c", program, noise]
+    stderr = os.dup(2)
+    # In a session of its own, Ctrl-C doesn't reach it.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
+        os.dup2(process.stdin.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 if __name__ == "__main__":

@@ -196,7 +196,7 @@ def _config(values: flags.FlagValues) -> str | builder.SplitConfig:
         return values.scheme
     if values.scheme == "official":
         raise spec.DataError("--shares: scheme official takes CelebA's own partition, not shares")
-    shares = command.shares(values)
+    shares = command.shares(values, spec.PAPER_SHARES)
     name = spec.config_name(values.scheme, shares)
     if name == values.scheme:
         return name

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from absl import flags, logging
 
 from data_prep.builder import PictureBuilder
-from data_prep.spec import PAPER_SHARES, DataError, parse_shares
+from data_prep.spec import DataError, parse_shares
 
 
 def common_flags(*, source: str | None) -> flags.FlagValues:
@@ -36,9 +36,9 @@ def common_flags(*, source: str | None) -> flags.FlagValues:
     return values
 
 
-def shares(values: flags.FlagValues) -> tuple[float, ...]:
-    """Returns the shares that the flags ask for, by default the paper's."""
-    return parse_shares(values.shares) if values.shares else PAPER_SHARES
+def shares(values: flags.FlagValues, default: tuple[float, ...]) -> tuple[float, ...]:
+    """Returns the shares that the flags ask for, or the default."""
+    return parse_shares(values.shares) if values.shares else default
 
 
 def source_folder(values: flags.FlagValues) -> Path:

@@ -28,6 +28,7 @@ from data_prep import builder, command, pictures, spec
 
 VALUES = {"-1": -1, "0": 0, "1": 1}
 DEFAULT_CONFIG = "default"
+SHARES = (0.6, 0.2, 0.2)  # the paper's would leave 13 test pictures of 1,000
 
 
 @dataclasses.dataclass(eq=False)
@@ -35,6 +36,7 @@ class FolderConfig(builder.SplitConfig):
     """How a folder is read.
 
     Attributes:
+        shares: Of private, public and test pictures.
         attributes: Names of the CSV's 0/1 columns.
         csv: File with the attributes; by default the only `.csv` file in the folder, if any.
         name_column: Column of the file names, by default the first.
@@ -42,6 +44,7 @@ class FolderConfig(builder.SplitConfig):
         split: Name of the only split, where there is to be one.
     """
 
+    shares: tuple[float, ...] = SHARES
     attributes: tuple[str, ...] = ()
     csv: str = ""
     name_column: str = ""
@@ -240,7 +243,7 @@ def _config(values: flags.FlagValues, source: Path) -> FolderConfig:
         raise spec.DataError(f"--split={values.split}: not a split's name; try extra")
     return FolderConfig(
         name=name,
-        shares=command.shares(values),
+        shares=command.shares(values, SHARES),
         csv=values.csv,
         name_column=values.name_column,
         identity_column=values.identity_column,

@@ -114,7 +114,7 @@ def main(values: flags.FlagValues) -> None:
 def _config(values: flags.FlagValues) -> SyntheticConfig:
     """Returns the registered config of these numbers, or else a new one named after them."""
     wanted = {name: values[name].value for name in ("identities", "pictures", "size", "seed")}
-    wanted["shares"] = spec.parse_shares(values.shares) if values.shares else SHARES
+    wanted["shares"] = command.shares(values, SHARES)
     for config in Synthetic.BUILDER_CONFIGS:
         if all(getattr(config, name) == value for name, value in wanted.items()):
             return config

@@ -20,30 +20,40 @@ BlackBox = Callable[[np.ndarray], np.ndarray]
 class Standardisation(keras.layers.Layer):
     """Brings each dimension of the features to mean 0 and variance 1.
 
-    Without it a defence wins by hiding: protected features put nearly all of their variance into a
-    few directions, and the picture into the rest. For maps [N, H, W, C] a dimension is a channel.
+    Without it a defence wins by hiding the picture in dimensions of little variance. A picture
+    hidden in a direction oblique to the dimensions still escapes: that would take whitening. For
+    maps [N, H, W, C] a dimension is a channel.
     """
 
     def build(self, input_shape):
         """Makes the statistics, mean 0 and scale 1 until `adapt`."""
         shape = (input_shape[-1],)
-        self.mean = self.add_weight(shape=shape, trainable=False, name="mean", dtype="float32")
+        self.mean = self.add_weight(
+            shape=shape, initializer="zeros", trainable=False, name="mean", dtype="float32"
+        )
         self.scale = self.add_weight(
             shape=shape, initializer="ones", trainable=False, name="scale", dtype="float32"
         )
 
     def adapt(self, features: Iterable[np.ndarray]) -> None:
-        """Takes the statistics from batches of features, [N, ..., C], summed in float64."""
-        count, total, squares = 0, 0.0, 0.0
+        """Takes the statistics from batches of features, [N, ..., C].
+
+        In float64, and merged as Chan, Golub and LeVeque (1979) do: a sum of squares loses a small
+        variance beside a large mean.
+        """
+        count, mean, squares = 0, 0.0, 0.0
         for batch in features:
             flat = batch.reshape(-1, batch.shape[-1]).astype(np.float64)
-            count += len(flat)
-            total = total + flat.sum(0)
-            squares = squares + np.square(flat).sum(0)
-        mean = total / count
-        deviation = np.sqrt(np.maximum(squares / count - np.square(mean), 0.0))
-        # A dimension that never moves says nothing: scale 0, rather than noise blown up.
-        moves = deviation > 1e-6 * np.maximum(1.0, np.abs(mean))
+            known, count = count, count + len(flat)
+            shift = flat.mean(0) - mean
+            mean = mean + shift * (len(flat) / count)
+            squares = squares + np.square(flat - flat.mean(0)).sum(0)
+            squares = squares + np.square(shift) * (known * len(flat) / count)
+        deviation = np.sqrt(squares / count)
+        # A dimension that moves less than float32 resolves says nothing: scale 0, rather than
+        # noise blown up. However small the features are, they may move: no absolute limit.
+        float32 = np.finfo(np.float32)
+        moves = deviation > np.maximum(float32.eps * np.abs(mean), float32.tiny)
         self.mean.assign(mean)
         self.scale.assign(np.where(moves, 1.0 / np.where(moves, deviation, 1.0), 0.0))
 
@@ -182,8 +192,7 @@ class Pairs:
         self._kept = None
         bytes_each = 4 * math.prod(feature_shape) + 3 * dataset.size**2
         if self.count * bytes_each <= budget_mb * 2**20:
-            batches = list(self.batches(256))
-            self._kept = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+            self._kept = self._keep()
 
     def batches(self, batch: int) -> Iterator[dict[str, np.ndarray]]:
         """Yields every pair once, in order."""
@@ -193,7 +202,7 @@ class Pairs:
             return
         for pictures in self._dataset.batches(PUBLIC, self._part, batch):
             images = pictures["images"].numpy()
-            yield {"images": images, "features": self._black_box(images)}
+            yield {"images": images, "features": self._encode(images)}
 
     def training_batches(self, batch: int, *, seed: int, start: int = 0) -> tf.data.Dataset:
         """Returns shuffled full batches without end, in an order that depends on `seed` alone."""
@@ -202,9 +211,23 @@ class Pairs:
 
         def encode(pictures):
             images = pictures["images"]
-            features = tf.numpy_function(self._black_box, [images], tf.float32)
+            features = tf.numpy_function(self._encode, [images], tf.float32)
             features.set_shape((batch, *self._feature_shape))
             return {"images": images, "features": features}
 
         pictures = self._dataset.training_batches(PUBLIC, self._part, batch, seed=seed, start=start)
         return pictures.map(encode).prefetch(2)
+
+    def _encode(self, images: np.ndarray) -> np.ndarray:
+        return np.asarray(self._black_box(images), np.float32)
+
+    def _keep(self) -> dict[str, np.ndarray]:
+        """All pairs, filled in batch by batch: a list of batches would take twice the budget."""
+        side = self._dataset.size
+        images = np.empty((self.count, side, side, 3), np.uint8)
+        features = np.empty((self.count, *self._feature_shape), np.float32)
+        done = 0
+        for batch in self.batches(256):
+            rows = slice(done, done := done + len(batch["images"]))
+            images[rows], features[rows] = batch["images"], batch["features"]
+        return {"images": images, "features": features}

@@ -8,6 +8,8 @@ import dataclasses
 import difflib
 import inspect
 import re
+import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,11 +78,9 @@ class Train:
 class Attack:
     """How long the attacker tries."""
 
-    patience: int = (
-        5  # looks without improvement before the rate falls, and at last the attack ends
-    )
+    patience: int = 5  # looks without improvement before the rate falls, or the attack ends
     rate_drops: int = 2  # times that the learning rate falls to 0.3 of itself before the end
-    cache_mb: int = 4096  # features and pictures kept in memory; beyond it, computed on the fly
+    cache_mb: int = 4096  # MiB of features kept for each part; a larger part is sent every time
 
 
 @dataclass(slots=True)
@@ -151,7 +151,10 @@ def describe() -> str:
 
 def unknown_field(name: str) -> UserError:
     """Returns the error for a field that does not exist, with the nearest that does."""
-    near = difflib.get_close_matches(name, flatten(Config()), n=1, cutoff=0.4)
+    names = list(flatten(Config()))
+    leaf = name.rpartition(".")[2]
+    near = [known for known in names if known.rpartition(".")[2] == leaf]
+    near = near or difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]}?" if near else ""
     return UserError(f"there is no config field {name}{hint}")
 
@@ -159,10 +162,11 @@ def unknown_field(name: str) -> UserError:
 def normalise(config: Config) -> None:
     """Splits lists given as one string: --config.task.attributes=Smiling,Male, in place."""
     for holder, name in ((config, "encoder"), (config.task, "attributes")):
-        value = getattr(holder, name)
-        items = (value,) if isinstance(value, str) else tuple(value)
-        items = [part.strip() for item in items for part in str(item).split(",")]
-        setattr(holder, name, tuple(item for item in items if item))
+        value = getattr(holder, name, None)
+        items = [value] if isinstance(value, str) else value
+        if isinstance(items, list | tuple) and all(isinstance(item, str) for item in items):
+            parts = [part.strip() for item in items for part in item.split(",")]
+            setattr(holder, name, tuple(part for part in parts if part))
 
 
 def validate(config: Config) -> None:
@@ -171,7 +175,7 @@ def validate(config: Config) -> None:
     Raises:
         UserError: names the field, its value and what it may be.
     """
-    _check_types(config)
+    check_types(config)
     values = flatten(config)
     for name, (low, high) in _RANGES.items():
         if not low <= values[name] <= high:
@@ -188,8 +192,40 @@ def validate(config: Config) -> None:
             f"black_box.low is {config.black_box.low}; it must be below black_box.high, "
             f"{config.black_box.high}"
         )
-    if not config.data.dataset:
-        raise UserError("data.dataset is empty; name a dataset, such as synthetic")
+    for name, example in (("data.dataset", "synthetic"), ("data.dir", "data")):
+        if not values[name]:
+            raise UserError(f"{name} is empty; give it a value, such as {example}")
+    twice = [name for name, times in Counter(config.task.attributes).items() if times > 1]
+    if twice:
+        raise UserError(f"task.attributes names {twice[0]} twice")
+
+
+def check_types(config: Config) -> None:
+    """Checks that every field has a value of its type: a config file can put anything into it.
+
+    Raises:
+        UserError: names the field, its value and the type.
+    """
+    defaults = Config()
+    for group in dataclasses.fields(Config):
+        value, default = getattr(config, group.name), getattr(defaults, group.name)
+        if dataclasses.is_dataclass(default) and type(value) is not type(default):
+            raise UserError(
+                f"{group.name} is {value!r}; it must be a tfadv.config.{type(default).__name__}"
+            )
+    values = flatten(config)
+    for name, default in flatten(defaults).items():
+        if not _fits(values[name], type(default)):
+            kind = _KINDS[type(default)]
+            raise UserError(f"{name} is {values[name]!r}; it must be {kind}")
+
+
+def check_weights(path: str) -> None:
+    """Raises a UserError unless a path is empty or a file that weights can be read from."""
+    if path and Path(path).suffix not in (".safetensors", ".npz"):
+        raise UserError(f"model.weights is {path}; it must be a .safetensors or .npz file")
+    if path and not Path(path).is_file():
+        raise UserError(f"model.weights is {path}, which does not exist")
 
 
 def check_saved_model(path: str) -> None:
@@ -203,27 +239,35 @@ def check_saved_model(path: str) -> None:
 
 
 _FIELD = re.compile(r"^    (\w+): [^=]+ = (\S+)  # (.+)$", re.MULTILINE)
+_KINDS = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a finite number",
+    str: "a text",
+    tuple: "a list of names, such as a,b",
+}
 _INFINITY = float("inf")
+_LARGEST = 2**31 - 1
 _RANGES = {
     "data.size": (32, 1024),
     "data.held_out": (0.01, 0.5),
-    "data.shuffle_buffer": (1, _INFINITY),
+    "data.shuffle_buffer": (1, _LARGEST),
     "model.width": (0.05, 4.0),
     "model.decoder_width": (0.05, 4.0),
     "loss.lambda1": (0.0, _INFINITY),
-    "train.steps": (1, _INFINITY),
-    "train.batch": (2, _INFINITY),
+    "train.steps": (1, _LARGEST),
+    "train.batch": (2, _LARGEST),
     "train.learning_rate": (1e-9, 10.0),
     "train.decoder_learning_rate": (1e-9, 10.0),
     "train.decoder_steps": (1, 100),
     "train.clip_norm": (0.0, _INFINITY),
-    "train.log_every": (1, _INFINITY),
-    "train.evaluate_every": (1, _INFINITY),
-    "train.checkpoint_every": (1, _INFINITY),
-    "attack.patience": (1, _INFINITY),
+    "train.log_every": (1, _LARGEST),
+    "train.evaluate_every": (1, _LARGEST),
+    "train.checkpoint_every": (1, _LARGEST),
+    "attack.patience": (1, _LARGEST),
     "attack.rate_drops": (0, 20),
-    "attack.cache_mb": (0, _INFINITY),
-    "runtime.seed": (0, 2**31 - 1),
+    "attack.cache_mb": (0, _LARGEST),
+    "runtime.seed": (0, _LARGEST),
     "report.examples": (1, 64),
 }
 _CHOICES = {
@@ -233,15 +277,10 @@ _CHOICES = {
 }
 
 
-def _check_types(config: Config) -> None:
-    """A config file can put anything into a field; the command line is typed by its flags."""
-    defaults = flatten(Config())
-    for name, value in flatten(config).items():
-        kind = type(defaults[name])
-        fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            fits = True
-        if not fits:
-            raise UserError(f"{name} is {value!r}; it must be of type {kind.__name__}")
-        if kind is float and value != value:
-            raise UserError(f"{name} is not a number")
+def _fits(value: Any, kind: type) -> bool:
+    if kind is tuple:
+        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    if kind is float:
+        is_number = _fits(value, int) or isinstance(value, float)
+        return is_number and abs(value) <= sys.float_info.max
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

@@ -5,13 +5,13 @@ A batch is a dict: `images` uint8 [N, S, S, 3] RGB; `labels` uint8 [N, A], 0 or 
 (`normalise`).
 """
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import read_only_builder
 
 from tfadv.config import Data, UserError
 
@@ -45,8 +45,15 @@ class Dataset:
 
     def __init__(self, config: Data):
         self._config = config
+        self._counts: dict[tuple[str, str], int] = {}
         self.size = config.size
         self._builder = _open(config)
+        for feature in _FEATURES:
+            if feature not in self._builder.info.features:
+                raise UserError(
+                    f"dataset {config.dataset} in {config.dir} has no feature {feature}; "
+                    f"{_HOW_TO_PREPARE}"
+                )
         metadata = self._builder.info.metadata or {}
         self.attributes = tuple(metadata.get("attributes", ()))
         self.sizes = {name: info.num_examples for name, info in self._builder.info.splits.items()}
@@ -78,21 +85,23 @@ class Dataset:
             raise UserError(f"dataset {self._config.dataset} has no attributes to learn")
         return np.array([self.attributes.index(name) for name in attributes or self.attributes])
 
-    @functools.cache  # noqa: B019 - one dataset lives as long as the run
     def count(self, split: str, part: str = WHOLE) -> int:
         """Returns how many pictures a part of a split has.
 
         Raises:
             UserError: it has none.
         """
-        records = self._records(split, part, fields=("identity", "name"))
-        count = int(records.reduce(np.int64(0), lambda total, _: total + 1))
-        if not count:
+        if part == WHOLE:
+            return self.sizes[split]
+        if (split, part) not in self._counts:
+            records = self._records(split, part)
+            self._counts[split, part] = int(records.reduce(np.int64(0), lambda n, _: n + 1))
+        if not self._counts[split, part]:
             raise UserError(
                 f"the {part} part of split {split} has no pictures: change data.held_out, now "
                 f"{self._config.held_out}"
             )
-        return count
+        return self._counts[split, part]
 
     def batches(self, split: str, part: str, batch: int) -> tf.data.Dataset:
         """Returns a part of a split once, in its order, the last batch as small as it comes."""
@@ -106,21 +115,24 @@ class Dataset:
 
         The order depends on `seed` alone: what starts at batch `start` is what an uninterrupted run
         would have seen there.
+
+        Raises:
+            UserError: there are fewer pictures than a batch takes.
         """
+        count = self.count(split, part)
+        _check_batch(batch, count, f"the {part} part of split {split}")
         stream = _endless(
             self._records(split, part),
-            count=self.count(split, part),
+            count=count,
             skip=start * batch,
             buffer=self._config.shuffle_buffer,
             seed=seed,
         )
         return self._pictures(stream).batch(batch, drop_remainder=True).prefetch(2)
 
-    def _records(self, split: str, part: str, fields: Sequence[str] = ()) -> tf.data.Dataset:
-        """The encoded records of a part of a split, all fields or only some."""
+    def _records(self, split: str, part: str) -> tf.data.Dataset:
+        """The records of a part of a split, pictures still encoded."""
         decoders = {"image": tfds.decode.SkipDecoding()}
-        if fields:
-            decoders = tfds.decode.PartialDecoding(dict.fromkeys(fields, True), decoders={})
         records = self._builder.as_dataset(split=split, decoders=decoders)
         if part == WHOLE:
             return records
@@ -161,7 +173,10 @@ def decode_picture(encoded: tf.Tensor, size: int) -> tf.Tensor:
 def _square_of_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes only the square: rows and columns outside it are skipped by the decoder."""
     shape = tf.image.extract_jpeg_shape(encoded)
-    return tf.image.decode_and_crop_jpeg(encoded, _window(shape[0], shape[1]), channels=3)
+    # The default method is a level off what OpenCV and Pillow decode, and no faster.
+    return tf.image.decode_and_crop_jpeg(
+        encoded, _window(shape[0], shape[1]), channels=3, dct_method="INTEGER_ACCURATE"
+    )
 
 
 def _square_of_other(encoded: tf.Tensor) -> tf.Tensor:
@@ -195,8 +210,13 @@ def _endless(
 def in_memory_batches(
     arrays: dict[str, np.ndarray], batch: int, *, seed: int, start: int = 0
 ) -> tf.data.Dataset:
-    """Returns shuffled full batches of rows of arrays, as `Dataset.training_batches` does."""
+    """Returns shuffled full batches of rows of arrays, as `Dataset.training_batches` does.
+
+    Raises:
+        UserError: there are fewer rows than a batch takes.
+    """
     count = len(next(iter(arrays.values())))
+    _check_batch(batch, count, "the part to train on")
     rows = _endless(
         tf.data.Dataset.range(count),
         count=count,
@@ -219,19 +239,44 @@ def in_memory_batches(
     return rows.batch(batch, drop_remainder=True).map(lookup, num_parallel_calls=2).prefetch(2)
 
 
-def _open(config: Data) -> tfds.core.DatasetBuilder:
-    if config.dataset.split("/")[0] == "synthetic":
-        from data_prep import synthetic
+def _check_batch(batch: int, count: int, what: str) -> None:
+    if batch > count:
+        raise UserError(
+            f"{what} has {count} pictures, fewer than a batch of {batch}: lower train.batch "
+            f"(in protect mode a batch of public pictures is train.decoder_steps times as large)"
+        )
 
-        synthetic.prepare(config.dir, config.dataset.partition("/")[2] or "default")
-    if not Path(config.dir).exists() and "://" not in config.dir:
+
+def _open(config: Data) -> tfds.core.DatasetBuilder:
+    name, folder = config.dataset, Path(config.dir)
+    if name == "synthetic":
+        name = "synthetic/default"
+    if folder.is_file():
+        raise UserError(f"data.dir is {config.dir}, a file; it must be a folder")
+    if name.startswith("synthetic/"):
+        _draw(name.removeprefix("synthetic/"), config.dir)
+    if not folder.exists() and "://" not in config.dir:
         raise UserError(f"data.dir is {config.dir}, which does not exist; {_HOW_TO_PREPARE}")
     try:
-        return tfds.builder(config.dataset, data_dir=config.dir, try_gcs=False)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError):
+        return read_only_builder.builder_from_files(name, data_dir=config.dir)
+    except ValueError:
+        found = sorted(
+            path.parents[1].relative_to(folder).as_posix()
+            for path in folder.glob("*/*/*/dataset_info.json")
+        )
         raise UserError(
-            f"there is no dataset {config.dataset} in {config.dir}; {_HOW_TO_PREPARE}"
+            f"there is no dataset {name} in {config.dir}, only {', '.join(found) or 'nothing'}; "
+            f"{_HOW_TO_PREPARE}"
         ) from None
 
 
-_HOW_TO_PREPARE = "make it with python -m data_prep.celeba or data_prep.folder (see README)"
+def _draw(name: str, data_dir: str) -> None:
+    """Makes one of the sets that need no source."""
+    from data_prep import synthetic
+
+    if name in synthetic.Synthetic.builder_configs:
+        synthetic.prepare(data_dir, name)
+
+
+_FEATURES = ("image", "attributes", "identity", "name")
+_HOW_TO_PREPARE = "make it with python -m data_prep.celeba, data_prep.folder or data_prep.synthetic"

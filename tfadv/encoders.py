@@ -1,6 +1,7 @@
 """The SavedModels that a service ships, and the black box that an attacker gets from one."""
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import keras
@@ -155,13 +156,15 @@ class SavedEncoder:
             return signatures["serving_default"]
         if len(signatures) == 1:
             return next(iter(signatures.values()))
-        found = ", ".join(signatures) or "none"
+        found = ", ".join(sorted(signatures)) or "none"
         raise UserError(f"encoder {self._path} needs a signature serving_default; it has {found}")
 
     def _choose_input(self):
         specs = self._signature.structured_input_signature[1]
         if len(specs) != 1 or not all(map(_takes_pictures, specs.values())):
-            found = [f"{name} {spec.dtype.name} {spec.shape}" for name, spec in specs.items()]
+            found = [
+                f"{name} {spec.dtype.name} {spec.shape}" for name, spec in sorted(specs.items())
+            ]
             raise UserError(
                 f"encoder {self._path} must take one input, pictures [N, H, W, 3] for any N; "
                 f"it takes {', '.join(found) or 'none'}"
@@ -182,18 +185,42 @@ class SavedEncoder:
         )
 
 
-def load_classifier(encoder_path: str):
-    """Returns f as exported beside an encoder, and its attributes' names; None if there is none."""
+class SavedClassifier:
+    """f as exported: a callable from features to logits, float32 [N, ...] to [N, A].
+
+    Attributes:
+        attributes: the names of the A attributes.
+        feature_shape: of one picture's feature.
+    """
+
+    def __init__(self, folder: Path):
+        description = json.loads((folder / "classifier.json").read_text())
+        self.attributes = tuple(description["attributes"])
+        self.feature_shape = tuple(description["feature_shape"])
+        self._signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Returns the logits of features."""
+        return self._signature(features=tf.convert_to_tensor(features))["logits"].numpy()
+
+
+def load_classifier(encoder_path: str) -> SavedClassifier | None:
+    """Returns the classifier exported beside an encoder, if there is one."""
     folder = Path(encoder_path).parent / "classifier"
-    if not (folder / "classifier.json").exists():
-        return None
-    description = json.loads((folder / "classifier.json").read_text())
-    signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    return SavedClassifier(folder) if (folder / "classifier.json").exists() else None
 
-    def classify(features: np.ndarray) -> np.ndarray:
-        return signature(features=tf.convert_to_tensor(features))["logits"].numpy()
 
-    return classify, tuple(description["attributes"])
+def predict(
+    encoder: Callable[[np.ndarray], np.ndarray],
+    classify: Callable[[np.ndarray], np.ndarray],
+    batches: Iterable[dict[str, tf.Tensor]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the labels of all pictures, uint8 [N, ...], and f(Enc(X)), float32 [N, A]."""
+    labels, logits = [], []
+    for batch in batches:
+        logits.append(classify(encoder(batch["images"].numpy())))
+        labels.append(batch["labels"].numpy())
+    return np.concatenate(labels), np.concatenate(logits)
 
 
 def _split_of(description: Path) -> str | None:
@@ -204,7 +231,10 @@ def _split_of(description: Path) -> str | None:
     except (ValueError, TypeError, KeyError):
         split = None
     if split not in settings.SPLITS:
-        raise UserError(f"{description} is damaged: it names no split point; export again")
+        raise UserError(
+            f"{description} names no split point of ours: export the encoder again, or move that "
+            f"file away if the encoder is not ours"
+        )
     return split
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfadv.config import Runtime, Train, UserError
@@ -159,11 +160,26 @@ class Trainer:
                     f"train.learning_rate or the loss weights (the last checkpoint is kept)"
                 )
 
+    def write_metrics(self, metrics: dict[str, float]) -> None:
+        """Shows what was measured after training in TensorBoard, under "test"."""
+        with self.writer.as_default(step=self.step):
+            for name, value in metrics.items():
+                tf.summary.scalar(f"test/{name}", value)
+        self.writer.flush()
+
     def _log(self, measured: dict[str, float]) -> None:
         self.history.add(self.step, measured)
         with self.writer.as_default(step=self.step):
             for name, value in measured.items():
                 tf.summary.scalar(name, value)
+
+
+def write_pictures(
+    writer: tf.summary.SummaryWriter, step: int, name: str, *rows: np.ndarray
+) -> None:
+    """Shows pictures in TensorBoard, the rows one above the other; each uint8 [N, S, S, 3]."""
+    with writer.as_default(step=step):
+        tf.summary.image(name, np.concatenate(rows, axis=1), max_outputs=len(rows[0]))
 
 
 class History:

@@ -34,16 +34,17 @@ class Workdir:
         self.path = Path(path)
         self.mode = mode
         self.config = config
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"--workdir={self.path} is a file; it must be a folder")
+        for folder in (self.path, *self.path.parents):
+            if folder.is_file():
+                raise UserError(f"--workdir={self.path}: {folder} is a file; it must be a folder")
         if (self.path / "config.json").exists():
             self._check_same()
 
     @property
     def metrics(self) -> dict[str, Any] | None:
         """What the run measured, or None if it isn't finished."""
-        path = self.path / "metrics.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        exists = (self.path / "metrics.json").exists()
+        return self._read("metrics.json") if exists else None
 
     def begin(self, **facts: Any) -> None:
         """Makes the folder and records the config, the versions and facts such as the dataset."""
@@ -51,7 +52,7 @@ class Workdir:
         record = {
             "mode": self.mode,
             "config": dataclasses.asdict(self.config),
-            "versions": {name: metadata.version(name) for name in PACKAGES},
+            "versions": _versions(),
             "git_commit": _git_commit(),
         }
         self._write("config.json", record | facts)
@@ -66,8 +67,21 @@ class Workdir:
         partial.write_text(json.dumps(content, indent=2) + "\n")
         partial.replace(self.path / name)
 
+    def _read(self, name: str) -> Any:
+        try:
+            return json.loads((self.path / name).read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self.path / name} can't be read ({error}); remove it or choose another --workdir"
+            ) from None
+
     def _check_same(self) -> None:
-        before = json.loads((self.path / "config.json").read_text())
+        before = self._read("config.json")
+        if not isinstance(before, dict) or not {"mode", "config"} <= set(before):
+            raise UserError(
+                f"{self.path / 'config.json'} was written by another program; choose another "
+                f"--workdir"
+            )
         now = json.loads(json.dumps(dataclasses.asdict(self.config)))
         old, new = _leaves(before["config"]), _leaves(now)
         differing = [
@@ -89,7 +103,18 @@ def summary(mode: str, config: Config, dataset: dict[str, Any]) -> dict[str, str
     facts = {"mode": mode, "dataset": dataset["name"]}
     facts |= {f"pictures in {name}": f"{size:,}" for name, size in dataset["splits"].items()}
     facts |= {name: str(value) for name, value in flatten(config).items()}
-    return facts | {name: metadata.version(name) for name in PACKAGES}
+    return facts | {name: version or "not installed" for name, version in _versions().items()}
+
+
+def _versions() -> dict[str, str | None]:
+    """The installed version of each package; None for tfadv run from a folder never installed."""
+    installed = {}
+    for name in PACKAGES:
+        try:
+            installed[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            installed[name] = None
+    return installed
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

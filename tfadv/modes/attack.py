@@ -1,6 +1,7 @@
 """--mode=attack: trains Dec^a against encoders it can only call; measures what it recovers."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import keras
@@ -9,9 +10,9 @@ import tensorflow as tf
 
 from tfadv import training
 from tfadv.attackers import ImageInverter, Pairs, Plateau
-from tfadv.config import Config
+from tfadv.config import Config, Report
 from tfadv.data import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset, normalise, to_uint8
-from tfadv.encoders import SavedEncoder, load_classifier
+from tfadv.encoders import SavedEncoder, load_classifier, predict
 from tfadv.metrics.image import psnr, ssim
 from tfadv.metrics.utility import utility_metrics
 from tfadv.modes import pages
@@ -61,12 +62,22 @@ def named_encoders(paths: tuple[str, ...]) -> dict[str, str]:
     """Names the encoders for tables; adds the baseline trained beside the first, if any."""
     names = {}
     for path in map(Path, paths):
-        name = path.parent.name if path.name == "encoder" else path.name
+        name = _name(path)
         names[name if name not in names else f"{name}_{len(names) + 1}"] = str(path)
     baseline = Path(paths[0]).parent / UNPROTECTED / "encoder"
     if baseline.exists() and str(baseline) not in names.values():
         names[UNPROTECTED] = str(baseline)
     return names
+
+
+def _name(path: Path) -> str:
+    """What an encoder of ours was trained as; the folder's name of any other."""
+    record = path.parent / "config.json"
+    if path.name != "encoder" or not record.exists():
+        return path.name
+    return (
+        "protected" if json.loads(record.read_text())["config"]["loss"]["lambda1"] else UNPROTECTED
+    )
 
 
 def attack(path: str, dataset: Dataset, config: Config, folder: Path, name: str) -> Finding:
@@ -91,7 +102,7 @@ def attack(path: str, dataset: Dataset, config: Config, folder: Path, name: str)
             lambda step: train.training_batches(
                 config.train.batch, seed=config.runtime.seed, start=step
             ),
-            Look(inverter, held_out, plateau),
+            Look(inverter, held_out, plateau, trainer.writer, config.report),
         )
     plateau.restore_best()
     metrics, pictures = measure(black_box, inverter, dataset, config)
@@ -102,16 +113,26 @@ def attack(path: str, dataset: Dataset, config: Config, folder: Path, name: str)
         "attack_converged": float(plateau.ended),
         "images_per_s": trainer.images_per_s,
     }
+    trainer.write_metrics(metrics)
     return Finding(metrics, pictures, trainer.history.series("held_out_loss"))
 
 
 class Look:
     """The loss on held-out public pictures, which decides when the attack ends."""
 
-    def __init__(self, inverter: ImageInverter, held_out: Pairs, plateau: Plateau):
+    def __init__(
+        self,
+        inverter: ImageInverter,
+        held_out: Pairs,
+        plateau: Plateau,
+        writer: tf.summary.SummaryWriter,
+        report: Report,
+    ):
         self._inverter = inverter
         self._held_out = held_out
         self._plateau = plateau
+        self._writer = writer
+        self._report = report
         self._loss = tf.function(inverter.test_step, reduce_retracing=True)
 
     def __call__(self, step: int) -> tuple[dict[str, float], bool]:
@@ -121,8 +142,17 @@ class Look:
             total += float(self._loss(batch)["reconstruction"]) * len(batch["images"])
         loss = total / self._held_out.count
         self._plateau.update(loss)
+        if self._report.pictures:
+            self._write_pictures(step)
         rate = float(self._inverter.optimizer.learning_rate)
         return {"held_out_loss": loss, "learning_rate": rate}, not self._plateau.ended
+
+    def _write_pictures(self, step: int) -> None:
+        batch = next(self._held_out.batches(self._report.examples))
+        reconstructions = to_uint8(self._inverter(batch["features"]).numpy())
+        training.write_pictures(
+            self._writer, step, "input over reconstruction", batch["images"], reconstructions
+        )
 
 
 def measure(
@@ -163,19 +193,13 @@ def _compare(invert, dataset: Dataset, config: Config) -> tuple[dict[str, float]
 
 def utility(path: str, black_box: SavedEncoder, dataset: Dataset) -> dict[str, float]:
     """Returns the utility of an encoder on the test split, if its classifier lies beside it."""
-    loaded = load_classifier(path)
-    if loaded is None:
+    classify = load_classifier(path)
+    if classify is None or classify.feature_shape != black_box.feature_shape:
         return {}
-    classify, attributes = loaded
-    if not set(attributes) <= set(dataset.attributes):
+    if not set(classify.attributes) <= set(dataset.attributes):
         return {}  # trained on another dataset
-    logits, labels = [], []
-    for batch in dataset.batches(TEST, WHOLE, BATCH):
-        logits.append(classify(black_box(batch["images"].numpy())))
-        labels.append(batch["labels"].numpy())
-    return utility_metrics(
-        dataset.attributes, np.concatenate(labels), np.concatenate(logits), task=attributes
-    )
+    labels, logits = predict(black_box, classify, dataset.batches(TEST, WHOLE, BATCH))
+    return utility_metrics(dataset.attributes, labels, logits, task=classify.attributes)
 
 
 def first_pictures(dataset: Dataset, config: Config) -> np.ndarray:

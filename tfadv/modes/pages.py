@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from tfadv import report, workdir
+from tfadv import figures, report, workdir
 from tfadv.report import Card, Column, Figure, Section, Table, describe
+from tfadv.text import format_value
 
-NAMES = {"protect": "protected", "mean_face": "mean face"}
+NAMES = {"mean_face": "mean face"}
 
 _ATTACKER = (
     "Dec^a is trained on public pictures and their features (Eq. 1), then given the features of "
@@ -57,9 +58,11 @@ def write_protect_page(
         Section("Utility", [table], "Measured on the test split with the exported SavedModels."),
         Section(
             "Attribute by attribute",
-            [Figure("", report.bar_figure(bars, "Matthews correlation on the test split"))],
+            [Figure("", figures.bar_figure(bars, "Matthews correlation on the test split"))],
         ),
-        Section("Training", [Figure("", report.curve_figure(curves, "steps", "loss"))], _SIMULATED),
+        Section(
+            "Training", [Figure("", figures.curve_figure(curves, "steps", "loss"))], _SIMULATED
+        ),
     ]
     report.write_page(
         run.path / "report.html",
@@ -91,14 +94,14 @@ def write_attack_page(
         Section("What the attacker recovered", [table], _ATTACKER),
         Section(
             "Did it try hard enough?",
-            [Figure("", report.curve_figure(curves, "steps of the attack", label))],
+            [Figure("", figures.curve_figure(curves, "steps of the attack", label))],
             effort,
         ),
     ]
     if run.config.report.pictures:
         rows = [("input", pictures)]
         rows += [(f"from {name}", finding.pictures) for name, finding in findings.items()]
-        png = report.picture_grid(rows, run.path / "reconstructions.png")
+        png = figures.picture_grid(rows, run.path / "reconstructions.png")
         caption = "Pictures of the test split: neither Enc nor Dec^a was trained on these people."
         sections.insert(0, Section("Pictures", [Figure("", png, caption)]))
     subject = next(iter(findings))
@@ -130,7 +133,7 @@ def _cards(metrics: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> 
     for name in names:
         column = describe(name)
         beside = [
-            f"{other}: {report.format_value(values[name], column.format)}"
+            f"{other}: {format_value(values[name], column.format)}"
             for other, values in others
             if name in values
         ]

@@ -9,7 +9,13 @@ import tensorflow as tf
 from tfadv import data, training
 from tfadv.config import Config, UserError
 from tfadv.data import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset, to_uint8
-from tfadv.encoders import SavedEncoder, export_classifier, export_encoder, load_classifier
+from tfadv.encoders import (
+    SavedEncoder,
+    export_classifier,
+    export_encoder,
+    load_classifier,
+    predict,
+)
 from tfadv.metrics.utility import tuned_thresholds, utility_metrics
 from tfadv.modes import pages
 from tfadv.networks import Classifier, Decoder, Encoder, load_torchvision
@@ -17,12 +23,15 @@ from tfadv.protector import Protector
 from tfadv.report import Table
 from tfadv.workdir import Workdir
 
+BATCH = 256  # pictures at a time, where nothing is trained
+
 
 def run(workdir: Workdir) -> None:
     """Trains, exports, measures and reports, first the baseline if it is asked for."""
     config = workdir.config
     precision = training.set_up(config.runtime)
     dataset = Dataset(config.data)
+    dataset.columns(config.task.attributes)  # a mistake there shows before anything is written
     workdir.begin(dataset=dataset.description, precision=precision)
     others = {}
     if config.baseline and config.loss.lambda1:
@@ -52,6 +61,7 @@ def protect(workdir: Workdir, dataset: Dataset, others: dict[str, dict[str, floa
     shape = encoder.feature_shape(size)
     export_classifier(protector.classifier, shape, attributes, workdir.path / "classifier")
     metrics = measure_utility(path, dataset, config) | {"images_per_s": trainer.images_per_s}
+    trainer.write_metrics(metrics)
     table = pages.write_protect_page(
         workdir, dataset.description, {name: metrics} | others, trainer.history
     )
@@ -126,20 +136,20 @@ class Look:
         self._config = config
         self._writer = writer
         self._columns = dataset.columns(config.task.attributes)
-        self._batches = dataset.batches(PRIVATE, HELD_OUT, 256).cache()
-        dataset.count(PRIVATE, HELD_OUT)
+        self._names = [dataset.attributes[column] for column in self._columns]
+        self._batches = dataset.batches(PRIVATE, HELD_OUT, BATCH)
+        dataset.count(PRIVATE, HELD_OUT)  # an empty part is a mistake to tell before training
         self._logits = tf.function(lambda images: protector(data.normalise(images)))
 
     def __call__(self, step: int) -> tuple[dict[str, float], bool]:
-        """Returns the held-out utility loss and mean MCC; training goes on."""
+        """Returns the MCC of each attribute and its mean; training goes on."""
         logits, labels = [], []
         for batch in self._batches:
             logits.append(self._logits(batch["images"]).numpy())
             labels.append(batch["labels"].numpy()[:, self._columns])
         self._write_pictures(step)
-        names = [str(column) for column in self._columns]
-        metrics = utility_metrics(names, np.concatenate(labels), np.concatenate(logits))
-        return {"held_out_mcc": metrics["mcc"]}, True
+        metrics = utility_metrics(self._names, np.concatenate(labels), np.concatenate(logits))
+        return {f"held_out_{name}": value for name, value in metrics.items()}, True
 
     def _write_pictures(self, step: int) -> None:
         protector, report = self._protector, self._config.report
@@ -148,9 +158,9 @@ class Look:
         images = next(iter(self._batches))["images"][: report.examples]
         features = protector.encoder(data.normalise(images), training=False)
         reconstructions = to_uint8(protector.decoder(features, training=False).numpy())
-        with self._writer.as_default(step=step):
-            grid = np.concatenate([images.numpy(), reconstructions], axis=1)
-            tf.summary.image("input over the simulated attacker's picture", grid, report.examples)
+        training.write_pictures(
+            self._writer, step, "input over reconstruction", images.numpy(), reconstructions
+        )
 
 
 def measure_utility(encoder: str, dataset: Dataset, config: Config) -> dict[str, float]:
@@ -158,20 +168,12 @@ def measure_utility(encoder: str, dataset: Dataset, config: Config) -> dict[str,
 
     Thresholds for `mcc_tuned` come from held-out private pictures.
     """
-    classify, attributes = load_classifier(encoder)
+    classify = load_classifier(encoder)
     black_box = SavedEncoder(encoder, config.black_box, config.data.size)
-
-    def predict(split, part):
-        logits, labels = [], []
-        for batch in dataset.batches(split, part, 256):
-            logits.append(classify(black_box(batch["images"].numpy())))
-            labels.append(batch["labels"].numpy())
-        return np.concatenate(labels), np.concatenate(logits)
-
-    labels, logits = predict(PRIVATE, HELD_OUT)
-    thresholds = tuned_thresholds(labels[:, dataset.columns(attributes)], logits)
-    labels, logits = predict(TEST, WHOLE)
+    labels, logits = predict(black_box, classify, dataset.batches(PRIVATE, HELD_OUT, BATCH))
+    thresholds = tuned_thresholds(labels[:, dataset.columns(classify.attributes)], logits)
+    labels, logits = predict(black_box, classify, dataset.batches(TEST, WHOLE, BATCH))
     metrics = utility_metrics(
-        dataset.attributes, labels, logits, thresholds=thresholds, task=attributes
+        dataset.attributes, labels, logits, thresholds=thresholds, task=classify.attributes
     )
     return metrics | {"test_examples": len(labels)}

@@ -1,0 +1,26 @@
+"""The paper's setting: CelebA at 224 px, ResNet-50, features of the fc layer.
+
+For a GPU: 20 passes over 160,000 private pictures. What the paper leaves open (optimiser, rates,
+batch, passes) is ours. First, with the official files of CelebA in a folder:
+
+    python -m data_prep.celeba --source=CELEBA --data_dir=data
+
+This deals identities to the splits, in the paper's shares; the paper itself split by position, which
+`--scheme=paper` and `--config.data.dataset=celeba/paper` do.
+"""
+
+from tfadv.config import Config, Data, Model, Train
+
+
+def get_config(mode: str) -> Config:
+    """Returns the settings of `--mode=protect` or `--mode=attack`."""
+    train = {
+        "protect": Train(steps=50_000, batch=64, evaluate_every=2500, checkpoint_every=1000),
+        "attack": Train(steps=50_000, batch=64, evaluate_every=500, checkpoint_every=1000),
+    }
+    return Config(
+        baseline=True,
+        data=Data(dataset="celeba/identity", size=224),
+        model=Model(depth=50, width=1.0, split="fc"),
+        train=train[mode],
+    )

@@ -1,0 +1,19 @@
+import os
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.fixture(scope="session")
+def tiny_faces(tmp_path_factory):
+    """The settings of `synthetic/tiny`, prepared: 120 private, 60 public and 20 test pictures.
+
+    Five of each identity; with a fifth of the identities held out no part of a split is empty.
+    """
+    from data_prep import synthetic
+    from tfadv.config import Data
+
+    folder = tmp_path_factory.mktemp("tiny_faces")
+    synthetic.prepare(folder, "tiny")
+    return Data(dir=str(folder), dataset="synthetic/tiny", size=32, held_out=0.2)

@@ -1,0 +1,240 @@
+"""The whole way on drawn faces: protect, then attack, as a user runs them."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import run
+from data_prep import faces
+from tfadv import data
+from tfadv.modes import attack
+
+CONFIG = """
+from tfadv.config import *
+
+def get_config(mode):
+    return Config(
+        baseline=True,
+        data=Data(dir={dir!r}, dataset="synthetic/tiny", size=32, held_out=0.3),
+        model=Model(depth=18, width=0.125, decoder_width=0.125),
+        train=Train(steps=30, batch=16, log_every=5, evaluate_every=10, checkpoint_every=10),
+        attack=Attack(patience=1, rate_drops=0),
+        runtime=Runtime(precision="float32"),
+        report=Report(examples=3),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tiny_faces, tmp_path_factory):
+    """A folder with a finished protect run and a finished attack on it."""
+    root = tmp_path_factory.mktemp("runs")
+    (root / "tiny.py").write_text(CONFIG.format(dir=tiny_faces.dir))
+    assert call(root, "protect") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        splits = spy_on_splits(patch)
+        assert call(root, "attack") == 0
+    (root / "splits.json").write_text(json.dumps(sorted(splits)))
+    return root
+
+
+def call(root, mode, *flags):
+    keras.config.set_dtype_policy("float32")
+    return run.main(
+        [
+            "run.py",
+            f"--mode={mode}",
+            f"--config={root / 'tiny.py'}",
+            f"--workdir={root / mode}",
+            *flags,
+        ]
+    )
+
+
+def spy_on_splits(patch):
+    """Collects which splits are read."""
+    splits = set()
+    read = data.Dataset._records
+
+    def spy(self, split, part, *args, **kwargs):
+        splits.add(split)
+        return read(self, split, part, *args, **kwargs)
+
+    patch.setattr(data.Dataset, "_records", spy)
+    return splits
+
+
+def metrics(root, mode):
+    return json.loads((root / mode / "metrics.json").read_text())
+
+
+def test_protect_leaves_what_the_contract_names(root):
+    names = {path.name for path in (root / "protect").iterdir()}
+    assert names == {
+        "config.json",
+        "checkpoints",
+        "tensorboard",
+        "history.jsonl",
+        "encoder",
+        "classifier",
+        "metrics.json",
+        "report.html",
+        "unprotected",
+    }
+    assert {path.name for path in (root / "protect/unprotected").iterdir()} == names - {
+        "unprotected"
+    }
+
+
+def test_attack_leaves_what_the_contract_names(root):
+    names = {path.name for path in (root / "attack").iterdir()}
+    assert names == {
+        "config.json",
+        "checkpoints",
+        "tensorboard",
+        "history.jsonl",
+        "metrics.json",
+        "reconstructions.png",
+        "report.html",
+        "unprotected",
+    }
+
+
+def test_config_json_tells_the_run_s_whole_story(root):
+    record = json.loads((root / "protect/config.json").read_text())
+    assert record["config"]["train"]["steps"] == 30
+    assert record["mode"] == "protect"
+    assert record["precision"] == "float32"
+    assert record["versions"]["tensorflow"] == tf.__version__
+    assert record["dataset"]["name"] == "synthetic/tiny/1.0.0"
+    assert sum(record["dataset"]["splits"].values()) == 200
+
+
+def test_protect_measures_utility_on_the_test_split(root):
+    found = metrics(root, "protect")
+    assert found["test_examples"] == 20
+    attributes = [name for name in found if name.startswith("mcc/")]
+    assert found["mcc"] == pytest.approx(np.mean([found[name] for name in attributes]))
+    assert {"mcc_task", "mcc_tuned", "images_per_s"} <= set(found)
+
+
+def test_metrics_are_flat_finite_numbers(root):
+    for mode in ("protect", "attack"):
+        assert all(np.isfinite(value) for value in metrics(root, mode).values())
+
+
+def test_attack_measures_the_same_utility_through_the_black_box(root):
+    protect, attacked = metrics(root, "protect"), metrics(root, "attack")
+    assert attacked["mcc"] == pytest.approx(protect["mcc"])
+    baseline = metrics(root, "protect/unprotected")
+    assert attacked["unprotected/mcc"] == pytest.approx(baseline["mcc"])
+
+
+def test_attack_compares_with_the_mean_face_and_the_unprotected_encoder(root):
+    found = metrics(root, "attack")
+    for metric in ("ssim", "psnr"):
+        assert {metric, f"unprotected/{metric}", f"mean_face/{metric}"} <= set(found)
+    page = (root / "attack/report.html").read_text()
+    assert "mean face" in page
+    assert "unprotected" in page
+
+
+def test_mean_face_scores_as_the_mean_public_picture_does(root, tiny_faces):
+    config = data.Data(dir=tiny_faces.dir, dataset="synthetic/tiny", size=32)
+    dataset = data.Dataset(config)
+
+    def pictures(split):
+        batches = dataset.batches(split, data.WHOLE, 64)
+        return np.concatenate([data.normalise(batch["images"]).numpy() for batch in batches])
+
+    mean = pictures("public").mean(0)
+    squared = np.square(pictures("test") - mean).mean(axis=(1, 2, 3))
+    expected = np.mean(10 * np.log10(4 / squared))
+    assert metrics(root, "attack")["mean_face/psnr"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_attack_reads_public_and_test_pictures_only(root):
+    assert json.loads((root / "splits.json").read_text()) == ["public", "test"]
+
+
+def test_attack_says_whether_it_ended_by_itself(root):
+    found = metrics(root, "attack")
+    assert found["attack_converged"] in (0.0, 1.0)
+    page = (root / "attack/report.html").read_text()
+    assert ("The cap train.steps ended" in page) == (
+        0.0 in (found["attack_converged"], found["unprotected/attack_converged"])
+    )
+
+
+def test_finished_run_says_so_and_changes_nothing(root, capsys):
+    before = (root / "attack/metrics.json").stat().st_mtime_ns
+    assert call(root, "attack") == 0
+    assert "is finished" in capsys.readouterr().out
+    assert (root / "attack/metrics.json").stat().st_mtime_ns == before
+
+
+def test_other_config_in_the_same_folder_is_refused(root, capsys):
+    assert call(root, "protect", "--config.loss.lambda1=2") == 2
+    assert "loss.lambda1 (was 1.0, is 2.0)" in capsys.readouterr().err
+
+
+def test_run_killed_after_training_ends_with_the_same_metrics(root):
+    before = metrics(root, "protect")
+    (root / "protect/metrics.json").unlink()
+    assert call(root, "protect") == 0
+    assert metrics(root, "protect") == before
+
+
+def test_reconstructions_show_input_every_encoder_and_the_mean_face(root):
+    png = tf.io.decode_png((root / "attack/reconstructions.png").read_bytes())
+    tile, gap, label = 128, 6, 36
+    assert png.shape[:2] == (4 * (tile + label), 3 * (tile + gap) - gap)
+
+
+def test_pictures_stay_out_of_report_and_tensorboard_when_asked(root, tmp_path):
+    folder = tmp_path / "protect"
+    argv = [f"--workdir={folder}", "--config.report.pictures=false", "--noconfig.baseline"]
+    assert call(root, "protect", *argv, "--config.train.steps=10") == 0
+    attack_folder = tmp_path / "attack"
+    argv = [f"--workdir={attack_folder}", "--config.report.pictures=false"]
+    assert call(root, "attack", *argv, "--config.train.steps=10") == 0
+    assert not (attack_folder / "reconstructions.png").exists()
+    assert shows_pictures(root / "protect")
+    assert not shows_pictures(folder)
+    assert shows_pictures(root / "attack")
+    assert not shows_pictures(attack_folder)
+
+
+def shows_pictures(folder):
+    return any(
+        value.metadata.plugin_data.plugin_name == "images"
+        for events in (folder / "tensorboard").iterdir()
+        for event in tf.compat.v1.train.summary_iterator(str(events))
+        for value in event.summary.value
+    )
+
+
+def test_one_attribute_task_counts_the_others_as_zero(root, tmp_path):
+    folder = tmp_path / "protect"
+    flags = ["--config.task.attributes=Smiling", "--noconfig.baseline", f"--workdir={folder}"]
+    assert call(root, "protect", *flags, "--config.train.steps=10") == 0
+    found = json.loads((folder / "metrics.json").read_text())
+    assert found["mcc"] == pytest.approx(found["mcc/Smiling"] / len(faces.ATTRIBUTES))
+    assert found["mcc_task"] == pytest.approx(found["mcc/Smiling"])
+
+
+def test_unknown_attribute_is_one_clear_line(root, tmp_path, capsys):
+    flags = ["--config.task.attributes=Smilling", f"--workdir={tmp_path / 'a'}"]
+    assert call(root, "protect", *flags) == 2
+    assert "task.attributes names Smilling" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_encoders_are_named_by_how_they_were_trained_or_by_their_folder(root):
+    protected = str(root / "protect/encoder")
+    baseline = str(root / "protect/unprotected/encoder")
+    assert attack.named_encoders((protected,)) == {"protected": protected, "unprotected": baseline}
+    names = attack.named_encoders((baseline, protected, "elsewhere/a_model", "more/a_model"))
+    assert list(names) == ["unprotected", "protected", "a_model", "a_model_4"]

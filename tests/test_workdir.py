@@ -1,0 +1,223 @@
+import dataclasses
+import json
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import numpy
+import pytest
+
+from tfadv import workdir as workdir_module
+from tfadv.config import Config, Data, Task, Train, UserError, flatten
+from tfadv.workdir import Workdir
+
+DATASET = {"name": "faces/1.0.0", "splits": {"private": 3, "public": 2, "test": 1}}
+
+
+@pytest.fixture
+def begun(tmp_path):
+    """A run's folder after its start, unfinished."""
+    run = Workdir(tmp_path / "runs" / "demo", "protect", Config())
+    run.begin(dataset=DATASET)
+    return run
+
+
+def test_nothing_is_written_before_the_run_begins(tmp_path):
+    Workdir(tmp_path / "run", "protect", Config())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_record_holds_the_whole_config(begun):
+    config = Config(task=Task(attributes=("Smiling", "Male")), train=Train(steps=7))
+    run = Workdir(begun.path / "other", "protect", config)
+    run.begin()
+    record = json.loads((run.path / "config.json").read_text())
+    assert record["mode"] == "protect"
+    assert set(record["config"]) == {item.name for item in dataclasses.fields(Config)}
+    for name, value in flatten(config).items():
+        found = record["config"]
+        for part in name.split("."):
+            found = found[part]
+        assert found == (list(value) if isinstance(value, tuple) else value)
+
+
+def test_the_record_holds_the_versions_of_the_packages(begun):
+    versions = json.loads((begun.path / "config.json").read_text())["versions"]
+    assert versions["numpy"] == numpy.__version__
+    assert versions["tensorflow"] == metadata.version("tensorflow")
+    assert None not in versions.values()
+
+
+def test_a_package_that_is_not_installed_has_no_version(tmp_path, monkeypatch):
+    monkeypatch.setattr(workdir_module, "PACKAGES", ("numpy", "no-such-package"))
+    run = Workdir(tmp_path, "protect", Config())
+    run.begin()
+    versions = json.loads((tmp_path / "config.json").read_text())["versions"]
+    assert versions == {"numpy": numpy.__version__, "no-such-package": None}
+
+
+def test_the_record_holds_the_dataset_and_other_facts(tmp_path):
+    Workdir(tmp_path, "attack", Config()).begin(dataset=DATASET, precision="float32")
+    record = json.loads((tmp_path / "config.json").read_text())
+    assert record["dataset"] == DATASET
+    assert record["precision"] == "float32"
+
+
+def git(folder, *arguments):
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    done = subprocess.run(
+        ["git", "-C", folder, *identity, *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_the_record_holds_the_commit_of_the_code(tmp_path, monkeypatch):
+    checkout = tmp_path / "checkout"
+    (checkout / "tfadv").mkdir(parents=True)
+    git(checkout, "init", "--quiet")
+    git(checkout, "commit", "--quiet", "--allow-empty", "--message=first")
+    monkeypatch.setattr(workdir_module, "__file__", str(checkout / "tfadv" / "workdir.py"))
+    run = Workdir(tmp_path / "run", "protect", Config())
+    run.begin()
+    record = json.loads((run.path / "config.json").read_text())
+    assert record["git_commit"] == git(checkout, "rev-parse", "HEAD")
+
+
+def test_code_outside_a_checkout_has_no_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(workdir_module, "__file__", str(tmp_path / "workdir.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    run = Workdir(tmp_path / "run", "protect", Config())
+    run.begin()
+    assert json.loads((run.path / "config.json").read_text())["git_commit"] is None
+
+
+def test_the_same_config_resumes(begun):
+    config = Config(encoder=begun.config.encoder)
+    assert Workdir(begun.path, "protect", config).metrics is None
+
+
+def test_tuples_that_json_made_lists_of_are_no_difference(tmp_path):
+    config = Config(encoder=("a", "b"), task=Task(attributes=("Smiling",)))
+    Workdir(tmp_path, "attack", config).begin()
+    Workdir(tmp_path, "attack", dataclasses.replace(config))
+
+
+def test_another_config_is_refused_with_each_differing_field(begun):
+    config = Config(data=Data(size=96), task=Task(attributes=("Male",)))
+    with pytest.raises(UserError) as caught:
+        Workdir(begun.path, "protect", config)
+    message = str(caught.value)
+    assert message.startswith(f"--workdir={begun.path} holds another run: ")
+    assert "data.size (was 64, is 96)" in message
+    assert "task.attributes (was [], is ['Male'])" in message
+    assert message.count("(was") == 2
+
+
+def test_a_field_of_another_version_is_a_difference(begun):
+    path = begun.path / "config.json"
+    record = json.loads(path.read_text())
+    record["config"]["loss"]["lambda9"] = 0.5
+    del record["config"]["loss"]["lambda1"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError) as caught:
+        Workdir(begun.path, "protect", Config())
+    assert "loss.lambda1 (was None, is 1.0)" in str(caught.value)
+    assert "loss.lambda9 (was 0.5, is None)" in str(caught.value)
+
+
+def test_another_mode_is_refused(begun):
+    with pytest.raises(UserError, match=r"mode \(was 'protect', is 'attack'\)"):
+        Workdir(begun.path, "attack", Config())
+
+
+def test_a_refused_folder_is_left_as_it_was(begun):
+    before = (begun.path / "config.json").read_bytes()
+    with pytest.raises(UserError):
+        Workdir(begun.path, "attack", Config())
+    assert (begun.path / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("below", ["", "deeper/run"])
+def test_a_file_is_no_workdir(tmp_path, below):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(UserError, match=f"{file} is a file; it must be a folder"):
+        Workdir(file / below, "protect", Config())
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"mode": "protect", "conf', "\x00\xff"])
+def test_a_damaged_record_is_named(begun, content):
+    path = begun.path / "config.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=f"{path} can't be read .* remove it or choose"):
+        Workdir(begun.path, "protect", Config())
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", "{}", '{"model_type": "vit"}'])
+def test_the_record_of_another_program_is_named(begun, content):
+    path = begun.path / "config.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=f"{path} was written by another program"):
+        Workdir(begun.path, "protect", Config())
+
+
+def test_a_run_is_finished_once_its_metrics_are_written(begun):
+    assert begun.metrics is None
+    begun.finish({"mcc": 0.5, "mcc/Male": -0.25, "mcc_ci95": [0.4, 0.6]})
+    again = Workdir(begun.path, "protect", Config())
+    assert again.metrics == {"mcc": 0.5, "mcc/Male": -0.25, "mcc_ci95": [0.4, 0.6]}
+
+
+def test_damaged_metrics_are_named(begun):
+    (begun.path / "metrics.json").write_text('{"mcc": 0.')
+    with pytest.raises(UserError, match=r"metrics\.json can't be read"):
+        _ = begun.metrics
+
+
+def test_metrics_that_are_no_json_leave_the_run_unfinished(begun):
+    with pytest.raises(TypeError):
+        begun.finish({"mcc": object()})
+    assert Workdir(begun.path, "protect", Config()).metrics is None
+
+
+def test_a_full_disk_leaves_no_half_metrics(begun, monkeypatch):
+    write_text = Path.write_text
+
+    def write_half(path, text):
+        write_text(path, text[: len(text) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    with pytest.raises(OSError, match="No space left"):
+        begun.finish({"mcc": 0.5, "ssim": 0.25})
+    monkeypatch.undo()
+    assert Workdir(begun.path, "protect", Config()).metrics is None
+    begun.finish({"mcc": 0.5})
+    assert begun.metrics == {"mcc": 0.5}
+
+
+def test_a_full_disk_leaves_the_record_of_the_first_start(begun, monkeypatch):
+    before = (begun.path / "config.json").read_bytes()
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(OSError, match="No space left"):
+        begun.begin()
+    assert (begun.path / "config.json").read_bytes() == before
+
+
+def test_a_finished_folder_holds_the_two_files_alone(begun):
+    begun.finish({"mcc": 0.5})
+    assert {path.name for path in begun.path.iterdir()} == {"config.json", "metrics.json"}
+
+
+def test_the_summary_says_what_was_run():
+    facts = workdir_module.summary("attack", Config(data=Data(size=96)), DATASET)
+    assert facts["mode"] == "attack"
+    assert facts["dataset"] == "faces/1.0.0"
+    assert facts["pictures in private"] == "3"
+    assert facts["data.size"] == "96"
+    assert facts["numpy"] == numpy.__version__
+    assert set(flatten(Config())) <= set(facts)
