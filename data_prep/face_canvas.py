@@ -9,7 +9,8 @@ import functools
 import cv2
 import numpy as np
 
-from data_prep.face_traits import Colour, Conditions, Traits
+from data_prep.face_conditions import Conditions
+from data_prep.face_traits import Colour, Traits
 
 DEPTH = 0.62  # how far the middle of the face stands out from its outline
 SIDES = (-1, 1)  # left and right in the picture

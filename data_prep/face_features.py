@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 
 from data_prep.face_canvas import SIDES, Canvas, darker, ellipse, mirrored, ribbon, spline
-from data_prep.face_traits import Conditions, Traits
+from data_prep.face_conditions import Conditions
+from data_prep.face_traits import Traits
 
 
 def head_outline(t: Traits, c: Conditions) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Who a drawn face is, how one picture of it was taken, and the CelebA attributes that follow.
+"""Who a drawn face is: what stays the same over the pictures of an identity.
 
 Lengths are in head units: one unit is half the height of an average head, x points right, y
 points down, and the origin is the middle of the head. Colours are RGB in [0, 255].
@@ -7,30 +7,6 @@ points down, and the origin is the middle of the head. Colours are RGB in [0, 25
 import dataclasses
 
 import numpy as np
-
-ATTRIBUTES: tuple[str, ...] = (
-    "Bald",
-    "Bangs",
-    "Big_Nose",
-    "Black_Hair",
-    "Blond_Hair",
-    "Brown_Hair",
-    "Bushy_Eyebrows",
-    "Eyeglasses",
-    "Goatee",
-    "Gray_Hair",
-    "Male",
-    "Mouth_Slightly_Open",
-    "Mustache",
-    "Pale_Skin",
-    "Rosy_Cheeks",
-    "Smiling",
-    "Wavy_Hair",
-    "Wearing_Earrings",
-    "Wearing_Hat",
-    "Wearing_Lipstick",
-    "Wearing_Necktie",
-)
 
 Colour = tuple[float, float, float]
 
@@ -61,7 +37,6 @@ EYE_COLOURS: tuple[Colour, ...] = (
     (74, 128, 178),
     (116, 134, 148),
 )
-LIPSTICKS: tuple[Colour, ...] = ((190, 24, 48), (164, 22, 60), (214, 44, 88), (150, 20, 36))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,48 +98,10 @@ class Traits:
     necktie_habit: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Conditions:
-    """What changes from one picture of an identity to the next. Angles are in radians."""
-
-    yaw: float
-    pitch: float
-    roll: float
-    scale: float  # head units as a share of the picture's side
-    centre: tuple[float, float]  # of the head, as shares of the picture's side
-    light: tuple[float, float, float]  # unit vector towards the light, z towards the viewer
-    ambient: float
-    exposure: Colour  # gain of each channel
-    smile: float  # 0 none, else 0.7 to 1
-    mouth_open: float  # gap between the lips, in head units
-    eyes_open: float
-    gaze: tuple[float, float]
-    eyeglasses: bool
-    lipstick: Colour | None
-    rosy: bool
-    earrings: bool
-    hat: str | None  # None, cap, beanie or brim
-    hat_colour: Colour
-    necktie: bool
-    tie_colour: Colour
-    clothes_colour: Colour
-    neckline: float  # depth
-    background: Colour
-    blur: float  # standard deviation in 1/128 of the picture's side
-    noise: float  # standard deviation in grey levels
-
-
-def _jitter(rng: np.random.Generator, colour, amount: float) -> Colour:
+def jitter(rng: np.random.Generator, colour, amount: float) -> Colour:
     """The colour made lighter or darker as a whole, and each channel by a third as much."""
     gain = 1 + amount * rng.uniform(-1, 1) + amount / 3 * rng.uniform(-1, 1, 3)
     red, green, blue = np.clip(np.asarray(colour) * gain, 0, 255)
-    return float(red), float(green), float(blue)
-
-
-def _vivid(rng: np.random.Generator, darkest: float = 30) -> Colour:
-    """Any colour, of cloth or of a wall."""
-    grey, channels = rng.uniform(darkest, 225), rng.uniform(darkest, 235, 3)
-    red, green, blue = 0.45 * grey + 0.55 * channels
     return float(red), float(green), float(blue)
 
 
@@ -181,7 +118,7 @@ def _sample_hair(rng: np.random.Generator, male: bool, age: float, depth: float)
     return {
         "hair": style,
         "hair_name": name,
-        "hair_colour": _jitter(rng, HAIR_COLOURS[name], 0.14),
+        "hair_colour": jitter(rng, HAIR_COLOURS[name], 0.14),
         "hair_volume": rng.uniform(0.05, 0.17),
         "hair_length": rng.uniform(0.55, 0.85) if style == "bob" else rng.uniform(1.15, 1.6),
         "hairline": rng.uniform(-0.72, -0.56),
@@ -215,7 +152,7 @@ def sample_traits(seed: int, identity: int) -> Traits:
     return Traits(
         male=male,
         age=age,
-        skin=_jitter(rng, tone, 0.02 if pale else 0.05),
+        skin=jitter(rng, tone, 0.02 if pale else 0.05),
         pale=pale,
         width=rng.uniform(0.66, 0.78) + 0.02 * male,
         forehead=rng.uniform(0.88, 1.02),
@@ -229,7 +166,7 @@ def sample_traits(seed: int, identity: int) -> Traits:
         eye_width=rng.uniform(0.145, 0.19),
         eye_height=rng.uniform(0.065, 0.105),
         eye_tilt=rng.uniform(-0.03, 0.045),
-        eye_colour=_jitter(rng, EYE_COLOURS[rng.integers(len(EYE_COLOURS))], 0.15),
+        eye_colour=jitter(rng, EYE_COLOURS[rng.integers(len(EYE_COLOURS))], 0.15),
         crease=rng.uniform(0.03, 0.07),
         brow_y=rng.uniform(0.21, 0.27),
         brow_thickness=rng.uniform(0.1, 0.13) if bushy else rng.uniform(0.025, 0.042),
@@ -246,9 +183,7 @@ def sample_traits(seed: int, identity: int) -> Traits:
         lower_lip=rng.uniform(0.045, 0.085),
         freckles=int(rng.integers(14, 30)) if depth < 2 and rng.random() < 0.25 else 0,
         mole=mole if has_mole else None,
-        frame_colour=_jitter(
-            rng, ((28, 26, 30), (92, 48, 26), (120, 24, 30))[rng.integers(3)], 0.2
-        ),
+        frame_colour=jitter(rng, ((28, 26, 30), (92, 48, 26), (120, 24, 30))[rng.integers(3)], 0.2),
         frame_roundness=rng.uniform(2.2, 4.5),
         frame_height=rng.uniform(0.15, 0.2),
         glasses_habit=0.85 if rng.random() < 0.2 else 0.06,
@@ -258,86 +193,3 @@ def sample_traits(seed: int, identity: int) -> Traits:
         **_sample_hair(rng, male, age, depth),
         **_sample_facial_hair(rng, male),
     )
-
-
-def sample_conditions(rng: np.random.Generator, traits: Traits) -> Conditions:
-    """Draws how one picture of the identity was taken, and what it wears there."""
-    smiling = rng.random() < 0.48
-    opened = rng.random() < (0.6 if smiling else 0.24)
-    direction = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-0.8, 0.15), rng.uniform(0.6, 1)])
-    light = direction / np.linalg.norm(direction)
-    lipstick = rng.random() < traits.lipstick_habit
-    light_skin = sum(traits.skin) > 420  # blush does not show on a dark skin
-    rosy = light_skin and rng.random() < (0.06 if traits.male else 0.4 if lipstick else 0.2)
-    hat = str(rng.choice(["cap", "beanie", "brim"])) if rng.random() < 0.15 else None
-    warmth = rng.uniform(-0.05, 0.05)
-    gain = rng.uniform(0.9, 1.1)
-    return Conditions(
-        yaw=float(np.clip(rng.normal(0, 0.22), -0.5, 0.5)),
-        pitch=float(np.clip(rng.normal(0, 0.1), -0.22, 0.22)),
-        roll=float(np.clip(rng.normal(0, 0.07), -0.18, 0.18)),
-        scale=rng.uniform(0.345, 0.38),
-        centre=(0.5 + rng.uniform(-0.025, 0.025), 0.478 + rng.uniform(-0.02, 0.02)),
-        light=(float(light[0]), float(light[1]), float(light[2])),
-        ambient=rng.uniform(0.4, 0.7),
-        exposure=(gain * (1 + warmth), gain, gain * (1 - warmth)),
-        smile=rng.uniform(0.75, 1) if smiling else 0.0,
-        mouth_open=rng.uniform(0.075, 0.15) if opened else 0.0,
-        eyes_open=rng.uniform(0.85, 1.08) - 0.14 * smiling,
-        gaze=(float(rng.uniform(-0.3, 0.3)), float(rng.uniform(-0.15, 0.15))),
-        eyeglasses=bool(rng.random() < traits.glasses_habit),
-        lipstick=_jitter(rng, LIPSTICKS[rng.integers(4)], 0.12) if lipstick else None,
-        rosy=bool(rosy),
-        earrings=bool(rng.random() < traits.earrings_habit),
-        hat=hat,
-        hat_colour=_vivid(rng),
-        necktie=bool(rng.random() < traits.necktie_habit),
-        tie_colour=_jitter(rng, [(150, 24, 36), (30, 48, 120), (24, 92, 70)][rng.integers(3)], 0.3),
-        clothes_colour=_vivid(rng),
-        neckline=rng.uniform(0.02, 0.22),
-        background=_vivid(rng, 60),
-        blur=max(0.0, rng.uniform(-0.4, 0.7)),
-        noise=rng.uniform(0.5, 3),
-    )
-
-
-def hair_shows(traits: Traits, conditions: Conditions) -> bool:
-    """Whether there is hair that no hat hides: under a hat, short hair and a bun don't show."""
-    return traits.hair in ("bob", "long") or (conditions.hat is None and traits.hair != "bald")
-
-
-def label(traits: Traits, conditions: Conditions) -> np.ndarray:
-    """The attributes that show in the picture.
-
-    A hat hides a bald head, bangs and short hair, so none of these is labelled under one.
-
-    Args:
-        traits: Of the identity.
-        conditions: Of the picture.
-
-    Returns:
-        uint8 [len(ATTRIBUTES)], 0 or 1.
-    """
-    bare = conditions.hat is None
-    hair = hair_shows(traits, conditions)
-    shown = {
-        "Bald": traits.hair == "bald" and bare,
-        "Bangs": traits.bangs and bare,
-        "Big_Nose": traits.big_nose,
-        "Bushy_Eyebrows": traits.bushy,
-        "Eyeglasses": conditions.eyeglasses,
-        "Goatee": traits.goatee,
-        "Male": traits.male,
-        "Mouth_Slightly_Open": conditions.mouth_open > 0,
-        "Mustache": traits.mustache,
-        "Pale_Skin": traits.pale,
-        "Rosy_Cheeks": conditions.rosy,
-        "Smiling": conditions.smile > 0,
-        "Wavy_Hair": traits.wavy and hair,
-        "Wearing_Earrings": conditions.earrings,
-        "Wearing_Hat": not bare,
-        "Wearing_Lipstick": conditions.lipstick is not None,
-        "Wearing_Necktie": conditions.necktie,
-    }
-    shown |= {name: hair and traits.hair_name == name for name in HAIR_COLOURS}
-    return np.array([shown[name] for name in ATTRIBUTES], np.uint8)
