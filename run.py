@@ -7,13 +7,9 @@ Without --config it is configs/demo.py; without --workdir it is runs/NAME/MODE. 
 resumes where it stopped.
 """
 
-import contextlib
-import os
 import re
 import runpy
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
@@ -24,13 +20,6 @@ from tfadv.config import MODES, Config, UserError
 from tfadv.workdir import Workdir
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs/demo.py"
-
-# What TensorFlow's libraries say on any machine without a GPU, most of it before they read
-# TF_CPP_MIN_LOG_LEVEL.
-STARTUP_NOISE = (
-    r"WARNING: All log messages before absl::InitializeLog|.*(oneDNN custom operations are on"
-    r"|Could not find cuda drivers|failed call to cuInit: .*UNKNOWN ERROR \(303\))"
-)
 
 
 class TextParser(flags.ArgumentParser):
@@ -84,6 +73,7 @@ def parse(argv: list[str]) -> Workdir | None:
         given = f"--mode is {early.mode}" if early.mode else "--mode is missing"
         raise UserError(f"{given}; it must be one of {', '.join(MODES)}")
     config = override(read_config(early.config, early.mode), overrides)
+    settings.check_dataset(config.data)
     path = Path(early.workdir or Path("runs") / Path(early.config).stem / early.mode)
     if early.mode == "attack":
         choose_encoder(config, path)
@@ -167,38 +157,12 @@ def choose_encoder(config: Config, workdir: Path) -> None:
 
 def run(workdir: Workdir) -> None:
     """Runs the mode; TensorFlow is imported only here, after all that needs none of it."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors are shown
-    with stderr_without(STARTUP_NOISE):
-        import tensorflow as tf
+    from tfadv import startup
 
-        tf.config.list_physical_devices("GPU")  # looks for a driver
-        from tfadv import modes
+    startup.import_tensorflow()
+    from tfadv import modes
 
     modes.run(workdir)
-
-
-@contextlib.contextmanager
-def stderr_without(noise: str) -> Iterator[None]:
-    """Drops the lines that match from what Python and native libraries write to stderr meanwhile.
-
-    The filter is a process of its own, so that the last words of a crash get through.
-    """
-    program = (
-        "import os, re, sys\n"
-        "for line in sys.stdin.buffer:\n"
-        "    re.match(os.fsencode(sys.argv[1]), line) or os.write(2, line)\n"
-    )
-    command = [sys.executable, "-I", "-c", program, noise]
-    stderr = os.dup(2)
-    # In a session of its own, Ctrl-C doesn't reach it.
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
-        os.dup2(process.stdin.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(stderr, 2)
-            os.close(stderr)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ batch, passes) is ours. First, with the official files of CelebA in a folder:
 
     python -m data_prep.celeba --source=CELEBA --data_dir=data
 
-This deals identities to the splits, in the paper's shares; the paper itself split by position, which
-`--scheme=paper` and `--config.data.dataset=celeba/paper` do.
+This deals identities to the splits, in the paper's shares; the paper itself split by position,
+which `--scheme=paper` and `--config.data.dataset=celeba/paper` do.
 """
 
 from tfadv.config import Config, Data, Model, Train

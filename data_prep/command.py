@@ -1,5 +1,7 @@
 """What the commands `python -m data_prep.NAME` share: flags, one line for a mistake, a summary."""
 
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -69,9 +71,15 @@ def prepare(builder: PictureBuilder, source: Path | None) -> None:
         print(f"{dataset_name(builder)} is prepared already in {builder.data_dir}")
     else:
         builder.split(builder.read_source(source))
-        config = tfds.download.DownloadConfig(manual_dir=source)
-        builder.download_and_prepare(download_config=config)
+        build(builder, source)
     print(summary(builder))
+
+
+def build(builder: PictureBuilder, source: Path | None) -> None:
+    """Writes a dataset, without TFDS's words about a download of unknown size."""
+    config = tfds.download.DownloadConfig(manual_dir=source)
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare(download_config=config)
 
 
 def dataset_name(builder: PictureBuilder) -> str:

@@ -87,7 +87,11 @@ def prepare(data_dir: str | Path, config: str = "default") -> None:
         data_dir: Where prepared datasets are.
         config: `default` or `tiny`.
     """
-    Synthetic(config=config, data_dir=data_dir).download_and_prepare()
+    builder = Synthetic(config=config, data_dir=data_dir)
+    if not Path(builder.data_dir).exists():
+        faces = builder.builder_config.identities * builder.builder_config.pictures
+        print(f"drawing {faces:,} faces into {builder.data_dir}")
+        command.build(builder, source=None)
 
 
 def define_flags() -> flags.FlagValues:

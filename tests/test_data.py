@@ -463,7 +463,7 @@ def test_a_dataset_without_attributes_has_nothing_to_learn(unlabelled, names, me
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(
-        UserError, match=r"data\.dir is .*none, which .*python -m data_prep\.celeba"
+        UserError, match=r"data\.dir=.*none, only nothing; .*python -m data_prep\.celeba"
     ):
         Dataset(Data(dir=str(tmp_path / "none"), dataset="celeba/identity"))
 
@@ -483,7 +483,7 @@ def test_a_set_that_is_not_prepared_is_answered_with_those_that_are(tiny_faces, 
     with pytest.raises(UserError) as caught:
         Dataset(dataclasses.replace(tiny_faces, dataset=name))
     message = str(caught.value)
-    assert f"there is no dataset {name} in {tiny_faces.dir}, only synthetic/tiny" in message
+    assert f"no dataset {name} in data.dir={tiny_faces.dir}, only synthetic/tiny" in message
     assert "python -m data_prep.celeba" in message
 
 

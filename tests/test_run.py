@@ -1,8 +1,6 @@
 import importlib.util
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import hypothesis
@@ -176,6 +174,7 @@ def test_a_broken_config_file_is_named_in_one_line(no_tensorflow, text, words):
 
 def test_another_config_in_the_same_workdir_is_refused(no_tensorflow):
     parse("--mode=protect", "--workdir=here").begin()
+    Path("here/checkpoints").mkdir()
     done = call("--mode=protect", "--workdir=here", "--config.data.size=96")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
@@ -187,18 +186,20 @@ def test_a_mistake_leaves_no_folder_behind(no_tensorflow, elsewhere):
     assert {path.name for path in elsewhere.iterdir()} == {"stubs"}
 
 
+def test_missing_dataset_is_told_before_tensorflow_is_imported(no_tensorflow):
+    done = call("--mode=protect", "--config.data.dataset=celeba/paper")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "there is no dataset celeba/paper in data.dir=data, only nothing" in done.stderr
+
+
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_help_answers_in_under_a_second_without_tensorflow(no_tensorflow, flag):
-    seconds = []
-    for _ in range(3):
-        began = time.monotonic()
-        done = call(flag)
-        seconds.append(time.monotonic() - began)
+def test_help_answers_without_tensorflow(no_tensorflow, flag):
+    done = call(flag)
     assert done.returncode == 0
     assert done.stderr == ""
     for words in ("--mode=protect|attack", "--workdir=DIR", "--config.train.steps=10_000"):
         assert words in done.stdout
-    assert min(seconds) < 1  # the best of three: other programs may be at work
 
 
 def test_a_finished_workdir_says_so_and_ends_well(no_tensorflow):
@@ -249,7 +250,7 @@ OVERRIDES = {
     "negative number apart": (["--config.black_box.low", "-3"], {"black_box.low": -3.0}),
     "scientific": (["--config.train.learning_rate=3e-4"], {"train.learning_rate": 3e-4}),
     "whole number for a float": (["--config.loss.lambda1=2"], {"loss.lambda1": 2.0}),
-    "text": (["--config.data.dataset=celeba/paper"], {"data.dataset": "celeba/paper"}),
+    "text": (["--config.data.dataset=synthetic/tiny"], {"data.dataset": "synthetic/tiny"}),
     "text with =": (["--config.data.dir=/a=b c"], {"data.dir": "/a=b c"}),
     "boolean": (["--config.runtime.deterministic"], {"runtime.deterministic": True}),
     "boolean with value": (["--config.report.pictures=false"], {"report.pictures": False}),
@@ -327,61 +328,3 @@ def test_overriding_leaves_the_given_config_alone():
     config = Config(loss=Loss(lambda1=3.0))
     run.override(config, ["run.py", "--config.loss.lambda1=5"])
     assert config == Config(loss=Loss(lambda1=3.0))
-
-
-QUIET = """
-import importlib.util, os, sys
-
-spec = importlib.util.spec_from_file_location("run", {path!r})
-run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(run)
-"""
-
-
-def call_python(program):
-    program = QUIET.format(path=str(ROOT / "run.py")) + program
-    command = [sys.executable, "-c", program]
-    environment = {n: v for n, v in os.environ.items() if n != "TF_CPP_MIN_LOG_LEVEL"}
-    return subprocess.run(
-        command, capture_output=True, text=True, errors="replace", timeout=120, env=environment
-    )
-
-
-NOISE = """
-with run.stderr_without(run.STARTUP_NOISE):
-    os.write(2, b"WARNING: All log messages before absl::InitializeLog() are written to STDERR\\n")
-    os.write(2, b"I0000 00:00 port.cc:153] oneDNN custom operations are on. You may see\\n")
-    os.write(2, b"E0000 00:00 gpu.cc:1] \\xff the GPU is on fire\\n")
-    print("from Python", file=sys.stderr)
-"""
-
-
-def test_known_noise_is_dropped_and_all_else_is_shown():
-    done = call_python(NOISE + "print('after', file=sys.stderr)")
-    assert done.returncode == 0
-    lines = done.stderr.splitlines()
-    assert lines[0].endswith("the GPU is on fire")
-    assert lines[1:] == ["from Python", "after"]
-
-
-def test_the_last_words_of_a_crash_are_shown():
-    done = call_python(NOISE + "    os.write(2, b'F0000 no AVX\\n'); os.abort()")
-    assert done.returncode < 0
-    assert "F0000 no AVX" in done.stderr
-
-
-def test_an_exception_passes_through_the_filter():
-    done = call_python(NOISE + "    raise ImportError('no TensorFlow')")
-    assert done.stderr.rstrip().endswith("ImportError: no TensorFlow")
-
-
-def test_tensorflow_starts_without_a_word():
-    program = """
-import types
-modes = types.ModuleType("tfadv.modes")
-modes.run = lambda workdir: print("running", workdir, "tensorflow" in sys.modules, file=sys.stderr)
-sys.modules["tfadv.modes"] = modes
-run.run("here")
-"""
-    done = call_python(program)
-    assert done.stderr == "running here True\n"

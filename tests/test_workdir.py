@@ -16,15 +16,30 @@ DATASET = {"name": "faces/1.0.0", "splits": {"private": 3, "public": 2, "test": 
 
 @pytest.fixture
 def begun(tmp_path):
-    """A run's folder after its start, unfinished."""
+    """A run's folder once something is trained, unfinished."""
     run = Workdir(tmp_path / "runs" / "demo", "protect", Config())
     run.begin(dataset=DATASET)
+    (run.path / "checkpoints").mkdir()
     return run
 
 
 def test_nothing_is_written_before_the_run_begins(tmp_path):
     Workdir(tmp_path / "run", "protect", Config())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_ended_before_anything_was_trained_may_be_begun_differently(begun):
+    (begun.path / "checkpoints").rmdir()
+    again = Workdir(begun.path, "protect", Config(train=Train(steps=7)))
+    again.begin(dataset=DATASET)
+    assert json.loads((begun.path / "config.json").read_text())["config"]["train"]["steps"] == 7
+
+
+def test_what_the_baseline_trained_counts_too(begun):
+    (begun.path / "unprotected").mkdir()
+    (begun.path / "checkpoints").rename(begun.path / "unprotected" / "checkpoints")
+    with pytest.raises(UserError, match=r"train\.steps"):
+        Workdir(begun.path, "protect", Config(train=Train(steps=7)))
 
 
 def test_the_record_holds_the_whole_config(begun):
@@ -208,9 +223,13 @@ def test_a_full_disk_leaves_the_record_of_the_first_start(begun, monkeypatch):
     assert (begun.path / "config.json").read_bytes() == before
 
 
-def test_a_finished_folder_holds_the_two_files_alone(begun):
+def test_a_finished_folder_gets_the_two_files_alone(begun):
     begun.finish({"mcc": 0.5})
-    assert {path.name for path in begun.path.iterdir()} == {"config.json", "metrics.json"}
+    assert {path.name for path in begun.path.iterdir()} == {
+        "config.json",
+        "checkpoints",
+        "metrics.json",
+    }
 
 
 def test_the_summary_says_what_was_run():

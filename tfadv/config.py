@@ -220,6 +220,29 @@ def check_types(config: Config) -> None:
             raise UserError(f"{name} is {values[name]!r}; it must be {kind}")
 
 
+def check_dataset(data: Data) -> None:
+    """Raises a UserError if a local folder lacks the dataset; drawn faces are made on demand."""
+    if Path(data.dir).is_file():
+        raise UserError(f"data.dir is {data.dir}, a file; it must be a folder")
+    if "://" in data.dir or data.dataset.split("/")[0] == "synthetic":
+        return
+    if not (Path(data.dir) / data.dataset.replace(":", "/")).exists():
+        raise missing_dataset(data)
+
+
+def missing_dataset(data: Data) -> UserError:
+    """Returns the error for a dataset that isn't prepared, with those that are."""
+    prepared = sorted(
+        path.parents[1].relative_to(data.dir).as_posix()
+        for path in Path(data.dir).glob("*/*/*/dataset_info.json")
+    )
+    return UserError(
+        f"there is no dataset {data.dataset} in data.dir={data.dir}, only "
+        f"{', '.join(prepared) or 'nothing'}; make it with python -m data_prep.celeba, "
+        f"data_prep.folder or data_prep.synthetic"
+    )
+
+
 def check_weights(path: str) -> None:
     """Raises a UserError unless a path is empty or a file that weights can be read from."""
     if path and Path(path).suffix not in (".safetensors", ".npz"):

@@ -6,14 +6,13 @@ A batch is a dict: `images` uint8 [N, S, S, 3] RGB; `labels` uint8 [N, A], 0 or 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 
-from tfadv.config import Data, UserError
+from tfadv.config import Data, UserError, check_dataset, missing_dataset
 
 PRIVATE, PUBLIC, TEST = "private", "public", "test"
 TRAIN, HELD_OUT, WHOLE = "train", "held_out", "whole"
@@ -51,8 +50,8 @@ class Dataset:
         for feature in _FEATURES:
             if feature not in self._builder.info.features:
                 raise UserError(
-                    f"dataset {config.dataset} in {config.dir} has no feature {feature}; "
-                    f"{_HOW_TO_PREPARE}"
+                    f"dataset {config.dataset} in {config.dir} has no feature {feature}; make it "
+                    f"with data_prep"
                 )
         metadata = self._builder.info.metadata or {}
         self.attributes = tuple(metadata.get("attributes", ()))
@@ -248,26 +247,14 @@ def _check_batch(batch: int, count: int, what: str) -> None:
 
 
 def _open(config: Data) -> tfds.core.DatasetBuilder:
-    name, folder = config.dataset, Path(config.dir)
-    if name == "synthetic":
-        name = "synthetic/default"
-    if folder.is_file():
-        raise UserError(f"data.dir is {config.dir}, a file; it must be a folder")
+    name = "synthetic/default" if config.dataset == "synthetic" else config.dataset
+    check_dataset(config)
     if name.startswith("synthetic/"):
         _draw(name.removeprefix("synthetic/"), config.dir)
-    if not folder.exists() and "://" not in config.dir:
-        raise UserError(f"data.dir is {config.dir}, which does not exist; {_HOW_TO_PREPARE}")
     try:
         return read_only_builder.builder_from_files(name, data_dir=config.dir)
     except ValueError:
-        found = sorted(
-            path.parents[1].relative_to(folder).as_posix()
-            for path in folder.glob("*/*/*/dataset_info.json")
-        )
-        raise UserError(
-            f"there is no dataset {name} in {config.dir}, only {', '.join(found) or 'nothing'}; "
-            f"{_HOW_TO_PREPARE}"
-        ) from None
+        raise missing_dataset(config) from None
 
 
 def _draw(name: str, data_dir: str) -> None:
@@ -279,4 +266,3 @@ def _draw(name: str, data_dir: str) -> None:
 
 
 _FEATURES = ("image", "attributes", "identity", "name")
-_HOW_TO_PREPARE = "make it with python -m data_prep.celeba, data_prep.folder or data_prep.synthetic"

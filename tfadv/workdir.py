@@ -37,7 +37,8 @@ class Workdir:
         for folder in (self.path, *self.path.parents):
             if folder.is_file():
                 raise UserError(f"--workdir={self.path}: {folder} is a file; it must be a folder")
-        if (self.path / "config.json").exists():
+        # What ended on a mistake before anything was trained stands in nobody's way.
+        if any(self.path.rglob("checkpoints")) and (self.path / "config.json").exists():
             self._check_same()
 
     @property

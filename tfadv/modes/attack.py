@@ -46,6 +46,7 @@ def run(workdir: Workdir) -> None:
     dataset = Dataset(config.data)
     encoders = named_encoders(config.encoder)
     workdir.begin(dataset=dataset.description, precision=precision, encoders=encoders)
+    pages.print_start(dataset.description, precision)
     findings = {}
     for name, path in encoders.items():
         folder = workdir.path / name if findings else workdir.path

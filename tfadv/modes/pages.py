@@ -141,6 +141,12 @@ def _cards(metrics: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> 
     return cards
 
 
+def print_start(dataset: Mapping[str, Any], precision: str) -> None:
+    """Prints what a run works on, and where."""
+    splits = ", ".join(f"{size:,} {name}" for name, size in dataset["splits"].items())
+    print(f"{dataset['name']}: {splits} pictures; computing in {precision}", flush=True)
+
+
 def print_result(run: workdir.Workdir, table: Table) -> None:
     """Prints the table and where to look."""
     print(f"\n{report.format_table(table)}\n")

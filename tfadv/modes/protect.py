@@ -33,6 +33,7 @@ def run(workdir: Workdir) -> None:
     dataset = Dataset(config.data)
     dataset.columns(config.task.attributes)  # a mistake there shows before anything is written
     workdir.begin(dataset=dataset.description, precision=precision)
+    pages.print_start(dataset.description, precision)
     others = {}
     if config.baseline and config.loss.lambda1:
         loss = dataclasses.replace(config.loss, lambda1=0.0)

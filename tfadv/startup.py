@@ -1,0 +1,46 @@
+"""Imports TensorFlow without the lines that it prints on every machine without a GPU."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+# Most of it is said before TF_CPP_MIN_LOG_LEVEL is read.
+NOISE = (
+    r"WARNING: All log messages before absl::InitializeLog|.*(oneDNN custom operations are on"
+    r"|Could not find cuda drivers|failed call to cuInit: .*UNKNOWN ERROR \(303\))"
+)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow and lets it look for GPUs."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors are shown
+    with stderr_without(NOISE):
+        import tensorflow as tf
+
+        tf.config.list_physical_devices("GPU")
+
+
+@contextlib.contextmanager
+def stderr_without(noise: str) -> Iterator[None]:
+    """Drops the lines that match from what Python and native libraries write to stderr meanwhile.
+
+    The filter is a process of its own, so that the last words of a crash get through.
+    """
+    program = (
+        "import os, re, sys\n"
+        "for line in sys.stdin.buffer:\n"
+        "    re.match(os.fsencode(sys.argv[1]), line) or os.write(2, line)\n"
+    )
+    command = [sys.executable, "-I", "-c", program, noise]
+    stderr = os.dup(2)
+    # In a session of its own, Ctrl-C doesn't reach it.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
+        os.dup2(process.stdin.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
