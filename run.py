@@ -46,9 +46,12 @@ def main(argv: list[str]) -> int:
             print(f"{workdir.path} is finished: see {workdir.path / 'report.html'}")
         else:
             run(workdir)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"run.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nrun.py: interrupted; the same command resumes", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -93,7 +96,8 @@ def read_config(path: str, mode: str) -> Config:
     try:
         config = runpy.run_path(path)["get_config"](mode)
     except Exception as error:  # a config file is a program: anything can go wrong in it
-        raise UserError(f"--config={path}: {type(error).__name__}: {error}") from None
+        hint = settings.hint_for(error)
+        raise UserError(f"--config={path}: {type(error).__name__}: {error}{hint}") from None
     if not isinstance(config, Config):
         raise UserError(f"--config={path}: get_config(mode) must return a tfadv.config.Config")
     settings.normalise(config)

@@ -38,8 +38,8 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """Writes a source's pictures, unmodified, with attributes, identity and name.
 
     Subclasses say what the attributes are called and how a source is read. `info.metadata` holds
-    `attributes` (their names), `scheme`, `shares`, `seed`, `identities` (how many known ones each
-    split has) and `skipped` (`count`, and the first `names`).
+    `attributes` (their names), `scheme`, `shares`, `seed`, `source` (its digest), `identities`
+    (how many known ones each split has) and `skipped` (`count`, and the first `names`).
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -90,6 +90,10 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             "seed": SEED,
         }
 
+    def digest(self, source: spec.Source) -> str:
+        """Returns what tells this source's lists from others, as far as the scheme reads them."""
+        return spec.digest(source, with_partition=self.builder_config.scheme == "official")
+
     def example(self, source: spec.Source, index: int) -> dict[str, Any]:
         """Returns one example; raises `spec.DataError` if its picture doesn't decode."""
         path = source.root / source.names[index]
@@ -116,6 +120,7 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     ) -> dict[str, list[Callable[[], Iterator[tuple[str, dict]]]]]:
         drawn = self.MANUAL_DOWNLOAD_INSTRUCTIONS is None
         source = self.read_source(None if drawn else Path(dl_manager.manual_dir))
+        self.info.metadata["source"] = self.digest(source)
         splits = self.split(source)
         progress = tfds.core.utils.tqdm(
             total=sum(map(len, splits.values())), unit=" pictures", leave=False, mininterval=1

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from absl import flags, logging
 
 from data_prep.builder import PictureBuilder
-from data_prep.spec import DataError, parse_shares
+from data_prep.spec import DataError, Source, parse_shares
 
 
 def common_flags(*, source: str | None) -> flags.FlagValues:
@@ -65,21 +65,32 @@ def prepare(builder: PictureBuilder, source: Path | None) -> None:
     Raises:
         DataError: If the source is at fault, or another set of this name is there; the lists are
             checked before TensorFlow is imported.
+        OSError: If a file can't be read or written.
     """
+    lists = builder.read_source(source)
     if Path(builder.data_dir).exists():
-        _check_same(builder)
+        _check_same(builder, lists)
         print(f"{dataset_name(builder)} is prepared already in {builder.data_dir}")
     else:
-        builder.split(builder.read_source(source))
+        builder.split(lists)
         build(builder, source)
     print(summary(builder))
 
 
 def build(builder: PictureBuilder, source: Path | None) -> None:
-    """Writes a dataset, without TFDS's words about a download of unknown size."""
+    """Writes a dataset, without TFDS's words about a download of unknown size.
+
+    Raises:
+        OSError: If a file can't be read or written.
+    """
+    import tensorflow as tf  # here, as faults of the lists are told without waiting for it
+
     config = tfds.download.DownloadConfig(manual_dir=source)
-    with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare(download_config=config)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(download_config=config)
+    except tf.errors.OpError as error:  # TensorFlow's own name for a full disk
+        raise OSError(error.message) from error
 
 
 def dataset_name(builder: PictureBuilder) -> str:
@@ -104,18 +115,43 @@ def summary(builder: PictureBuilder) -> str:
 
 
 def run(main: Callable[[flags.FlagValues], None], values: flags.FlagValues) -> None:
-    """Parses `sys.argv`, runs main; a user's mistake ends it with one line and exit code 2."""
+    """Parses `sys.argv` and runs main.
+
+    A user's mistake, or a file that can't be read or written, ends it with one line and exit
+    code 2; Ctrl-C with one line and 130, as shells have it.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.ERROR)
     try:
         _parse(values, sys.argv)
         if values.help:
-            print(f"{sys.modules['__main__'].__doc__}\nFlags:\n{values.get_help()}")
+            print(f"{sys.modules['__main__'].__doc__}\nFlags:\n{_flags_help(values)}")
             return
         main(values)
-    except (DataError, flags.Error) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (DataError, flags.Error, OSError) as error:
+        print(f"error: {' '.join(_message(error).splitlines())}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again", file=sys.stderr)
+        sys.exit(130)
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _flags_help(values: flags.FlagValues) -> str:
+    """Returns a line or two for each flag, without absl's own, which get_help() would add."""
+    by_module = values.flags_by_module_dict()
+    ours = [flag for module in by_module if module != "absl.flags" for flag in by_module[module]]
+    lines = []
+    for flag in sorted(ours, key=lambda flag: flag.name):
+        told = flag.default not in (None, "") and not flag.boolean
+        default = f" (default: {flag.default})" if told else ""
+        lines.append(flags.text_wrap(f"--{flag.name}: {flag.help}{default}", 79, " " * 6, "  "))
+    return "\n".join(lines)
 
 
 def _parse(values: flags.FlagValues, arguments: Sequence[str]) -> None:
@@ -124,12 +160,18 @@ def _parse(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         raise DataError(f"unexpected argument {rest[0]!r}: write options as --name=value")
 
 
-def _check_same(builder: PictureBuilder) -> None:
+def _check_same(builder: PictureBuilder, lists: Source) -> None:
     wanted = builder.metadata()
     found = builder.info.metadata
     different = [name for name in wanted if found.get(name) != wanted[name]]
     if different:
         raise DataError(
             f"{builder.data_dir} exists with other {', '.join(different)}: "
+            "choose another name or data_dir, or delete it"
+        )
+    wanted_digest = builder.digest(lists)
+    if found.get("source", wanted_digest) != wanted_digest:  # older sets have no digest
+        raise DataError(
+            f"{builder.data_dir} was made from other pictures or labels: "
             "choose another name or data_dir, or delete it"
         )

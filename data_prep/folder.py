@@ -16,6 +16,7 @@ The dataset is `folder/NAME`, NAME by default that of DIR. `tfds build data_prep
 
 import csv
 import dataclasses
+import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -137,13 +138,28 @@ def _find_csv(folder: Path, config: FolderConfig) -> Path | None:
 
 
 def _read_header(path: Path) -> tuple[list[str], Iterator[list[str]]]:
-    rows = csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), skipinitialspace=True)
+    rows = _rows(path)
     header = [column.strip() for column in next(rows, [])]
     if not any(header):
         raise spec.DataError(f"{path}: the file is empty")
     if len(set(header)) != len(header):
         raise spec.DataError(f"{path}: two columns have the same name")
     return header, rows
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise spec.DataError(f"{path}: is not UTF-8 text: save it as UTF-8") from error
+    # csv itself tells the line breaks that end a row from those inside quotes.
+    rows = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    count = 0
+    try:
+        for count, row in enumerate(rows, start=1):  # noqa: B007
+            yield row
+    except csv.Error as error:
+        raise spec.DataError(f"{path}: row {count + 1}: {error}; is a quote left open?") from error
 
 
 def _name_column(path: Path, header: Sequence[str], config: FolderConfig) -> str:

@@ -1,6 +1,7 @@
 """Picture files: finding them, and telling a whole one from a broken one."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from data_prep.spec import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+# A marker that a length follows (ITU-T T.81, table B.1): not TEM, RSTn, SOI, EOI nor filling.
+JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
@@ -56,8 +59,8 @@ def _walk(root: Path) -> Iterator[str]:
 
 def _fault(encoded: bytes) -> str | None:
     if encoded.startswith(JPEG_START):
-        # A thumbnail inside has an end marker too: only one after the last scan ends the picture.
-        whole = encoded.rfind(JPEG_END) > encoded.rfind(JPEG_SCAN)
+        scan = _first_scan(encoded)
+        whole = scan is not None and JPEG_END in encoded[scan:]
     elif encoded.startswith(PNG_START):
         whole = PNG_END in encoded
     else:
@@ -66,3 +69,18 @@ def _fault(encoded: bytes) -> str | None:
         return "is cut short"
     picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
     return "doesn't decode" if picture is None else None
+
+
+def _first_scan(encoded: bytes) -> int | None:
+    """Returns where a JPEG's first scan starts, None where it has none.
+
+    The segments before it are stepped over, as one may hold a thumbnail with an end marker of its
+    own. What follows the picture's own end marker (a phone's film, a second picture) isn't read.
+    """
+    at = len(JPEG_START) - 1
+    while segment := JPEG_SEGMENT.search(encoded, at):
+        if segment[0] == JPEG_SCAN:
+            return segment.start()
+        length = encoded[segment.end() : segment.end() + 2]
+        at = segment.end() + int.from_bytes(length, "big")
+    return None

@@ -9,6 +9,7 @@ and `test` (T). Schemes:
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -141,6 +142,20 @@ def split_pictures(
                 f"{count_identities(source.identities)} known identities don't fill three splits"
             )
     return splits
+
+
+def digest(source: Source, *, with_partition: bool) -> str:
+    """Returns the SHA-256, in hex, of a source's names, attributes and identities.
+
+    Args:
+        source: Its `root` and its pictures' bytes don't count.
+        with_partition: Whether the partition counts too.
+    """
+    names = "\0".join(source.names).encode("utf-8", "surrogateescape")
+    arrays = [source.attributes, source.identities]
+    if with_partition and source.partition is not None:
+        arrays.append(source.partition)
+    return hashlib.sha256(b"\0".join([names, *(a.tobytes() for a in arrays)])).hexdigest()
 
 
 def count_identities(identities: np.ndarray) -> int:

@@ -23,6 +23,8 @@ class PublicPictures:
 
     size = SIZE
 
+    evaluation_batch = 10
+
     def __init__(self, images):
         self.images = images
 
@@ -96,7 +98,7 @@ def learn(black_box, images, steps, feature_shape=(3,)):
     """Runs the attack; returns its inverter and the loss on the pictures it learned from."""
     pairs = Pairs(black_box, PublicPictures(images), TRAIN, feature_shape, budget_mb=100)
     inverter = make_inverter(feature_shape, learning_rate=3e-3)
-    inverter.standardisation.adapt(batch["features"] for batch in pairs.batches(64))
+    inverter.standardisation.adapt(batch["features"] for batch in pairs.batches())
     step = tf.function(inverter.train_step)
     for number, batch in enumerate(pairs.training_batches(BATCH, seed=0).take(steps)):
         if number >= steps // 2:
@@ -108,7 +110,7 @@ def learn(black_box, images, steps, feature_shape=(3,)):
 def loss_on(inverter, pairs):
     losses = [
         float(inverter.test_step(batch)["reconstruction"]) * len(batch["images"])
-        for batch in pairs.batches(64)
+        for batch in pairs.batches()
     ]
     return sum(losses) / pairs.count
 
@@ -482,7 +484,7 @@ KEPT = pytest.mark.parametrize("budget_mb", [100, 0], ids=["kept", "on_the_fly"]
 
 @KEPT
 def test_every_pair_comes_once_in_order(budget_mb):
-    batches = [numbers(batch) for batch in make_pairs(BlackBox(), 24, budget_mb).batches(10)]
+    batches = [numbers(batch) for batch in make_pairs(BlackBox(), 24, budget_mb).batches()]
     assert batches == [list(range(10)), list(range(10, 20)), list(range(20, 24))]
 
 
@@ -528,7 +530,7 @@ def test_training_batches_from_a_later_start_are_those_of_an_uninterrupted_run(b
 def test_kept_pictures_are_sent_to_the_black_box_once():
     black_box = BlackBox()
     pairs = make_pairs(black_box)
-    list(pairs.batches(10))
+    list(pairs.batches())
     list(pairs.training_batches(8, seed=0).take(9))
     np.testing.assert_array_equal(np.concatenate(black_box.calls), numbered_pictures(24))
 
@@ -541,6 +543,6 @@ def test_pictures_are_kept_up_to_the_budget_and_not_beyond():
         black_box = BlackBox()
         pairs = make_pairs(black_box, 24, budget_mb)
         for _ in range(2):
-            list(pairs.batches(10))
+            list(pairs.batches())
         sent[budget_mb] = black_box.pictures
     assert sent == {needed: 24, needed * 0.999: 2 * 24}

@@ -256,10 +256,9 @@ def crowd(tmp_path_factory):
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
-def test_the_held_out_share_is_about_what_is_asked_for(crowd, share):
+def test_the_held_out_share_is_the_share_of_people_asked_for(crowd, share):
     found = Dataset(dataclasses.replace(crowd, held_out=share)).count(PRIVATE, HELD_OUT)
-    # A draw for each of 1,000 people: within four standard deviations.
-    assert abs(found - 1000 * share) < 4 * np.sqrt(1000 * share * (1 - share))
+    assert found == 1000 * share
 
 
 def test_a_larger_held_out_part_contains_the_smaller(crowd):
@@ -336,6 +335,7 @@ def stream(request, tiny_faces):
     """A source of batches of 8 out of 105 pictures, from a seed and a batch to start at."""
     if request.param == "memory":
         return lambda seed, start=0: data.in_memory_batches(ARRAYS, 8, seed=seed, start=start)
+    tiny_faces = dataclasses.replace(tiny_faces, held_out=0.125)  # 3 of 24 people
     if "small" in request.param:
         tiny_faces = dataclasses.replace(tiny_faces, shuffle_buffer=16)
     source = Dataset(tiny_faces)
@@ -529,17 +529,23 @@ def test_a_dataset_of_other_features_is_refused(tmp_path, missing):
         Dataset(prepare(tmp_path, without=(missing,)))
 
 
-def test_a_held_out_share_that_leaves_nobody_is_an_error(tmp_path):
+def test_one_person_alone_can_not_be_held_out(tmp_path):
     people = [(0, "a.png"), (0, "b.png")]
     dataset = Dataset(prepare(tmp_path, splits=dict.fromkeys(SPLITS, people)))
-    counts = []
-    for part in (TRAIN, HELD_OUT):
-        try:
-            counts.append(dataset.count(PRIVATE, part))
-        except UserError as error:
-            counts.append(str(error))
-    # One person can be in one part alone.
-    assert 2 in counts
-    assert any(
-        "part of split private has no pictures: change data.held_out" in str(c) for c in counts
-    )
+    with pytest.raises(UserError, match=r"split private of dataset .* shows one person only"):
+        dataset.count(PRIVATE, TRAIN)
+
+
+@pytest.mark.parametrize("people", [2, 5, 12])
+def test_of_few_people_one_at_least_is_held_out_and_one_at_least_trained_on(tmp_path, people):
+    pictures = [(who, f"{who}_{i}.png") for who in range(people) for i in range(2)]
+    config = prepare(tmp_path, splits=dict.fromkeys(SPLITS, pictures))
+    dataset = Dataset(dataclasses.replace(config, held_out=0.1))
+    assert dataset.count(PRIVATE, HELD_OUT) == 2
+    assert dataset.count(PRIVATE, TRAIN) == 2 * (people - 1)
+
+
+def test_larger_pictures_are_evaluated_fewer_at_a_time(tiny_faces):
+    sizes = {32: 1024, 64: 256, 224: 20}
+    for size, batch in sizes.items():
+        assert Dataset(dataclasses.replace(tiny_faces, size=size)).evaluation_batch == batch

@@ -10,7 +10,7 @@ import tensorflow as tf
 import run
 from data_prep import faces
 from tfadv import data
-from tfadv.modes import attack
+from tfadv.modes import attack, protect
 
 CONFIG = """
 from tfadv.config import *
@@ -164,7 +164,7 @@ def test_attack_says_whether_it_ended_by_itself(root):
     found = metrics(root, "attack")
     assert found["attack_converged"] in (0.0, 1.0)
     page = (root / "attack/report.html").read_text()
-    assert ("The cap train.steps ended" in page) == (
+    assert ("train.steps ended it" in page) == (
         0.0 in (found["attack_converged"], found["unprotected/attack_converged"])
     )
 
@@ -186,6 +186,40 @@ def test_run_killed_after_training_ends_with_the_same_metrics(root):
     (root / "protect/metrics.json").unlink()
     assert call(root, "protect") == 0
     assert metrics(root, "protect") == before
+
+
+@pytest.mark.parametrize("mode", ["protect", "attack"])
+def test_interrupted_run_resumes_where_it_was_and_ends_as_if_nothing_had_happened(
+    root, tmp_path, mode, monkeypatch, capsys
+):
+    flags = [f"--workdir={tmp_path / mode}", "--noconfig.baseline"]
+    if mode == "attack":
+        flags = [f"--workdir={tmp_path / mode}", f"--config.encoder={root / 'protect/encoder'}"]
+    module = {"protect": protect, "attack": attack}[mode]
+    evaluate = module.Evaluation.__call__
+
+    def interrupted(self, step):
+        if step == 20:
+            raise KeyboardInterrupt
+        return evaluate(self, step)
+
+    flags.append("--config.attack.patience=9")
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Evaluation, "__call__", interrupted)
+        assert call(root, mode, *flags) == 130
+    assert "the same command resumes" in capsys.readouterr().err
+    assert not (tmp_path / mode / "metrics.json").exists()
+    assert call(root, mode, *flags) == 0
+    assert "resuming at step 10 of 30" in capsys.readouterr().err
+
+    whole = tmp_path / "whole"
+    assert call(root, mode, f"--workdir={whole}", *flags[1:]) == 0
+    resumed, uninterrupted = (
+        json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / mode, whole)
+    )
+    name = {"protect": "mcc_tuned", "attack": "psnr"}[mode]
+    # Not to the bit: convolutions on several threads add up in any order.
+    assert resumed[name] == pytest.approx(uninterrupted[name], rel=0.05)
 
 
 def test_reconstructions_show_input_every_encoder_and_the_mean_face(root):

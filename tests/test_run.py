@@ -146,10 +146,14 @@ BROKEN_CONFIGS = {
         "from tfadv.config import *\ndef get_config(mode): return Config(baselin=True)",
         ["TypeError", "'baselin'"],
     ),
+    "misspelt argument of a group": (
+        "from tfadv.config import *\ndef get_config(mode): return Config(data=Data(sise=64))",
+        ["TypeError", "'sise'", "did you mean data.size?"],
+    ),
     "misspelt attribute": (
         "from tfadv.config import *\n"
         "def get_config(mode):\n    c = Config()\n    c.train.step = 3\n    return c",
-        ["AttributeError", "'Train'", "'step'"],
+        ["AttributeError", "'Train'", "'step'", "did you mean train.steps?"],
     ),
     "wrong type": (
         "from tfadv.config import *\ndef get_config(mode): return Config(data=None)",

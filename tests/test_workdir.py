@@ -114,7 +114,32 @@ def test_the_same_config_resumes(begun):
 def test_tuples_that_json_made_lists_of_are_no_difference(tmp_path):
     config = Config(encoder=("a", "b"), task=Task(attributes=("Smiling",)))
     Workdir(tmp_path, "attack", config).begin()
+    (tmp_path / "checkpoints").mkdir()
     Workdir(tmp_path, "attack", dataclasses.replace(config))
+    with pytest.raises(UserError, match="encoder"):
+        Workdir(tmp_path, "attack", dataclasses.replace(config, encoder=("a", "c")))
+
+
+def test_a_finished_run_of_another_config_is_refused_without_its_checkpoints(tmp_path):
+    run = Workdir(tmp_path, "protect", Config())
+    run.begin(dataset=DATASET)
+    run.finish({"mcc": 0.5})
+    with pytest.raises(UserError, match="mode"):
+        Workdir(tmp_path, "attack", Config())
+
+
+def test_an_attack_on_an_encoder_that_has_changed_since_is_refused(tmp_path):
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    (encoder / "saved_model.pb").write_bytes(b"one")
+    config = Config(encoder=(str(encoder),))
+    run = Workdir(tmp_path / "attack", "attack", config)
+    run.begin()
+    (run.path / "checkpoints").mkdir()
+    Workdir(run.path, "attack", config)
+    (encoder / "saved_model.pb").write_bytes(b"two")
+    with pytest.raises(UserError, match=f"holds another run: the content of {encoder}"):
+        Workdir(run.path, "attack", config)
 
 
 def test_another_config_is_refused_with_each_differing_field(begun):

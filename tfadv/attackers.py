@@ -194,8 +194,9 @@ class Pairs:
         if self.count * bytes_each <= budget_mb * 2**20:
             self._kept = self._keep()
 
-    def batches(self, batch: int) -> Iterator[dict[str, np.ndarray]]:
-        """Yields every pair once, in order."""
+    def batches(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yields every pair once, in order, in the dataset's evaluation batches."""
+        batch = self._dataset.evaluation_batch
         if self._kept is not None:
             for start in range(0, self.count, batch):
                 yield {name: array[start : start + batch] for name, array in self._kept.items()}
@@ -227,7 +228,7 @@ class Pairs:
         images = np.empty((self.count, side, side, 3), np.uint8)
         features = np.empty((self.count, *self._feature_shape), np.float32)
         done = 0
-        for batch in self.batches(256):
+        for batch in self.batches():
             rows = slice(done, done := done + len(batch["images"]))
             images[rows], features[rows] = batch["images"], batch["features"]
         return {"images": images, "features": features}

@@ -31,7 +31,7 @@ class Data:
     dataset: str = "synthetic"  # TFDS name, with its config where it has several: celeba/identity
     size: int = 64  # pixels a side of the square pictures; a multiple of 32
     held_out: float = 0.1  # share of a split's identities never trained on, for tuning and stopping
-    shuffle_buffer: int = 10_000  # encoded pictures held in memory to shuffle among
+    shuffle_buffer: int = 10_000  # encoded pictures to shuffle among, at most 512 MiB of them
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class Train:
     decoder_steps: int = 1  # updates (a) of Dec for each update (b) of Enc and f
     clip_norm: float = 5.0  # global norm that gradients are clipped to; 0: not clipped
     log_every: int = 50  # steps between two rows of the log
-    evaluate_every: int = 500  # steps between two looks at held-out pictures
+    evaluate_every: int = 500  # steps between two evaluations on held-out pictures
     checkpoint_every: int = 500  # steps between two checkpoints
 
 
@@ -78,9 +78,9 @@ class Train:
 class Attack:
     """How long the attacker tries."""
 
-    patience: int = 5  # looks without improvement before the rate falls, or the attack ends
+    patience: int = 5  # evaluations without improvement before the rate falls, or it all ends
     rate_drops: int = 2  # times that the learning rate falls to 0.3 of itself before the end
-    cache_mb: int = 4096  # MiB of features kept for each part; a larger part is sent every time
+    cache_mb: int = 4096  # MiB for features and pictures of each part, else computed every time
 
 
 @dataclass(slots=True)
@@ -151,12 +151,23 @@ def describe() -> str:
 
 def unknown_field(name: str) -> UserError:
     """Returns the error for a field that does not exist, with the nearest that does."""
-    names = list(flatten(Config()))
-    leaf = name.rpartition(".")[2]
+    return UserError(f"there is no config field {name}{_nearest(name)}")
+
+
+def hint_for(error: Exception) -> str:
+    """Returns which field was meant, where a config file names one that does not exist."""
+    words = re.findall(r"\w+(?=\.__init__)|(?<=')\w+(?=')", str(error))
+    groups = {group.type.__name__: group.name for group in dataclasses.fields(Config)}
+    if len(words) < 2 or words[0] not in groups:
+        return ""
+    return _nearest(f"{groups[words[0]]}.{words[1]}")
+
+
+def _nearest(name: str) -> str:
+    names, leaf = list(flatten(Config())), name.rpartition(".")[2]
     near = [known for known in names if known.rpartition(".")[2] == leaf]
     near = near or difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return UserError(f"there is no config field {name}{hint}")
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def normalise(config: Config) -> None:

@@ -17,7 +17,7 @@ from tfadv.config import Data, UserError, check_dataset, missing_dataset
 PRIVATE, PUBLIC, TEST = "private", "public", "test"
 TRAIN, HELD_OUT, WHOLE = "train", "held_out", "whole"
 
-_BUCKETS = 1000
+_SHUFFLE_BYTES = 512 * 2**20
 
 
 def normalise(images: tf.Tensor) -> tf.Tensor:
@@ -39,12 +39,13 @@ class Dataset:
     Attributes:
         attributes: the names of the columns of `labels`.
         size: S, the pixels a side of a picture.
+        shares_no_identity: whether it is known that nobody is in two splits.
         sizes: pictures in each split.
     """
 
     def __init__(self, config: Data):
         self._config = config
-        self._counts: dict[tuple[str, str], int] = {}
+        self._hashes_of: dict[str, np.ndarray] = {}
         self.size = config.size
         self._builder = _open(config)
         for feature in _FEATURES:
@@ -56,6 +57,11 @@ class Dataset:
         metadata = self._builder.info.metadata or {}
         self.attributes = tuple(metadata.get("attributes", ()))
         self.sizes = {name: info.num_examples for name, info in self._builder.info.splits.items()}
+        # Said only where it is known: a picture of nobody known counts as a person of its own.
+        known = metadata.get("identities", {})
+        self.shares_no_identity = metadata.get("scheme") == "identity" and all(
+            known.get(split) for split in self.sizes
+        )
         self.description = {
             "name": self._builder.info.full_name,
             "splits": self.sizes,
@@ -88,24 +94,25 @@ class Dataset:
         """Returns how many pictures a part of a split has.
 
         Raises:
-            UserError: it has none.
+            UserError: everybody in the split is the same person, so that it has no two parts.
         """
         if part == WHOLE:
             return self.sizes[split]
-        if (split, part) not in self._counts:
-            records = self._records(split, part)
-            self._counts[split, part] = int(records.reduce(np.int64(0), lambda n, _: n + 1))
-        if not self._counts[split, part]:
-            raise UserError(
-                f"the {part} part of split {split} has no pictures: change data.held_out, now "
-                f"{self._config.held_out}"
-            )
-        return self._counts[split, part]
+        is_held_out = self._hashes(split) <= self._threshold(split)
+        return int(np.sum(is_held_out if part == HELD_OUT else ~is_held_out))
 
-    def batches(self, split: str, part: str, batch: int) -> tf.data.Dataset:
-        """Returns a part of a split once, in its order, the last batch as small as it comes."""
+    def batches(self, split: str, part: str, batch: int = 0) -> tf.data.Dataset:
+        """Returns a part of a split once, in its order, the last batch as small as it comes.
+
+        Without `batch`, the batches have as many pixels as 256 pictures of 64 x 64 have.
+        """
         pictures = self._pictures(self._records(split, part))
-        return pictures.batch(batch).prefetch(2)
+        return pictures.batch(batch or self.evaluation_batch).prefetch(2)
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Pictures at a time where nothing is trained: fewer, the larger they are."""
+        return max(1, 256 * 64**2 // self.size**2)
 
     def training_batches(
         self, split: str, part: str, batch: int, *, seed: int, start: int = 0
@@ -124,10 +131,17 @@ class Dataset:
             self._records(split, part),
             count=count,
             skip=start * batch,
-            buffer=self._config.shuffle_buffer,
+            buffer=self._shuffle_buffer(split),
             seed=seed,
         )
         return self._pictures(stream).batch(batch, drop_remainder=True).prefetch(2)
+
+    def _shuffle_buffer(self, split: str) -> int:
+        """Pictures to shuffle among: photographs of several MB each must fit the memory too."""
+        info = self._builder.info.splits[split]
+        return min(
+            self._config.shuffle_buffer, 1 + _SHUFFLE_BYTES * info.num_examples // info.num_bytes
+        )
 
     def _records(self, split: str, part: str) -> tf.data.Dataset:
         """The records of a part of a split, pictures still encoded."""
@@ -135,15 +149,30 @@ class Dataset:
         records = self._builder.as_dataset(split=split, decoders=decoders)
         if part == WHOLE:
             return records
-        held_out = round(self._config.held_out * _BUCKETS)
+        threshold = self._threshold(split)
 
         def belongs(record):
-            person = tf.strings.as_string(record["identity"])
-            group = tf.where(record["identity"] < 0, record["name"], person)
-            is_held_out = tf.strings.to_hash_bucket_fast(group, _BUCKETS) < held_out
+            is_held_out = _hash(record) <= threshold
             return is_held_out if part == HELD_OUT else ~is_held_out
 
         return records.filter(belongs)
+
+    def _hashes(self, split: str) -> np.ndarray:
+        """The hash of who is in each picture of a split, int64 [N]; one pass over its records."""
+        if split not in self._hashes_of:
+            hashes = self._records(split, WHOLE).map(_hash).batch(4096)
+            self._hashes_of[split] = np.concatenate(list(hashes.as_numpy_iterator()))
+        return self._hashes_of[split]
+
+    def _threshold(self, split: str) -> int:
+        """The largest hash that is held out: a share of the people, drawn by their hashes."""
+        people = np.unique(self._hashes(split))
+        if len(people) < 2:
+            raise UserError(
+                f"split {split} of dataset {self._config.dataset} shows one person only: some "
+                f"people have to be held out from training"
+            )
+        return int(people[max(1, round(self._config.held_out * len(people))) - 1])
 
     def _pictures(self, records: tf.data.Dataset) -> tf.data.Dataset:
         def decode(record):
@@ -154,6 +183,13 @@ class Dataset:
             }
 
         return records.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _hash(record: dict[str, tf.Tensor]) -> tf.Tensor:
+    """A number for who is in a picture; for the picture itself, where that is not known."""
+    person = tf.strings.as_string(record["identity"])
+    group = tf.where(record["identity"] < 0, record["name"], person)
+    return tf.strings.to_hash_bucket_fast(group, np.iinfo(np.int64).max)
 
 
 def decode_picture(encoded: tf.Tensor, size: int) -> tf.Tensor:

@@ -105,7 +105,12 @@ class SavedEncoder:
     def __init__(self, path: str, config: settings.BlackBox, size: int):
         self._path = path
         self._config = config
-        self.split = _split_of(Path(path) / "encoder.json")
+        self.split, trained_at = _described(Path(path) / "encoder.json")
+        if trained_at not in (None, size):
+            raise UserError(
+                f"encoder {path} was trained at {trained_at} pixels and data.size is {size}, which "
+                f"would flatter it: set --config.data.size={trained_at}"
+            )
         try:
             self._model = tf.saved_model.load(path)
         except Exception as error:  # a damaged file raises nearly anything, IndexError too
@@ -223,19 +228,21 @@ def predict(
     return np.concatenate(labels), np.concatenate(logits)
 
 
-def _split_of(description: Path) -> str | None:
-    if not description.exists():
-        return None
+def _described(path: Path) -> tuple[str, int] | tuple[None, None]:
+    """The split point and the picture size of an encoder of ours."""
+    if not path.exists():
+        return None, None
     try:
-        split = json.loads(description.read_text())["split"]
+        description = json.loads(path.read_text())
+        split, size = description["split"], int(description["input"]["size"])
     except (ValueError, TypeError, KeyError):
-        split = None
+        split, size = None, None
     if split not in settings.SPLITS:
         raise UserError(
-            f"{description} names no split point of ours: export the encoder again, or move that "
-            f"file away if the encoder is not ours"
+            f"{path} names no split point of ours: export the encoder again, or move that file "
+            f"away if the encoder is not ours"
         )
-    return split
+    return split, size
 
 
 def _takes_pictures(spec: tf.TensorSpec) -> bool:

@@ -41,7 +41,8 @@ def set_up(runtime: Runtime) -> str:
 
 def _is_fast_at_bfloat16() -> bool:
     for gpu in tf.config.list_physical_devices("GPU"):
-        return tf.config.experimental.get_device_details(gpu)["compute_capability"] >= (8, 0)
+        details = tf.config.experimental.get_device_details(gpu)
+        return details.get("compute_capability", (0, 0)) >= (8, 0)
     flags = Path("/proc/cpuinfo")
     return platform.machine() == "x86_64" and flags.exists() and "amx_bf16" in flags.read_text()
 
@@ -105,8 +106,7 @@ class Trainer:
         Args:
             batches: from a step to the endless batches from that step on.
             evaluate: called with the step every `evaluate_every` steps and at the end; returns what
-                it
-                measured and whether to go on.
+                it measured and whether to go on.
 
         Raises:
             TrainingError: a loss is not finite any more.
@@ -126,11 +126,11 @@ class Trainer:
             self._step.assign_add(steps)
             self._check_finite(measured)
             progress.show(self.step, measured, images_per_s)
-            if self._is_due(config.log_every):
-                self._log(measured | {"images_per_s": images_per_s})
+            evaluated = {}
             if self._is_due(config.evaluate_every):
-                looked, going = evaluate(self.step)
-                self._log(looked)
+                evaluated, going = evaluate(self.step)
+            if evaluated or self._is_due(config.log_every):
+                self._log(measured | {"images_per_s": images_per_s} | evaluated)
             if not going or self._is_due(config.checkpoint_every):
                 self._manager.save(checkpoint_number=self.step)
         progress.close()

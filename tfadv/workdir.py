@@ -4,6 +4,7 @@ Nothing here imports TensorFlow, so that a mistake is found at once.
 """
 
 import dataclasses
+import hashlib
 import json
 import subprocess
 from importlib import metadata
@@ -37,8 +38,10 @@ class Workdir:
         for folder in (self.path, *self.path.parents):
             if folder.is_file():
                 raise UserError(f"--workdir={self.path}: {folder} is a file; it must be a folder")
+        self.digests = {path: _digest(Path(path)) for path in config.encoder}
         # What ended on a mistake before anything was trained stands in nobody's way.
-        if any(self.path.rglob("checkpoints")) and (self.path / "config.json").exists():
+        trained = any(self.path.rglob("checkpoints")) or (self.path / "metrics.json").exists()
+        if trained and (self.path / "config.json").exists():
             self._check_same()
 
     @property
@@ -55,6 +58,7 @@ class Workdir:
             "config": dataclasses.asdict(self.config),
             "versions": _versions(),
             "git_commit": _git_commit(),
+            "encoder_digests": self.digests,
         }
         self._write("config.json", record | facts)
 
@@ -92,6 +96,9 @@ class Workdir:
         ]
         if before["mode"] != self.mode:
             differing.insert(0, f"mode (was {before['mode']!r}, is {self.mode!r})")
+        for path, digest in before.get("encoder_digests", {}).items():
+            if self.digests.get(path, digest) != digest:
+                differing.append(f"the content of {path}")
         if differing:
             raise UserError(
                 f"--workdir={self.path} holds another run: {', '.join(differing)}; choose another "
@@ -126,6 +133,15 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             leaves[prefix + name] = value
     return leaves
+
+
+def _digest(encoder: Path) -> str:
+    """What tells a SavedModel from another that has taken its place; of local ones only."""
+    files = [encoder / "saved_model.pb", *sorted(encoder.glob("variables/*"))]
+    digest = hashlib.sha256()
+    for file in filter(Path.is_file, files):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _git_commit() -> str | None:

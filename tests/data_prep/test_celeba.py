@@ -95,6 +95,9 @@ def test_prepared_examples_equal_the_files_and_the_lists(tmp_path, monkeypatch, 
         "scheme": "identity",
         "shares": [0.6, 0.2, 0.2],
         "seed": 0,
+        "source": spec.digest(
+            celeba.read_source(tmp_path / "source", "identity"), with_partition=False
+        ),
         "identities": {"private": 6, "public": 2, "test": 2},
         "skipped": {"count": 0, "names": []},
     }
@@ -110,6 +113,15 @@ def test_a_second_call_says_that_the_set_is_there(folder, tmp_path, capsys):
     assert "celeba/official is prepared already" in capsys.readouterr().out
     assert sorted((tmp_path / "data/celeba").rglob("*")) == before
     assert len(read(tmp_path / "data", "official", "public")) == 6
+
+
+def test_a_set_made_from_other_lists_is_not_taken_for_this_one(folder, tmp_path, capsys):
+    arguments = (f"--source={folder}", f"--data_dir={tmp_path / 'data'}", "--scheme=official")
+    assert run(*arguments) == 0
+    replace(folder / celeba.PARTITION, "000004.jpg 0", "000004.jpg 1")
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "official/1.0.0 was made from other pictures or labels: choose another" in error
 
 
 def test_the_paper_scheme_needs_neither_identities_nor_partition(folder, tmp_path):

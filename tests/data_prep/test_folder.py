@@ -1,3 +1,6 @@
+import csv
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -129,6 +132,48 @@ def test_another_set_of_the_same_name_is_not_taken_for_this_one(
     assert "is prepared already" in capsys.readouterr().out
     assert run(monkeypatch, *arguments, "--split=more") == 2
     assert "exists with other scheme" in capsys.readouterr().err
+    (source / "Eve/1.jpg").unlink()
+    assert run(monkeypatch, *arguments, "--split=extra") == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line == (
+        f"error: {tmp_path}/folder/x/1.0.0 was made from other pictures or labels: "
+        "choose another name or data_dir, or delete it"
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows[:-1],
+        lambda rows: [("Dee/0.png", *rows[0][1:]), *rows[1:]],
+        lambda rows: [("Ann/0.png", 0, 0, "p10"), *rows[1:]],
+        lambda rows: [("Ann/0.png", 1, 0, "p9"), *rows[1:]],
+    ],
+    ids=["a picture less", "another picture", "another attribute", "another person"],
+)
+def test_a_set_made_before_its_csv_was_edited_is_not_taken_for_this_one(
+    source, tmp_path, monkeypatch, capsys, change
+):
+    write_csv(source)
+    arguments = (f"--source={source}", f"--data_dir={tmp_path}", "--identity_column=who")
+    assert run(monkeypatch, *arguments, "--split=extra") == 0
+    write_csv(source, change(ROWS))
+    assert run(monkeypatch, *arguments, "--split=extra") == 2
+    assert "was made from other pictures or labels" in capsys.readouterr().err
+    write_csv(source)
+    assert run(monkeypatch, *arguments, "--split=extra") == 0
+
+
+def test_a_set_made_before_sources_had_a_digest_is_taken(source, tmp_path, monkeypatch, capsys):
+    arguments = (f"--source={source}", f"--data_dir={tmp_path}", "--name=x", "--split=extra")
+    assert run(monkeypatch, *arguments) == 0
+    path = tmp_path / "folder/x/1.0.0/metadata.json"
+    metadata = json.loads(path.read_text())
+    del metadata["source"]
+    path.write_text(json.dumps(metadata))
+    capsys.readouterr()
+    assert run(monkeypatch, *arguments) == 0
+    assert "folder/x is prepared already" in capsys.readouterr().out
 
 
 CSV_FAULTS = {
@@ -182,6 +227,42 @@ def test_bad_flags_give_one_line_and_exit_code_2(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert message in line
+
+
+def test_a_quoted_cell_may_hold_line_breaks_and_commas(source):
+    people = ["Ann,\r\nthe first", "Ann,\r\nthe first", "Bob\u2028", "Cid"]
+    with (source / "labels.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        rows = [(*row[:3], who) for row, who in zip(ROWS, people, strict=True)]
+        csv.writer(file).writerows([("file", "Smiling", "Male", "who"), *rows])
+    found = folder.read_source(source, folder.FolderConfig(name="x", identity_column="who"))
+    assert found.names == [row[0] for row in ROWS]
+    assert found.attributes.tolist() == [list(row[1:3]) for row in ROWS]
+    assert found.identities.tolist() == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\r"])
+def test_rows_may_end_as_on_any_system(source, line_break):
+    lines = ["file,Smiling", "Ann/0.png,1", "Bob/0.png,0", ""]
+    (source / "labels.csv").write_bytes(line_break.join(lines).encode())
+    found = folder.read_source(source, folder.FolderConfig(name="x"))
+    assert found.names == ["Ann/0.png", "Bob/0.png"]
+
+
+@pytest.mark.parametrize(
+    ("encoded", "message"),
+    [
+        ("file,Größe\n".encode("latin-1"), "is not UTF-8 text: save it as UTF-8"),
+        (b'file,a\nAnn/0.png,1\nBob/0.png,"1' + 150_000 * b" ", "row 3: field larger than"),
+    ],
+    ids=["latin-1", "open quote"],
+)
+def test_a_csv_that_cannot_be_read_is_named(
+    source, tmp_path, monkeypatch, capsys, encoded, message
+):
+    (source / "labels.csv").write_bytes(encoded)
+    assert run(monkeypatch, f"--source={source}", f"--data_dir={tmp_path}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {source}/labels.csv: {message}")
 
 
 def test_two_csv_files_need_a_choice(source):

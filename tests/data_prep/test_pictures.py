@@ -5,9 +5,9 @@ import pytest
 from data_prep import pictures, spec
 
 
-def encode(seed, extension=".jpg"):
+def encode(seed, extension=".jpg", options=()):
     picture = np.random.default_rng(seed).integers(0, 256, (24, 20, 3), np.uint8)
-    return cv2.imencode(extension, picture)[1].tobytes()
+    return cv2.imencode(extension, picture, options)[1].tobytes()
 
 
 def test_whole_pictures_pass(tmp_path):
@@ -34,6 +34,47 @@ def test_the_end_of_a_thumbnail_does_not_end_the_picture(tmp_path):
     path.write_bytes(encoded[:2] + block + encoded[2:])
     pictures.check_picture(path)
     path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(spec.DataError, match="is cut short"):
+        pictures.check_picture(path)
+
+
+@pytest.mark.parametrize(
+    "film",
+    [b"\0\0\0\x18ftypmp42" + pictures.JPEG_SCAN + b"\0" * 9, encode(2)[:-40]],
+    ids=["a film", "another picture, cut short"],
+)
+def test_what_follows_a_picture_is_not_judged(tmp_path, film):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encode(0) + film)
+    pictures.check_picture(path)
+
+
+def test_a_progressive_picture_is_whole_only_with_its_last_scan(tmp_path):
+    path = tmp_path / "a.jpg"
+    encoded = encode(0, options=(cv2.IMWRITE_JPEG_PROGRESSIVE, 1))
+    scans = [at for at in range(len(encoded)) if encoded.startswith(pictures.JPEG_SCAN, at)]
+    assert len(scans) > 2
+    path.write_bytes(encoded)
+    pictures.check_picture(path)
+    for end in (*scans[1:], len(encoded) - 2):
+        path.write_bytes(encoded[:end])
+        with pytest.raises(spec.DataError, match="is cut short"):
+            pictures.check_picture(path)
+
+
+@pytest.mark.parametrize("filling", [b"\xff" * 3, b"junk"])
+def test_filling_between_segments_is_stepped_over(tmp_path, filling):
+    encoded = encode(0)
+    length = int.from_bytes(encoded[4:6], "big")  # of the first segment, after SOI
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encoded[: 4 + length] + filling + encoded[4 + length :])
+    pictures.check_picture(path)
+
+
+@pytest.mark.parametrize("kept", [3, 5, 30])
+def test_a_jpeg_cut_in_its_header_is_cut_short(tmp_path, kept):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encode(0)[:kept])
     with pytest.raises(spec.DataError, match="is cut short"):
         pictures.check_picture(path)
 

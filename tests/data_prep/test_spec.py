@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -126,6 +128,18 @@ def test_bad_shares_are_refused(text):
 )
 def test_config_name_tells_shares_other_than_the_papers(shares, name):
     assert spec.config_name("identity", shares) == name
+
+
+def test_digest_is_that_of_the_bytes():
+    lists = spec.Source(None, ["a", "b/c"], np.array([[1], [0]], np.uint8), np.array([7, -1]))
+    text = b"a\0b/c" + b"\0" + b"\1\0" + b"\0" + b"\7" + 7 * b"\0" + 8 * b"\xff"
+    assert spec.digest(lists, with_partition=True) == hashlib.sha256(text).hexdigest()
+
+
+def test_digest_counts_the_partition_only_where_it_is_used():
+    lists = [source([1, 2], np.array(partition, np.uint8)) for partition in ([0, 1], [1, 0])]
+    used, unused = ({spec.digest(s, with_partition=w) for s in lists} for w in (True, False))
+    assert (len(used), len(unused)) == (2, 1)
 
 
 def test_count_identities_leaves_out_the_unknown():

@@ -39,6 +39,7 @@ def test_tiny_has_three_splits_that_share_no_identity(tiny):
 def test_examples_are_the_faces_that_are_drawn(tiny):
     info = tfds.builder("synthetic/tiny", data_dir=tiny).info
     assert info.metadata["attributes"] == list(faces.ATTRIBUTES)
+    assert len(info.metadata["source"]) == 64
     for example in read(tiny, "test"):
         identity, picture = map(int, example["name"].decode().removesuffix(".jpg").split("_"))
         face = faces.draw_face(identity, picture, size=64)

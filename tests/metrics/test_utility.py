@@ -88,7 +88,7 @@ def test_a_tie_goes_to_threshold_zero():
     assert tuned_thresholds(labels, logits) == [0.0]
 
 
-def test_tuning_a_hundred_thousand_examples_takes_a_moment():
+def test_tuning_a_hundred_thousand_examples_finds_the_middle_of_two_normals():
     random = np.random.default_rng(1)
     labels = random.integers(0, 2, (100_000, 4))
     logits = labels + random.normal(size=labels.shape)

@@ -19,7 +19,6 @@ from tfadv.modes import pages
 from tfadv.networks import Decoder
 from tfadv.workdir import Workdir
 
-BATCH = 256  # pictures at a time, where nothing is trained
 UNPROTECTED = "unprotected"
 MEAN_FACE = "mean_face"
 
@@ -46,15 +45,14 @@ def run(workdir: Workdir) -> None:
     dataset = Dataset(config.data)
     encoders = named_encoders(config.encoder)
     workdir.begin(dataset=dataset.description, precision=precision, encoders=encoders)
-    pages.print_start(dataset.description, precision)
+    pages.print_start(dataset, precision)
     findings = {}
     for name, path in encoders.items():
         folder = workdir.path / name if findings else workdir.path
         findings[name] = attack(path, dataset, config, folder, name)
     findings[MEAN_FACE] = guess_mean_face(dataset, config)
-    table = pages.write_attack_page(
-        workdir, dataset.description, findings, first_pictures(dataset, config)
-    )
+    pictures = first_pictures(dataset, config)
+    table = pages.write_attack_page(workdir, dataset, findings, pictures)
     workdir.finish(flat_metrics(findings))
     pages.print_result(workdir, table)
 
@@ -74,11 +72,10 @@ def named_encoders(paths: tuple[str, ...]) -> dict[str, str]:
 def _name(path: Path) -> str:
     """What an encoder of ours was trained as; the folder's name of any other."""
     record = path.parent / "config.json"
-    if path.name != "encoder" or not record.exists():
-        return path.name
-    return (
-        "protected" if json.loads(record.read_text())["config"]["loss"]["lambda1"] else UNPROTECTED
-    )
+    if not (path / "encoder.json").exists() or not record.exists():
+        return path.resolve().name
+    loss = json.loads(record.read_text())["config"]["loss"]
+    return "protected" if loss["lambda1"] else UNPROTECTED
 
 
 def attack(path: str, dataset: Dataset, config: Config, folder: Path, name: str) -> Finding:
@@ -92,7 +89,7 @@ def attack(path: str, dataset: Dataset, config: Config, folder: Path, name: str)
     decoder = Decoder(shape, dataset.size, black_box.split, config.model.decoder_width)
     decoder.build((None, *shape))
     inverter = ImageInverter(decoder, shape)
-    inverter.standardisation.adapt(batch["features"] for batch in train.batches(BATCH))
+    inverter.standardisation.adapt(batch["features"] for batch in train.batches())
     inverter.compile(training.adam(config.train.learning_rate, config.train.clip_norm))
     plateau = Plateau(inverter, config.attack.patience, config.attack.rate_drops)
 
@@ -103,7 +100,7 @@ def attack(path: str, dataset: Dataset, config: Config, folder: Path, name: str)
             lambda step: train.training_batches(
                 config.train.batch, seed=config.runtime.seed, start=step
             ),
-            Look(inverter, held_out, plateau, trainer.writer, config.report),
+            Evaluation(inverter, held_out, plateau, trainer.writer, config.report),
         )
     plateau.restore_best()
     metrics, pictures = measure(black_box, inverter, dataset, config)
@@ -118,7 +115,7 @@ def attack(path: str, dataset: Dataset, config: Config, folder: Path, name: str)
     return Finding(metrics, pictures, trainer.history.series("held_out_loss"))
 
 
-class Look:
+class Evaluation:
     """The loss on held-out public pictures, which decides when the attack ends."""
 
     def __init__(
@@ -139,7 +136,7 @@ class Look:
     def __call__(self, step: int) -> tuple[dict[str, float], bool]:
         """Returns the loss, and whether to go on."""
         total = 0.0
-        for batch in self._held_out.batches(BATCH):
+        for batch in self._held_out.batches():
             total += float(self._loss(batch)["reconstruction"]) * len(batch["images"])
         loss = total / self._held_out.count
         self._plateau.update(loss)
@@ -149,10 +146,14 @@ class Look:
         return {"held_out_loss": loss, "learning_rate": rate}, not self._plateau.ended
 
     def _write_pictures(self, step: int) -> None:
-        batch = next(self._held_out.batches(self._report.examples))
-        reconstructions = to_uint8(self._inverter(batch["features"]).numpy())
+        batch = next(self._held_out.batches())
+        few = {name: values[: self._report.examples] for name, values in batch.items()}
         training.write_pictures(
-            self._writer, step, "input over reconstruction", batch["images"], reconstructions
+            self._writer,
+            step,
+            "input over reconstruction",
+            few["images"],
+            to_uint8(self._inverter(few["features"]).numpy()),
         )
 
 
@@ -171,7 +172,7 @@ def measure(
 def guess_mean_face(dataset: Dataset, config: Config) -> Finding:
     """What an attacker without any feature could say: the mean public picture, for everyone."""
     total = np.zeros((dataset.size, dataset.size, 3))
-    for batch in dataset.batches(PUBLIC, WHOLE, BATCH):
+    for batch in dataset.batches(PUBLIC, WHOLE):
         total += normalise(batch["images"]).numpy().sum(0)
     mean = (total / dataset.count(PUBLIC)).astype(np.float32)
     return Finding(*_compare(lambda images: np.stack([mean] * len(images)), dataset, config))
@@ -180,7 +181,7 @@ def guess_mean_face(dataset: Dataset, config: Config) -> Finding:
 def _compare(invert, dataset: Dataset, config: Config) -> tuple[dict[str, float], np.ndarray]:
     """Compares what `invert` makes of each test picture with the picture."""
     structure, noise, first = [], [], None
-    for batch in dataset.batches(TEST, WHOLE, BATCH):
+    for batch in dataset.batches(TEST, WHOLE):
         reconstructions = invert(batch["images"].numpy())
         images = normalise(batch["images"]).numpy()
         structure.append(ssim(images, reconstructions))
@@ -199,7 +200,7 @@ def utility(path: str, black_box: SavedEncoder, dataset: Dataset) -> dict[str, f
         return {}
     if not set(classify.attributes) <= set(dataset.attributes):
         return {}  # trained on another dataset
-    labels, logits = predict(black_box, classify, dataset.batches(TEST, WHOLE, BATCH))
+    labels, logits = predict(black_box, classify, dataset.batches(TEST, WHOLE))
     return utility_metrics(dataset.attributes, labels, logits, task=classify.attributes)
 
 

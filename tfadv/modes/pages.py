@@ -6,21 +6,27 @@ from typing import Any
 import numpy as np
 
 from tfadv import figures, report, workdir
+from tfadv.data import Dataset
 from tfadv.report import Card, Column, Figure, Section, Table, describe
 from tfadv.text import format_value
+from tfadv.training import History
 
 NAMES = {"mean_face": "mean face"}
 
+_UTILITY = "Measured with the exported SavedModels on test pictures, {}."
 _ATTACKER = (
     "Dec^a is trained on public pictures and their features (Eq. 1), then given the features of "
-    "test pictures. The mean face is what an attacker without any feature would answer."
+    "test pictures, {}. The mean face is what an attacker without any feature would answer."
 )
-_EFFORT = (
+_CONVERGED = (
     "An attacker who stops early flatters the defence. Dec^a went on until held-out public "
     "pictures no longer improved, and then at lower rates from its best point until that no "
     "longer helped."
 )
-_CAPPED = " The cap train.steps ended the attack on {}: it may not have learned all it could."
+_CAPPED = (
+    "An attacker who stops early flatters the defence, and the attack on {} did: train.steps ended "
+    "it while held-out public pictures may still have improved. Give it more steps."
+)
 _SIMULATED = (
     "The losses while Enc and f learned (Eq. 6, 7) and Dec tried to follow (Eq. 1). The Dec "
     "trained along is fooled more than a fresh attacker is: it says little about privacy. Run "
@@ -30,19 +36,19 @@ _SIMULATED = (
 
 def write_protect_page(
     run: workdir.Workdir,
-    dataset: Mapping[str, Any],
+    dataset: Dataset,
     metrics: Mapping[str, Mapping[str, float]],
-    history: Any,
+    history: History,
 ) -> Table:
     """Writes report.html of a protect run; returns its table for the terminal.
 
     Args:
         run: the run's folder.
-        dataset: its description.
+        dataset: what it was trained and measured on.
         metrics: of this encoder first, then of the baseline if there is one; by name.
         history: of this encoder's training.
     """
-    table = _comparison(metrics, "encoder", ("mcc", "mcc_tuned", "mcc_task", "images_per_s"))
+    table = _comparison("Utility", "encoder", metrics, ("mcc", "mcc_tuned", "images_per_s"))
     bars = {
         name: {
             attribute.removeprefix("mcc/"): value
@@ -54,76 +60,99 @@ def write_protect_page(
     names = ("utility", "public_reconstruction", "private_reconstruction")
     curves = {name.replace("_", " "): history.series(name) for name in names}
     curves = {name: points for name, points in curves.items() if points[0]}
-    sections = [
-        Section("Utility", [table], "Measured on the test split with the exported SavedModels."),
-        Section(
-            "Attribute by attribute",
-            [Figure("", figures.bar_figure(bars, "Matthews correlation on the test split"))],
-        ),
-        Section(
-            "Training", [Figure("", figures.curve_figure(curves, "steps", "loss"))], _SIMULATED
-        ),
-    ]
+    defended = bool(run.config.loss.lambda1)
     report.write_page(
         run.path / "report.html",
         f"Encoder trained with λ₁ = {run.config.loss.lambda1:g}",
-        "How well the exported encoder and classifier do their task on pictures of people they "
-        "never saw. What the features leak is measured by an attack.",
-        sections,
-        workdir.summary(run.mode, run.config, dataset),
+        "How well the exported encoder and classifier do their task. What the features leak is "
+        "measured by an attack.",
+        [
+            Section("Utility", [table], _UTILITY.format(_strangers(dataset))),
+            Section(
+                "Attribute by attribute",
+                [Figure("MCC of each attribute", figures.bar_figure(bars, "Matthews correlation"))],
+            ),
+            Section(
+                "Training",
+                [Figure("Losses", figures.curve_figure(curves, "steps", "loss"))],
+                _SIMULATED if defended else "The loss while Enc and f learned (Eq. 6).",
+            ),
+        ],
+        workdir.summary(run.mode, run.config, dataset.description),
         _cards(metrics, ("mcc", "mcc_tuned", "images_per_s")),
     )
     return table
 
 
 def write_attack_page(
-    run: workdir.Workdir,
-    dataset: Mapping[str, Any],
-    findings: Mapping[str, Any],
-    pictures: np.ndarray,
+    run: workdir.Workdir, dataset: Dataset, findings: Mapping[str, Any], pictures: np.ndarray
 ) -> Table:
-    """Writes report.html and reconstructions.png of an attack; returns its table."""
+    """Writes report.html and reconstructions.png of an attack; returns its table.
+
+    Args:
+        run: the run's folder.
+        dataset: what the attack was trained and measured on.
+        findings: `attack.Finding` of each encoder and of the mean face, by name.
+        pictures: the first test pictures, uint8 [N, S, S, 3].
+    """
     findings = {NAMES.get(name, name): finding for name, finding in findings.items()}
     metrics = {name: finding.metrics for name, finding in findings.items()}
-    table = _comparison(metrics, "features of", ("mcc", "ssim", "psnr", "attack_steps"))
+    table = _comparison(
+        "What the attacker recovered",
+        "features",
+        metrics,
+        ("mcc", "ssim", "psnr", "attack_steps"),
+        note="The nearer SSIM and PSNR come to those of the mean face, the less the features leak.",
+    )
     curves = {name: finding.curve for name, finding in findings.items() if finding.curve[0]}
+    curve = figures.curve_figure(curves, "steps of the attack", "mean squared error")
     capped = [name for name in curves if not metrics[name]["attack_converged"]]
-    effort = _EFFORT + (_CAPPED.format(" and ".join(capped)) if capped else "")
-    label = "mean squared error, held-out public"
     sections = [
-        Section("What the attacker recovered", [table], _ATTACKER),
+        Section("What the attacker recovered", [table], _ATTACKER.format(_strangers(dataset))),
         Section(
             "Did it try hard enough?",
-            [Figure("", figures.curve_figure(curves, "steps of the attack", label))],
-            effort,
+            [Figure("Loss on held-out public pictures", curve)],
+            _CAPPED.format(" and ".join(capped)) if capped else _CONVERGED,
         ),
     ]
     if run.config.report.pictures:
-        rows = [("input", pictures)]
-        rows += [(f"from {name}", finding.pictures) for name, finding in findings.items()]
+        rows = [("input", pictures)] + [(name, found.pictures) for name, found in findings.items()]
         png = figures.picture_grid(rows, run.path / "reconstructions.png")
-        caption = "Pictures of the test split: neither Enc nor Dec^a was trained on these people."
-        sections.insert(0, Section("Pictures", [Figure("", png, caption)]))
+        caption = f"Test pictures, {_strangers(dataset)}, and what was rebuilt from their features."
+        grid = Figure("Input and reconstructions", png, caption)
+        sections.insert(0, Section("Pictures", [grid]))
     subject = next(iter(findings))
+    psnr = {name: format_value(values["psnr"], ".2f") for name, values in metrics.items()}
     report.write_page(
         run.path / "report.html",
-        f"Model inversion attack on {subject}",
-        f"An attacker with {dataset['splits']['public']:,} public pictures, who can call the "
-        f"encoder but not look inside, learned to turn its features back into pictures.",
+        f"Model inversion attack on the {subject} encoder",
+        f"An attacker with {dataset.sizes['public']:,} public pictures, who can call the encoder "
+        f"but not look inside, rebuilt test pictures at {psnr[subject]} dB; guessing the mean "
+        f"face gives {psnr['mean face']} dB.",
         sections,
-        workdir.summary(run.mode, run.config, dataset),
+        workdir.summary(run.mode, run.config, dataset.description),
         _cards(metrics, [name for name in ("mcc", "ssim", "psnr") if name in metrics[subject]]),
     )
     return table
 
 
+def _strangers(dataset: Dataset) -> str:
+    if dataset.shares_no_identity:
+        return "of people in no other split"
+    return "not seen in training, though people may be in several splits"
+
+
 def _comparison(
-    metrics: Mapping[str, Mapping[str, float]], heading: str, columns: Sequence[str]
+    title: str,
+    heading: str,
+    metrics: Mapping[str, Mapping[str, float]],
+    columns: Sequence[str],
+    note: str = "",
 ) -> Table:
     """A row for each encoder, a column for each metric that any of them has."""
     columns = [name for name in columns if any(name in values for values in metrics.values())]
     rows = [[name, *(values.get(c) for c in columns)] for name, values in metrics.items()]
-    return Table("", [Column(heading), *map(describe, columns)], rows)
+    return Table(title, [Column(heading), *map(describe, columns)], rows, note)
 
 
 def _cards(metrics: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> list[Card]:
@@ -141,10 +170,10 @@ def _cards(metrics: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> 
     return cards
 
 
-def print_start(dataset: Mapping[str, Any], precision: str) -> None:
-    """Prints what a run works on, and where."""
-    splits = ", ".join(f"{size:,} {name}" for name, size in dataset["splits"].items())
-    print(f"{dataset['name']}: {splits} pictures; computing in {precision}", flush=True)
+def print_start(dataset: Dataset, precision: str) -> None:
+    """Prints what a run works on, and in which precision."""
+    splits = ", ".join(f"{size:,} {name}" for name, size in dataset.sizes.items())
+    print(f"{dataset.description['name']}: {splits} pictures; {precision}", flush=True)
 
 
 def print_result(run: workdir.Workdir, table: Table) -> None:
@@ -157,4 +186,6 @@ def print_result(run: workdir.Workdir, table: Table) -> None:
     ):
         if (run.path / name).exists():
             print(f"{title:<12} {run.path / name}")
-    print(f"{'TensorBoard':<12} tensorboard --logdir {run.path.parent}")
+    # Both modes of a config side by side, where they are in their usual places.
+    folder = run.path.parent if run.path.name == run.mode else run.path
+    print(f"{'TensorBoard':<12} tensorboard --logdir {folder}")

@@ -23,17 +23,16 @@ from tfadv.protector import Protector
 from tfadv.report import Table
 from tfadv.workdir import Workdir
 
-BATCH = 256  # pictures at a time, where nothing is trained
-
 
 def run(workdir: Workdir) -> None:
     """Trains, exports, measures and reports, first the baseline if it is asked for."""
     config = workdir.config
     precision = training.set_up(config.runtime)
     dataset = Dataset(config.data)
-    dataset.columns(config.task.attributes)  # a mistake there shows before anything is written
+    # Mistakes about attributes and batches show now, and not after the baseline is trained.
+    training_batches(dataset, config, start=0)
     workdir.begin(dataset=dataset.description, precision=precision)
-    pages.print_start(dataset.description, precision)
+    pages.print_start(dataset, precision)
     others = {}
     if config.baseline and config.loss.lambda1:
         loss = dataclasses.replace(config.loss, lambda1=0.0)
@@ -53,8 +52,8 @@ def protect(workdir: Workdir, dataset: Dataset, others: dict[str, dict[str, floa
     attributes = [dataset.attributes[i] for i in dataset.columns(config.task.attributes)]
     protector = build(config, len(attributes))
     trainer = training.Trainer(protector, config.train, workdir.path, name)
-    look = Look(protector, dataset, config, trainer.writer)
-    trainer.run(lambda step: training_batches(dataset, config, step), look)
+    evaluate = Evaluation(protector, dataset, config, trainer.writer)
+    trainer.run(lambda step: training_batches(dataset, config, step), evaluate)
 
     encoder, size = protector.encoder, config.data.size
     path = str(workdir.path / "encoder")
@@ -63,9 +62,7 @@ def protect(workdir: Workdir, dataset: Dataset, others: dict[str, dict[str, floa
     export_classifier(protector.classifier, shape, attributes, workdir.path / "classifier")
     metrics = measure_utility(path, dataset, config) | {"images_per_s": trainer.images_per_s}
     trainer.write_metrics(metrics)
-    table = pages.write_protect_page(
-        workdir, dataset.description, {name: metrics} | others, trainer.history
-    )
+    table = pages.write_protect_page(workdir, dataset, {name: metrics} | others, trainer.history)
     workdir.finish(metrics)
     return table
 
@@ -129,7 +126,7 @@ def training_batches(dataset: Dataset, config: Config, start: int) -> tf.data.Da
     )
 
 
-class Look:
+class Evaluation:
     """What is measured during training: the task, on held-out private pictures."""
 
     def __init__(self, protector: Protector, dataset: Dataset, config: Config, writer):
@@ -138,8 +135,7 @@ class Look:
         self._writer = writer
         self._columns = dataset.columns(config.task.attributes)
         self._names = [dataset.attributes[column] for column in self._columns]
-        self._batches = dataset.batches(PRIVATE, HELD_OUT, BATCH)
-        dataset.count(PRIVATE, HELD_OUT)  # an empty part is a mistake to tell before training
+        self._batches = dataset.batches(PRIVATE, HELD_OUT)
         self._logits = tf.function(lambda images: protector(data.normalise(images)))
 
     def __call__(self, step: int) -> tuple[dict[str, float], bool]:
@@ -148,8 +144,14 @@ class Look:
         for batch in self._batches:
             logits.append(self._logits(batch["images"]).numpy())
             labels.append(batch["labels"].numpy()[:, self._columns])
+        logits = np.concatenate(logits)
+        if not np.isfinite(logits).all():
+            raise training.TrainingError(
+                f"logits are not finite at step {step}; lower train.learning_rate or the loss "
+                f"weights (the last checkpoint is kept)"
+            )
         self._write_pictures(step)
-        metrics = utility_metrics(self._names, np.concatenate(labels), np.concatenate(logits))
+        metrics = utility_metrics(self._names, np.concatenate(labels), logits)
         return {f"held_out_{name}": value for name, value in metrics.items()}, True
 
     def _write_pictures(self, step: int) -> None:
@@ -171,9 +173,9 @@ def measure_utility(encoder: str, dataset: Dataset, config: Config) -> dict[str,
     """
     classify = load_classifier(encoder)
     black_box = SavedEncoder(encoder, config.black_box, config.data.size)
-    labels, logits = predict(black_box, classify, dataset.batches(PRIVATE, HELD_OUT, BATCH))
+    labels, logits = predict(black_box, classify, dataset.batches(PRIVATE, HELD_OUT))
     thresholds = tuned_thresholds(labels[:, dataset.columns(classify.attributes)], logits)
-    labels, logits = predict(black_box, classify, dataset.batches(TEST, WHOLE, BATCH))
+    labels, logits = predict(black_box, classify, dataset.batches(TEST, WHOLE))
     metrics = utility_metrics(
         dataset.attributes, labels, logits, thresholds=thresholds, task=classify.attributes
     )
