@@ -1,7 +1,8 @@
 """The paper's setting: CelebA at 224 px, ResNet-50, features of the fc layer.
 
-For a GPU: 20 passes over 160,000 private pictures. What the paper leaves open (optimiser, rates,
-batch, passes) is ours. First, with the official files of CelebA in a folder:
+For a GPU: 20 passes over 160,000 private pictures. The decoder has 232 million parameters: allow
+some 25 GB of disk for checkpoints. What the paper leaves open (optimiser, rates, batch, passes)
+is ours. First, with the official files of CelebA in a folder:
 
     python -m data_prep.celeba --source=CELEBA --data_dir=data
 
@@ -9,7 +10,7 @@ This deals identities to the splits, in the paper's shares; the paper itself spl
 which `--scheme=paper` and `--config.data.dataset=celeba/paper` do.
 """
 
-from tfadv.config import Config, Data, Model, Train
+from tfadv.config import Attack, Config, Data, Model, Train
 
 
 def get_config(mode: str) -> Config:
@@ -23,4 +24,5 @@ def get_config(mode: str) -> Config:
         data=Data(dataset="celeba/identity", size=224),
         model=Model(depth=50, width=1.0, split="fc"),
         train=train[mode],
+        attack=Attack(cache_mb=8192),
     )
