@@ -149,9 +149,10 @@ def test_fit_trains_the_protector():
 
 
 def test_defence_hides_what_the_task_does_not_need():
-    """Pictures of one random colour, its red the task: a decoder sees colours, or only grey.
+    """Pictures of one random colour; the task is whether there is more red than half.
 
-    The variance of a channel, uniform in [-1, 1], is 1/3: the error of one who learns nothing.
+    A channel is uniform in [-1, 1], of variance 1/3. Who knows the task's answer and no more is
+    left with 1/12 of red and 1/3 of green and of blue: a mean error of 0.25.
     """
     rng = np.random.default_rng(0)
     colours = rng.integers(0, 256, (256, 1, 1, 3)).astype(np.uint8)
@@ -169,8 +170,8 @@ def test_defence_hides_what_the_task_does_not_need():
         features = protector.encoder(whole["images"])
         errors[lambda1] = reconstruction_loss(whole["images"], protector.decoder(features)).numpy()
         assert utility_loss(labels, protector.classifier(features)).numpy() < 0.2
-    assert errors[1e-6] < 0.2
-    assert errors[3.0] > 0.3
+    assert errors[1e-6] < 0.22
+    assert errors[3.0] > 0.24
 
 
 def adam(_):
