@@ -136,22 +136,19 @@ class Evaluation:
         self._columns = dataset.columns(config.task.attributes)
         self._names = [dataset.attributes[column] for column in self._columns]
         self._batches = dataset.batches(PRIVATE, HELD_OUT)
-        self._logits = tf.function(lambda images: protector(data.normalise(images)))
+        logits = tf.function(lambda images: protector(data.normalise(images)))
+        self._classify = lambda images: logits(images).numpy()
 
     def __call__(self, step: int) -> tuple[dict[str, float], bool]:
         """Returns the MCC of each attribute and its mean; training goes on."""
-        logits, labels = [], []
-        for batch in self._batches:
-            logits.append(self._logits(batch["images"]).numpy())
-            labels.append(batch["labels"].numpy()[:, self._columns])
-        logits = np.concatenate(logits)
+        labels, logits = predict(tf.convert_to_tensor, self._classify, self._batches)
         if not np.isfinite(logits).all():
             raise training.TrainingError(
                 f"logits are not finite at step {step}; lower train.learning_rate or the loss "
                 f"weights (the last checkpoint is kept)"
             )
         self._write_pictures(step)
-        metrics = utility_metrics(self._names, np.concatenate(labels), logits)
+        metrics = utility_metrics(self._names, labels[:, self._columns], logits)
         return {f"held_out_{name}": value for name, value in metrics.items()}, True
 
     def _write_pictures(self, step: int) -> None:
