@@ -1,6 +1,6 @@
 """Drawn faces at 64 px, ResNet-18 of half width: a first look, with nothing downloaded.
 
-About seven minutes on two CPU cores, protect and attack together.
+About seven minutes on two CPU cores, protect and attack together; what comes out is in README.md.
 """
 
 from tfadv.config import Attack, Config, Model, Train
