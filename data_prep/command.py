@@ -24,7 +24,10 @@ def common_flags(*, source: str | None) -> flags.FlagValues:
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
     flags.DEFINE_string("data_dir", "data", "where prepared datasets are", flag_values=values)
     flags.DEFINE_string(
-        "shares", None, "of private, public and test pictures: 0.7,0.2,0.1", flag_values=values
+        "shares",
+        None,
+        "of private, public and test pictures, such as 0.7,0.2,0.1",
+        flag_values=values,
     )
     if source:
         flags.DEFINE_string("source", None, source, flag_values=values)

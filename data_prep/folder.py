@@ -203,7 +203,10 @@ def _read_rows(path: Path, config: FolderConfig) -> tuple[list[str], list[str], 
 def _value(path: Path, line: int, column: str, cell: str) -> int:
     value = VALUES.get(cell.strip())
     if value is None:
-        raise spec.DataError(f"{path}: row {line}, column {column!r}: {cell!r} is neither 0 nor 1")
+        raise spec.DataError(
+            f"{path}: row {line}, column {column!r}: {cell!r} is neither 0 nor 1 (if it says who "
+            f"is in the picture: --identity_column={column})"
+        )
     return value
 
 

@@ -140,7 +140,7 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def describe() -> str:
     """Returns every field with its default and what it is: the comments of this file."""
-    lines = ["config fields and their defaults:"]
+    lines = ["config fields, and their values where a config file sets no other:"]
     groups = {"": Config} | {f"{g.name}.": g.type for g in dataclasses.fields(Config)}
     for prefix, group in groups.items():
         if dataclasses.is_dataclass(group):

@@ -186,7 +186,7 @@ class SavedEncoder:
             return outputs[0]
         raise UserError(
             f"encoder {self._path} has the outputs {', '.join(outputs)}: choose one with "
-            f"black_box.output"
+            f"--config.black_box.output=NAME"
         )
 
 

@@ -167,10 +167,12 @@ MEANINGS: dict[str, Column] = {
         "Lower is more private.",
         "lower",
     ),
-    "images_per_s": Column("Images/s", "Pictures a second. Higher is faster.", "higher", ",.0f"),
+    "images_per_s": Column(
+        "Training images/s", "Pictures trained on a second. Higher is faster.", "higher", ",.0f"
+    ),
     "attack_steps": Column(
         "Attack steps",
-        "Steps that the attacker trained for until held-out public pictures no longer improved.",
+        "Steps that the attacker trained for, the patience after its best point included.",
         "",
         ",.0f",
     ),

@@ -103,6 +103,10 @@ def attack(path: str, dataset: Dataset, config: Config, folder: Path, name: str)
             Evaluation(inverter, held_out, plateau, trainer.writer, config.report),
         )
     plateau.restore_best()
+    reason = "held-out pictures no longer improve" if plateau.ended else "train.steps is reached"
+    print(
+        f"{title}: ended at step {trainer.step:,}, as {reason}; its best point counts", flush=True
+    )
     metrics, pictures = measure(black_box, inverter, dataset, config)
     metrics |= utility(path, black_box, dataset)
     metrics |= {

@@ -18,10 +18,11 @@ _ATTACKER = (
     "Dec^a is trained on public pictures and their features (Eq. 1), then given the features of "
     "test pictures, {}. The mean face is what an attacker without any feature would answer."
 )
+_READING = "The nearer SSIM and PSNR come to those of the mean face, the less the features leak."
 _CONVERGED = (
     "An attacker who stops early flatters the defence. Dec^a went on until held-out public "
     "pictures no longer improved, and then at lower rates from its best point until that no "
-    "longer helped."
+    "longer helped; the best point counts. With more public pictures an attacker would do better."
 )
 _CAPPED = (
     "An attacker who stops early flatters the defence, and the attack on {} did: train.steps ended "
@@ -48,7 +49,7 @@ def write_protect_page(
         metrics: of this encoder first, then of the baseline if there is one; by name.
         history: of this encoder's training.
     """
-    table = _comparison("Utility", "encoder", metrics, ("mcc", "mcc_tuned", "images_per_s"))
+    table = _comparison("Test split", "encoder", metrics, ("mcc", "mcc_tuned", "images_per_s"))
     bars = {
         name: {
             attribute.removeprefix("mcc/"): value
@@ -79,7 +80,7 @@ def write_protect_page(
             ),
         ],
         workdir.summary(run.mode, run.config, dataset.description),
-        _cards(metrics, ("mcc", "mcc_tuned", "images_per_s")),
+        _cards(metrics, ("mcc", "mcc_tuned")),
     )
     return table
 
@@ -97,22 +98,23 @@ def write_attack_page(
     """
     findings = {NAMES.get(name, name): finding for name, finding in findings.items()}
     metrics = {name: finding.metrics for name, finding in findings.items()}
-    table = _comparison(
-        "What the attacker recovered",
-        "features",
-        metrics,
-        ("mcc", "ssim", "psnr", "attack_steps"),
-        note="The nearer SSIM and PSNR come to those of the mean face, the less the features leak.",
-    )
     curves = {name: finding.curve for name, finding in findings.items() if finding.curve[0]}
     curve = figures.curve_figure(curves, "steps of the attack", "mean squared error")
     capped = [name for name in curves if not metrics[name]["attack_converged"]]
+    effort = _CAPPED.format(" and ".join(capped)) if capped else ""
+    table = _comparison(
+        "Utility and leakage",
+        "features",
+        metrics,
+        ("mcc", "ssim", "psnr", "attack_steps"),
+        note=effort or _READING,
+    )
     sections = [
         Section("What the attacker recovered", [table], _ATTACKER.format(_strangers(dataset))),
         Section(
             "Did it try hard enough?",
             [Figure("Loss on held-out public pictures", curve)],
-            _CAPPED.format(" and ".join(capped)) if capped else _CONVERGED,
+            effort or _CONVERGED,
         ),
     ]
     if run.config.report.pictures:
