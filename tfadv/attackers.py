@@ -111,13 +111,13 @@ class ImageInverter(keras.Model):
 class Plateau(tf.Module):
     """Decides when an attack has stopped improving: one that stops early flatters the defence.
 
-    After `patience` looks without improvement the learning rate falls to 0.3 of itself and training
-    goes on from the best weights so far; after `rate_drops` of those, the attack ends. All of its
-    state is variables, so that a checkpoint holds it.
+    After `patience` evaluations without improvement the learning rate falls to 0.3 of itself and
+    training goes on from the best weights so far; after `rate_drops` of those, the attack ends. All
+    of its state is variables, so that a checkpoint holds it.
 
     Args:
         inverter: compiled.
-        patience: looks.
+        patience: evaluations.
         rate_drops: times.
     """
 
@@ -142,7 +142,7 @@ class Plateau(tf.Module):
         return int(self._drops) > self._rate_drops
 
     def update(self, loss: float) -> None:
-        """Takes the loss of one look at held-out pictures."""
+        """Takes the loss of one evaluation on held-out pictures."""
         if loss < self.lowest * (1 - 1e-4):
             self._lowest.assign(loss)
             self._waited.assign(0)

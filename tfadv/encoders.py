@@ -95,6 +95,7 @@ class SavedEncoder:
         config: how to call an encoder that is not ours.
 
     Attributes:
+        path: the SavedModel's folder.
         feature_shape: of one picture's feature.
         split: the split point that an encoder of ours was cut at, else None.
 
@@ -103,7 +104,7 @@ class SavedEncoder:
     """
 
     def __init__(self, path: str, config: settings.BlackBox, size: int):
-        self._path = path
+        self.path = path
         self._config = config
         self.split, trained_at = _described(Path(path) / "encoder.json")
         if trained_at not in (None, size):
@@ -138,7 +139,7 @@ class SavedEncoder:
             features = self._signature(**{self._input: inputs})[self._output]
         except (TypeError, ValueError, tf.errors.OpError) as error:
             raise UserError(
-                f"encoder {self._path} fails on pictures of shape {images.shape}: {_reason(error)}"
+                f"encoder {self.path} fails on pictures of shape {images.shape}: {_reason(error)}"
             ) from None
         return self._checked(features, len(images))
 
@@ -147,12 +148,12 @@ class SavedEncoder:
         is_feature = features.dtype.is_floating and shape.rank >= 2 and all(shape[1:])
         if not is_feature or shape[0] != count:
             raise UserError(
-                f"encoder {self._path} gives {features.dtype.name} {shape} for {count} "
+                f"encoder {self.path} gives {features.dtype.name} {shape} for {count} "
                 f"pictures; features must be floating-point [{count}, ...]"
             )
         features = tf.cast(features, tf.float32).numpy()
         if not np.isfinite(features).all():
-            raise UserError(f"encoder {self._path} gives features that are not finite")
+            raise UserError(f"encoder {self.path} gives features that are not finite")
         return features
 
     def _choose_signature(self):
@@ -162,7 +163,7 @@ class SavedEncoder:
         if len(signatures) == 1:
             return next(iter(signatures.values()))
         found = ", ".join(sorted(signatures)) or "none"
-        raise UserError(f"encoder {self._path} needs a signature serving_default; it has {found}")
+        raise UserError(f"encoder {self.path} needs a signature serving_default; it has {found}")
 
     def _choose_input(self):
         specs = self._signature.structured_input_signature[1]
@@ -171,7 +172,7 @@ class SavedEncoder:
                 f"{name} {spec.dtype.name} {spec.shape}" for name, spec in sorted(specs.items())
             ]
             raise UserError(
-                f"encoder {self._path} must take one input, pictures [N, H, W, 3] for any N; "
+                f"encoder {self.path} must take one input, pictures [N, H, W, 3] for any N; "
                 f"it takes {', '.join(found) or 'none'}"
             )
         return next(iter(specs.items()))
@@ -185,7 +186,7 @@ class SavedEncoder:
         if not chosen and len(outputs) == 1:
             return outputs[0]
         raise UserError(
-            f"encoder {self._path} has the outputs {', '.join(outputs)}: choose one with "
+            f"encoder {self.path} has the outputs {', '.join(outputs)}: choose one with "
             f"--config.black_box.output=NAME"
         )
 

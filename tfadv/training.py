@@ -63,7 +63,7 @@ class Trainer:
 
     Args:
         model: compiled and built, with `measurements` and `train_step`.
-        config: steps, batch and how often to log, look and save.
+        config: steps, batch and how often to log, evaluate and save.
         folder: where to write.
         title: what the progress line calls this training.
         state: further objects with variables that a checkpoint must hold.

@@ -44,12 +44,16 @@ def run(workdir: Workdir) -> None:
     precision = training.set_up(config.runtime)
     dataset = Dataset(config.data)
     encoders = named_encoders(config.encoder)
+    # All are called once now, so that a mistake about the last one shows before any attack.
+    black_boxes = {
+        name: SavedEncoder(path, config.black_box, dataset.size) for name, path in encoders.items()
+    }
     workdir.begin(dataset=dataset.description, precision=precision, encoders=encoders)
     pages.print_start(dataset, precision)
     findings = {}
-    for name, path in encoders.items():
+    for name, black_box in black_boxes.items():
         folder = workdir.path / name if findings else workdir.path
-        findings[name] = attack(path, dataset, config, folder, name)
+        findings[name] = attack(black_box, dataset, config, folder, name)
     findings[MEAN_FACE] = guess_mean_face(dataset, config)
     pictures = first_pictures(dataset, config)
     table = pages.write_attack_page(workdir, dataset, findings, pictures)
@@ -78,10 +82,11 @@ def _name(path: Path) -> str:
     return "protected" if loss["lambda1"] else UNPROTECTED
 
 
-def attack(path: str, dataset: Dataset, config: Config, folder: Path, name: str) -> Finding:
+def attack(
+    black_box: SavedEncoder, dataset: Dataset, config: Config, folder: Path, name: str
+) -> Finding:
     """Trains Dec^a on public pictures until it stops improving; measures it on the test split."""
     keras.utils.set_random_seed(config.runtime.seed)
-    black_box = SavedEncoder(path, config.black_box, dataset.size)
     shape, budget = black_box.feature_shape, config.attack.cache_mb
     train = Pairs(black_box, dataset, TRAIN, shape, budget)
     held_out = Pairs(black_box, dataset, HELD_OUT, shape, budget)
@@ -108,7 +113,7 @@ def attack(path: str, dataset: Dataset, config: Config, folder: Path, name: str)
         f"{title}: ended at step {trainer.step:,}, as {reason}; its best point counts", flush=True
     )
     metrics, pictures = measure(black_box, inverter, dataset, config)
-    metrics |= utility(path, black_box, dataset)
+    metrics |= utility(black_box, dataset)
     metrics |= {
         "held_out_loss": plateau.lowest,
         "attack_steps": trainer.step,
@@ -197,9 +202,9 @@ def _compare(invert, dataset: Dataset, config: Config) -> tuple[dict[str, float]
     return metrics | {"test_examples": len(noise)}, to_uint8(first)
 
 
-def utility(path: str, black_box: SavedEncoder, dataset: Dataset) -> dict[str, float]:
+def utility(black_box: SavedEncoder, dataset: Dataset) -> dict[str, float]:
     """Returns the utility of an encoder on the test split, if its classifier lies beside it."""
-    classify = load_classifier(path)
+    classify = load_classifier(black_box.path)
     if classify is None or classify.feature_shape != black_box.feature_shape:
         return {}
     if not set(classify.attributes) <= set(dataset.attributes):
