@@ -108,4 +108,6 @@ def test_saved_model_gives_the_same_features(images, tmp_path):
     signature = encode.get_concrete_function(tf.TensorSpec((None, None, None, 3)))
     tf.saved_model.save(encoder, tmp_path, signatures=signature)
     loaded = tf.saved_model.load(tmp_path).signatures["serving_default"]
-    np.testing.assert_allclose(loaded(images)["features"], features, rtol=1e-5, atol=1e-5)
+    # A graph fuses what eager calls one by one: the sums differ by a few roundings of the largest.
+    tolerance = 1e-5 * np.abs(features).max()
+    np.testing.assert_allclose(loaded(images)["features"], features, rtol=1e-5, atol=tolerance)
