@@ -215,12 +215,17 @@ def test_interrupted_run_resumes_where_it_was_and_ends_as_if_nothing_had_happene
     whole = tmp_path / "whole"
     assert call(root, mode, f"--workdir={whole}", *flags[1:]) == 0
     loss = {"protect": "utility", "attack": "reconstruction"}[mode]
+    folders = tmp_path / mode, whole
     resumed, uninterrupted = (
         [row[loss] for row in map(json.loads, (folder / "history.jsonl").open())]
-        for folder in (tmp_path / mode, whole)
+        for folder in folders
     )
     # Not to the bit: convolutions on several threads add up in any order.
     assert resumed == pytest.approx(uninterrupted, rel=0.05)
+    ends = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
+    assert ends[0].keys() == ends[1].keys()
+    if mode == "attack":  # protect's MCC jumps: there are 20 test pictures
+        assert ends[0]["psnr"] == pytest.approx(ends[1]["psnr"], rel=0.05)
 
 
 def test_reconstructions_show_input_every_encoder_and_the_mean_face(root):
