@@ -17,6 +17,7 @@ from tfadv.config import Data, UserError
 from tfadv.data import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset
 
 SPLITS = (PRIVATE, PUBLIC, TEST)
+PARTS = (WHOLE, TRAIN, HELD_OUT)
 
 
 @pytest.fixture(scope="module")
@@ -289,6 +290,37 @@ def test_pictures_of_unknown_people_are_kept_together_by_name(strangers):
     assert all(set(part.values()) == {3} for part in names)
     assert min(map(len, names)) > 0
     assert sum(map(len, names)) == 60
+
+
+# --- what tells pictures from others
+
+
+def test_the_same_pictures_have_the_same_digest(tiny_faces):
+    digests = {Dataset(tiny_faces).digest(PUBLIC, part) for part in (WHOLE, WHOLE)}
+    assert len(digests) == 1
+    assert len(digests.pop()) == 64
+
+
+def test_other_pictures_have_another_digest(tiny_faces):
+    digests = [Dataset(tiny_faces).digest(split, part) for split in SPLITS for part in PARTS]
+    digests.append(Dataset(dataclasses.replace(tiny_faces, size=64)).digest(PUBLIC, WHOLE))
+    assert len(set(digests)) == len(digests) == 10
+
+
+def test_the_share_that_is_held_out_changes_the_digest_of_parts_alone(tiny_faces):
+    few, many = (Dataset(dataclasses.replace(tiny_faces, held_out=h)) for h in (0.2, 0.4))
+    assert few.digest(PUBLIC, WHOLE) == many.digest(PUBLIC, WHOLE)
+    for part in (TRAIN, HELD_OUT):
+        assert few.digest(PUBLIC, part) != many.digest(PUBLIC, part)
+
+
+def test_a_changed_record_file_changes_the_digest_of_its_split_alone(tmp_path):
+    dataset = Dataset(prepare(tmp_path, shards=2))
+    before = {split: dataset.digest(split, WHOLE) for split in SPLITS}
+    *_, last = sorted(tmp_path.glob("pictures/*/*public*"))
+    last.write_bytes(last.read_bytes()[:-1] + b"!")
+    after = {split: dataset.digest(split, WHOLE) for split in SPLITS}
+    assert {split for split in SPLITS if before[split] != after[split]} == {PUBLIC}
 
 
 # --- batches to train on

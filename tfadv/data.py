@@ -1,10 +1,12 @@
 """TFRecord splits to batches of pictures.
 
 A batch is a dict: `images` uint8 [N, S, S, 3] RGB; `labels` uint8 [N, A], 0 or 1; `identity` int64
-[N], -1 where it is not known. Models bring the pictures to [-1, 1] themselves, on their device
-(`normalise`).
+[N], -1 where it is not known; `index` int64 [N], the picture's place in its part of the split.
+Models bring the pictures to [-1, 1] themselves, on their device (`normalise`).
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +14,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 
-from tfadv.config import Data, UserError, check_dataset, missing_dataset
+from tfadv.checks import check_dataset, missing_dataset
+from tfadv.config import Data, UserError
+from tfadv.pictures import decode_picture
 
 PRIVATE, PUBLIC, TEST = "private", "public", "test"
 TRAIN, HELD_OUT, WHOLE = "train", "held_out", "whole"
@@ -101,6 +105,33 @@ class Dataset:
         is_held_out = self._hashes(split) <= self._threshold(split)
         return int(np.sum(is_held_out if part == HELD_OUT else ~is_held_out))
 
+    def annotations(self, split: str, part: str = WHOLE) -> tuple[np.ndarray, np.ndarray]:
+        """Returns who is in each picture of a part and its labels, in its order.
+
+        Returns:
+            int64 [N], -1 where it is not known, and uint8 [N, A].
+        """
+        records = self._records(split, part)
+        batches = records.map(lambda r: (r["identity"], r["attributes"])).batch(4096)
+        identities, labels = zip(*batches.as_numpy_iterator(), strict=True)
+        return np.concatenate(identities), np.concatenate(labels)
+
+    def digest(self, split: str, part: str) -> str:
+        """Returns what tells the pictures of `batches` from any others, a SHA-256 in hexadecimal.
+
+        It changes with the content of the split's record files and with whatever decides which of
+        them are read, and how.
+        """
+        # The share that is held out doesn't matter where the whole split is read.
+        held_out = None if part == WHOLE else self._config.held_out
+        facts = [self._builder.info.full_name, self.size, split, part, held_out]
+        digest = hashlib.sha256(json.dumps(facts).encode())
+        for path in self._builder.info.splits[split].filepaths:
+            with path.open("rb") as file:
+                while chunk := file.read(2**20):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
     def batches(self, split: str, part: str, batch: int = 0) -> tf.data.Dataset:
         """Returns a part of a split once, in its order, the last batch as small as it comes.
 
@@ -148,14 +179,14 @@ class Dataset:
         decoders = {"image": tfds.decode.SkipDecoding()}
         records = self._builder.as_dataset(split=split, decoders=decoders)
         if part == WHOLE:
-            return records
+            return records.enumerate().map(_with_index)
         threshold = self._threshold(split)
 
         def belongs(record):
             is_held_out = _hash(record) <= threshold
             return is_held_out if part == HELD_OUT else ~is_held_out
 
-        return records.filter(belongs)
+        return records.filter(belongs).enumerate().map(_with_index)
 
     def _hashes(self, split: str) -> np.ndarray:
         """The hash of who is in each picture of a split, int64 [N]; one pass over its records."""
@@ -180,9 +211,14 @@ class Dataset:
                 "images": decode_picture(record["image"], self.size),
                 "labels": record["attributes"],
                 "identity": record["identity"],
+                "index": record["index"],
             }
 
         return records.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _with_index(index: tf.Tensor, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return record | {"index": index}
 
 
 def _hash(record: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -190,40 +226,6 @@ def _hash(record: dict[str, tf.Tensor]) -> tf.Tensor:
     person = tf.strings.as_string(record["identity"])
     group = tf.where(record["identity"] < 0, record["name"], person)
     return tf.strings.to_hash_bucket_fast(group, np.iinfo(np.int64).max)
-
-
-def decode_picture(encoded: tf.Tensor, size: int) -> tf.Tensor:
-    """Decodes a JPEG or PNG, cuts the largest centred square and resizes it.
-
-    Returns:
-        uint8 [size, size, 3].
-    """
-    square = tf.cond(
-        tf.io.is_jpeg(encoded), lambda: _square_of_jpeg(encoded), lambda: _square_of_other(encoded)
-    )
-    picture = tf.image.resize(square, (size, size), antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(picture), 0, 255), tf.uint8)
-
-
-def _square_of_jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes only the square: rows and columns outside it are skipped by the decoder."""
-    shape = tf.image.extract_jpeg_shape(encoded)
-    # The default method is a level off what OpenCV and Pillow decode, and no faster.
-    return tf.image.decode_and_crop_jpeg(
-        encoded, _window(shape[0], shape[1]), channels=3, dct_method="INTEGER_ACCURATE"
-    )
-
-
-def _square_of_other(encoded: tf.Tensor) -> tf.Tensor:
-    picture = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    shape = tf.shape(picture)
-    top, left, height, width = tf.unstack(_window(shape[0], shape[1]))
-    return picture[top : top + height, left : left + width]
-
-
-def _window(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    side = tf.minimum(height, width)
-    return tf.stack([(height - side) // 2, (width - side) // 2, side, side])
 
 
 def _endless(

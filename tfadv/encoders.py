@@ -25,7 +25,7 @@ def export_encoder(encoder: keras.Model, size: int, folder: Path) -> None:
         size: S, the pixels a side that the encoder was trained at.
         folder: where to write.
     """
-    portable = _in_float32(encoder, (None, size, size, 3))
+    portable = in_float32(encoder, (None, size, size, 3))
 
     def encode(images):
         return {"features": portable(images, training=False)}
@@ -39,7 +39,7 @@ def export_encoder(encoder: keras.Model, size: int, folder: Path) -> None:
         "serving_default": (serve, tf.TensorSpec((None, None, None, 3), tf.uint8, "images")),
         "encode": (encode, tf.TensorSpec((None, size, size, 3), tf.float32, "images")),
     }
-    _save(portable, signatures, folder)
+    save_functions(portable, signatures, folder)
     description = {
         "input": {"name": "images", "dtype": "uint8", "range": [0, 255], "size": size},
         "split": encoder.split,
@@ -56,27 +56,41 @@ def export_classifier(
 
     `classifier.json` beside its graph names the A attributes, in order.
     """
-    portable = _in_float32(classifier, (None, *feature_shape))
+    portable = in_float32(classifier, (None, *feature_shape))
 
     def classify(features):
         logits = portable(features, training=False)
         return {"logits": logits, "probabilities": tf.sigmoid(logits)}
 
     spec = tf.TensorSpec((None, *feature_shape), tf.float32, "features")
-    _save(portable, {"serving_default": (classify, spec)}, folder)
+    save_functions(portable, {"serving_default": (classify, spec)}, folder)
     description = {"feature_shape": list(feature_shape), "attributes": list(attributes)}
     (Path(folder) / "classifier.json").write_text(json.dumps(description, indent=2) + "\n")
 
 
-def _in_float32(network: keras.Model, input_shape: tuple) -> keras.Model:
-    """A copy that runs the same on any machine: bfloat16 is slow or missing on many."""
+def in_float32(network: keras.Model, input_shape: tuple) -> keras.Model:
+    """Returns a copy that runs the same on any machine: bfloat16 is slow or missing on many.
+
+    Args:
+        network: built; what its `get_config` gives and `dtype` make another of it.
+        input_shape: to build the copy for.
+    """
     copy = type(network)(**(network.get_config() | {"dtype": "float32"}))
     copy.build(input_shape)
     copy.set_weights(network.get_weights())
     return copy
 
 
-def _save(network: keras.Model, signatures: dict, folder: Path) -> None:
+def save_functions(
+    network: keras.Model, signatures: dict[str, tuple[Callable, tf.TensorSpec]], folder: Path
+) -> None:
+    """Writes functions of a network as a SavedModel that holds its variables and nothing else.
+
+    Args:
+        network: built.
+        signatures: name to a function of one tensor, which returns a dict, and what it takes.
+        folder: where to write.
+    """
     # A plain module: Keras's own bookkeeping, with names and configuration, stays out of the file.
     module = tf.Module()
     module.network_variables = [variable.value for variable in network.variables]
