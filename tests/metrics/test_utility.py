@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import matthews_corrcoef
 
+from tfadv.metrics.bootstrap import IdentityBootstrap
 from tfadv.metrics.utility import mcc, tuned_thresholds, utility_metrics
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "tensorflow_addons_mcc.json"
@@ -131,6 +132,25 @@ def test_tuned_means_appear_with_thresholds():
 def test_bad_input_is_named(labels, logits, message):
     with pytest.raises(ValueError, match=message):
         mcc(np.array(labels), np.array(logits))
+
+
+def test_intervals_are_the_percentiles_of_scikit_learn_on_resampled_people(random_case):
+    labels, logits = random_case
+    identities = np.repeat(np.arange(50), 4)
+    bootstrap = IdentityBootstrap(identities, 40)
+    means = []
+    for weights in bootstrap.weights:
+        drawn = np.repeat(np.arange(200), weights[bootstrap.person])
+        scores = [matthews_corrcoef(labels[drawn, i], logits[drawn, i] > 0) for i in (1, 2, 3)]
+        means.append(np.mean(scores))
+    metrics = utility_metrics(
+        list("ABCDE"), labels, logits[:, 1:4], task=list("BCD"), bootstrap=bootstrap
+    )
+    expected = np.percentile(means, [2.5, 97.5])
+    np.testing.assert_allclose(metrics["mcc_task_ci95"], expected, atol=1e-12)
+    np.testing.assert_allclose(metrics["mcc_ci95"], expected * 3 / 5, atol=1e-12)
+    without = utility_metrics(list("ABCDE"), labels, logits[:, 1:4], task=list("BCD"))
+    assert metrics == without | {name: metrics[name] for name in ("mcc_ci95", "mcc_task_ci95")}
 
 
 def test_an_unknown_task_attribute_is_named():

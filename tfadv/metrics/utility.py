@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tfadv.metrics.bootstrap import IdentityBootstrap, percentile_interval
+
 
 def mcc(labels: np.ndarray, logits: np.ndarray, thresholds: float | np.ndarray = 0.0) -> np.ndarray:
     """Matthews correlation coefficient of `logits > thresholds`, per attribute.
@@ -81,7 +83,8 @@ def utility_metrics(
     *,
     thresholds: np.ndarray | None = None,
     task: Sequence[str] | None = None,
-) -> dict[str, float]:
+    bootstrap: IdentityBootstrap | None = None,
+) -> dict[str, float | list[float]]:
     """The utility of a service, by the names of metrics.json.
 
     `mcc` is the mean over all attributes of the dataset, of which those that the task does not
@@ -95,9 +98,11 @@ def utility_metrics(
         thresholds: From `tuned_thresholds` on other examples, [T]; adds `mcc_tuned` and
             `mcc_task_tuned`.
         task: The attributes that `logits` predict, T of `names`; all of them if None.
+        bootstrap: Of the N pictures' identities; adds `mcc_ci95` and `mcc_task_ci95`, [low, high].
 
     Returns:
-        `mcc/ATTRIBUTE` for each attribute of the task, `mcc`, `mcc_task`, and the tuned means.
+        `mcc/ATTRIBUTE` for each attribute of the task, `mcc`, `mcc_task`, the tuned means, and the
+        intervals.
 
     Raises:
         ValueError: As `mcc`, labels and names disagree, or `task` names an unknown attribute.
@@ -116,7 +121,28 @@ def utility_metrics(
         tuned = mcc(task_labels, logits, thresholds)
         metrics["mcc_tuned"] = float(tuned.sum() / len(names))
         metrics["mcc_task_tuned"] = float(tuned.mean())
+    if bootstrap is not None:
+        resampled = _resampled_mcc(task_labels, logits, bootstrap)
+        metrics["mcc_ci95"] = list(percentile_interval(resampled.sum(axis=1) / len(names)))
+        metrics["mcc_task_ci95"] = list(percentile_interval(resampled.mean(axis=1)))
     return metrics
+
+
+def _resampled_mcc(
+    labels: np.ndarray, logits: np.ndarray, bootstrap: IdentityBootstrap
+) -> np.ndarray:
+    """MCC at threshold 0 of each replicate, [R, A]; 0 where it is undefined, as in `mcc`."""
+    labels, logits = _checked(labels, logits)
+    predicted = logits > 0
+    counts = [labels & predicted, predicted, labels, np.ones((len(labels), 1))]
+    totals = bootstrap.totals(np.concatenate(counts, axis=1))
+    width = labels.shape[1]
+    return _mcc_from_counts(
+        true_positives=totals[:, :width],
+        predicted_positives=totals[:, width : 2 * width],
+        positives=totals[:, 2 * width : 3 * width],
+        examples=totals[:, -1:],
+    )
 
 
 def _checked(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -135,7 +161,7 @@ def _mcc_from_counts(
     true_positives: np.ndarray,
     predicted_positives: np.ndarray,
     positives: np.ndarray,
-    examples: int,
+    examples: int | np.ndarray,
 ) -> np.ndarray:
     """MCC as the correlation of two 0/1 variables; float64, as the products overflow integers."""
     covariance = examples * np.float64(true_positives) - np.float64(positives) * predicted_positives

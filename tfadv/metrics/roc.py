@@ -1,0 +1,47 @@
+"""Curves of false against true accepts, as a threshold on scores falls (ROC)."""
+
+import numpy as np
+
+_ROC_POINTS = 400
+
+
+def roc_curve(genuine: np.ndarray, impostor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False and true accept rates, from sorted scores, at all thresholds where the curve turns."""
+    thresholds = np.unique(genuine)[::-1]
+
+    def accepted(scores):
+        not_above = [np.searchsorted(scores, thresholds, side) for side in ("right", "left")]
+        return np.concatenate([[0.0], 1 - np.stack(not_above, -1).ravel() / len(scores), [1.0]])
+
+    return accepted(impostor), accepted(genuine)
+
+
+def area_under(false_accepts: np.ndarray, true_accepts: np.ndarray) -> np.ndarray:
+    """The area under ROC curves, [..., points], by the trapezoidal rule."""
+    heights = (true_accepts[..., 1:] + true_accepts[..., :-1]) / 2
+    return (np.diff(false_accepts) * heights).sum(axis=-1)
+
+
+def equal_error_rate(false_accepts: np.ndarray, true_accepts: np.ndarray) -> np.ndarray:
+    """Where false accepts equal false rejects on ROC curves, [..., points], on straight lines."""
+    excess = false_accepts - (1.0 - true_accepts)  # rises from -1 to 1
+    after = np.argmax(excess >= 0, axis=-1)[..., None]
+    before = after - 1
+
+    def at(values, index):
+        return np.take_along_axis(values, index, axis=-1)[..., 0]
+
+    rise = at(excess, after) - at(excess, before)
+    share = -at(excess, before) / rise
+    return at(false_accepts, before) + share * (
+        at(false_accepts, after) - at(false_accepts, before)
+    )
+
+
+def thinned(false_accepts: np.ndarray, true_accepts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most _ROC_POINTS points at even distances along the curve."""
+    along = false_accepts + true_accepts
+    if len(along) <= _ROC_POINTS:
+        return false_accepts, true_accepts
+    kept = np.unique(np.searchsorted(along, np.linspace(0.0, 2.0, _ROC_POINTS)))
+    return false_accepts[kept], true_accepts[kept]
