@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tfadv.figures import bar_figure, curve_figure, picture_grid
+from tfadv.figures import bar_figure, curve_figure, histogram_figure, picture_grid, roc_figure
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>{{ 7 * 7 }}</style>&$'
 
@@ -27,10 +27,10 @@ def test_grid_shows_the_exact_pixels_enlarged_by_a_whole_factor(size, scale):
     image = decode(picture_grid(rows))
     tile = size * scale
     assert image.shape[1] == 3 * tile + 2 * 6
-    assert image.shape[0] == 2 * (tile + 36)
+    assert image.shape[0] == 2 * (tile + 44)
     for row, (_, pictures) in enumerate(rows):
         for i, picture in enumerate(pictures):
-            top, left = 36 + row * (tile + 36), i * (tile + 6)
+            top, left = 44 + row * (tile + 44), i * (tile + 6)
             shown = image[top : top + tile, left : left + tile]
             np.testing.assert_array_equal(shown[::scale, ::scale, :3], picture)
             np.testing.assert_array_equal(
@@ -42,9 +42,27 @@ def test_grid_shows_the_exact_pixels_enlarged_by_a_whole_factor(size, scale):
 def test_grid_writes_its_label_above_each_row_and_nothing_elsewhere():
     black = np.zeros((2, 32, 32, 3), np.uint8)
     alpha = decode(picture_grid([("Input", black), ("", black)]))[..., 3]
-    assert alpha[:36].any()
-    assert not alpha[36 + 128 : 2 * 36 + 128].any()  # the second label is empty
-    assert not alpha[36 : 36 + 128, 128:134].any()  # the gap
+    assert alpha[:44].any()
+    assert not alpha[44 + 128 : 2 * 44 + 128].any()  # the second label is empty
+    assert not alpha[44 : 44 + 128, 128:134].any()  # the gap
+
+
+@pytest.mark.parametrize("label", ["nearest neighbour, of the features", "W" * 60, "ÅÇy " * 20])
+def test_a_long_label_is_wrapped_and_not_cut(label):
+    alpha = decode(picture_grid([(label, np.zeros((2, 32, 32, 3), np.uint8))]))[..., 3]
+    band = alpha[:-128]
+    assert alpha.shape[1] == 2 * 128 + 6
+    assert not band[:, -1].any()
+    # At this size the label is longer than one line, and each line has ink.
+    lines = (band.shape[0] - 16) // 28
+    assert lines > 1
+    assert all(band[7 + 28 * i : 7 + 28 * (i + 1)].any() for i in range(lines))
+    assert not band[0].any()
+
+
+def test_ten_rows_of_eight_pictures_make_one_grid():
+    rows = [(f"row {i}", np.full((8, 64, 64, 3), 9 * i, np.uint8)) for i in range(10)]
+    assert decode(picture_grid(rows)).shape[:2] == (10 * (128 + 44), 8 * 134 - 6)
 
 
 def test_grid_is_also_written_to_a_file(tmp_path):
@@ -90,11 +108,103 @@ def test_a_level_curve_is_a_level_line_with_a_gap_where_it_is_not_finite():
     assert np.diff(columns).max() / np.ptp(columns) == pytest.approx(0.4, abs=0.02)
 
 
+BLUE, ORANGE = (0x3B, 0x8E, 0xA5), (0xD9, 0x79, 0x3D)
+
+
+def test_a_roc_curve_spreads_few_false_accepts_over_two_thirds_of_the_width():
+    # TAR is 0 below 1% false accepts and 100% from there on: an upright line a third along.
+    line = coloured(roc_figure({"a": ([0.01, 0.01], [0.0, 1.0])}), BLUE)[80:]
+    rows, columns = np.flatnonzero(line.any(axis=1)), np.flatnonzero(line.any(axis=0))
+    upright = np.flatnonzero(line[(rows[0] + rows[-1]) // 2])
+    assert (upright.mean() - columns[0]) / np.ptp(columns) == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_a_roc_curve_is_drawn_whatever_the_order_of_its_points():
+    false, true = np.array([0.001, 0.01, 0.1, 0.5]), np.array([0.1, 0.3, 0.6, 0.9])
+    png = roc_figure({"a": (false, true)})
+    assert roc_figure({"a": (false[::-1], true[::-1])}) == png
+    assert roc_figure({"a": (np.r_[false, np.nan, 0.2], np.r_[true, 0.2, np.nan])}) == png
+
+
+def test_a_roc_curve_runs_between_its_ends_though_only_one_point_is_known():
+    assert roc_figure({"a": ([0.2], [0.7])}) == roc_figure({"a": ([0, 0.2, 1], [0, 0.7, 1])})
+
+
+def test_the_area_under_a_roc_curve_stands_in_the_legend_if_given():
+    series = {"a": ([0, 1], [0, 1])}
+    assert roc_figure(series, {"a": 0.5}) != roc_figure(series, {"b": 0.5}) == roc_figure(series)
+
+
+def test_histograms_stand_where_their_values_are_each_on_the_common_axis():
+    random = np.random.default_rng(0)
+    near, far = random.normal(0.2, 0.05, 5000), random.normal(0.8, 0.05, 5000)
+    image = histogram_figure({"a": {"same": far, "strangers": near}, "b": {"same": near}}, "x")
+    height = decode(image).shape[0]
+    blue, orange = coloured(image, BLUE), coloured(image, ORANGE)
+    blue[: height // 5], orange[: height // 5] = False, False  # the legend
+    means = [
+        np.bincount(np.nonzero(mask)[1]).argmax()  # the mean's upright line
+        for mask in (blue[: height * 55 // 100], orange, blue[height * 55 // 100 :])
+    ]
+    assert means[0] > means[1] == pytest.approx(means[2], abs=2)
+
+
+def test_a_distributions_mean_is_an_upright_line():
+    spikes = coloured(histogram_figure({"a": {"same": [0, 0, 1, 1]}}, "x"), BLUE)
+    columns = np.flatnonzero(spikes.sum(axis=0) > spikes.any(axis=1).sum() / 2)
+    middle = (columns[0] + columns[-1]) / 2
+    assert np.abs(columns - middle).min() <= 2
+
+
+EDGES = {
+    "empty": ([], []),
+    "one point": ([0.5], [0.5]),
+    "NaN": ([np.nan, np.nan], [np.nan, 0.5]),
+    "some infinite": ([0.1, np.inf, 0.3], [0.1, 0.2, 0.3]),
+    "constant": ([0.5] * 9, [0.5] * 9),
+}
+
+
+@pytest.mark.parametrize("points", EDGES.values(), ids=EDGES)
+@pytest.mark.filterwarnings("error")
+def test_figures_take_points_that_say_nothing(points):
+    values = points[0]
+    for png in (
+        roc_figure({"a": points, "b": ([0, 1], [0, 1])}, {"a": float("nan")}),
+        histogram_figure({"a": {"same": values, "strangers": [0.5, 0.2]}, "b": {}}, "x"),
+        histogram_figure({"a": {"same": values}}, "x"),
+    ):
+        height, width, _ = decode(png).shape
+        assert (width, 300 < height < 1200) == (1440, True)
+
+
+@pytest.mark.filterwarnings("error")
+def test_figures_take_nothing_at_all():
+    for png in (roc_figure({}), histogram_figure({}, "x"), histogram_figure({"a": {}}, "x")):
+        assert decode(png).shape[1] == 1440
+
+
+def test_series_beyond_the_colours_are_told_apart_by_their_lines():
+    level = {str(i): ([0, 1], [i, i]) for i in range(8)}
+    line = coloured(curve_figure(level, "x", "y"), BLUE)[150:]
+    first, seventh = (np.flatnonzero(line.any(axis=1))[i] for i in (-1, 0))  # 0 below, 6 above
+    assert line[first - 1].sum() > 1.2 * line[seventh + 1].sum() > 0
+
+
+def test_bars_beyond_the_colours_are_hatched():
+    bars = coloured(bar_figure({str(i): {"a": 1.0} for i in range(7)}, "MCC"), BLUE)[150:]
+    lengths = bars.sum(axis=1)
+    lengths = lengths[lengths > lengths.max() / 10]
+    assert lengths[-1] < 0.9 * lengths[0]
+
+
 @pytest.mark.parametrize("name", ["$\\frac{", "_hidden", "a\x00b", "a\ud800b", HOSTILE])
 def test_figures_take_any_name(name):
     assert picture_grid([(name, np.zeros((1, 8, 8, 3), np.uint8))])
     assert curve_figure({name: ([0, 1], [0, 1]), "b": ([0], [0])}, name, name)
     assert bar_figure({name: {name: 1.0}, "b": {}}, name)
+    assert roc_figure({name: ([0, 1], [0, 1])}, {name: 0.5})
+    assert histogram_figure({name: {name: [0.1, 0.2], "b": [0.3]}}, name)
 
 
 def test_a_png_holds_nothing_but_pixels():

@@ -6,47 +6,88 @@ control characters in the terminal.
 """
 
 import base64
+import itertools
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jinja2
 
+from tfadv.meanings import MEANINGS, Column, describe
 from tfadv.text import format_value, printable
 
-Cell = str | float | None
+__all__ = [
+    "MEANINGS",
+    "Card",
+    "Cell",
+    "Column",
+    "Estimate",
+    "Figure",
+    "Label",
+    "Section",
+    "Table",
+    "describe",
+    "format_table",
+    "write_page",
+]
 
 
 @dataclass(frozen=True)
-class Column:
-    """What a number is: its name, what it means, which way is better, how it is printed.
+class Estimate:
+    """A number with its 95% interval, which isn't shown where a bound is None or NaN."""
 
-    Attributes:
-        name: Its heading.
-        meaning: In plain words, with which way is private or useful; the page's tooltip.
-        better: "higher", "lower", or "" where neither is.
-        format: A format specification, of its numbers.
-    """
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Label:
+    """The name of a row, and in plain words what it is: an attacker, a reference, an encoder."""
 
     name: str
     meaning: str = ""
-    better: str = ""
-    format: str = "z.3f"
 
-    @property
-    def arrow(self) -> str:
-        """↑, ↓ or nothing."""
-        return {"higher": "↑", "lower": "↓"}.get(self.better, "")
+
+Cell = str | float | Estimate | Label | None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers side by side; the first cell of a row is its name."""
+    """Numbers side by side; the first cell of a row is its name, a `Label` or text."""
 
     title: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     note: str = ""
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """The headings over the columns after the first, and how many each spans; or nothing."""
+        names = [column.group for column in self.columns[1:]]
+        if not any(names):
+            return []
+        return [(name, len(list(members))) for name, members in itertools.groupby(names)]
+
+    @property
+    def starts(self) -> set[int]:
+        """The columns that begin a group."""
+        spans = [span for _, span in self.groups]
+        return {1 + sum(spans[:i]) for i in range(len(spans))}
+
+    @property
+    def explained(self) -> list[Column]:
+        """The rows, then the columns, that have a meaning, each once."""
+        firsts = [row[0] for row in self.rows if row and isinstance(row[0], Label)]
+        rows = [Column(label.name, label.meaning) for label in firsts]
+        columns = [replace(column, group="") for column in self.columns]
+        return [entry for entry in dict.fromkeys([*rows, *columns]) if entry.meaning]
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether any number has a 95% interval."""
+        return any(_bounds(cell) for row in self.rows for cell in row)
 
 
 @dataclass(frozen=True)
@@ -62,14 +103,23 @@ class Figure:
         """The picture as a data: URI."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
+    @property
+    def width(self) -> int:
+        """In pixels, as the PNG's header says."""
+        return int.from_bytes(self.png[16:20], "big")
+
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: a heading, a paragraph, then tables and figures."""
+    """A part of the page: a heading, a paragraph, then tables and figures.
+
+    A collapsed one, for long material, shows its heading until it is opened.
+    """
 
     title: str
     items: Sequence[Table | Figure]
     text: str = ""
+    collapsed: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,129 +131,32 @@ class Card:
     note: str = ""
 
 
-# Every metric of metrics.json, in plain words. Shown on cards, in tooltips and under the tables.
-MEANINGS: dict[str, Column] = {
-    "mcc": Column(
-        "Mean MCC",
-        "How well attributes are predicted: Matthews correlation, mean over all of the dataset's "
-        "(0 for those outside the task). 1 is perfect, 0 is chance. Higher is more useful.",
-        "higher",
-    ),
-    "mcc_task": Column(
-        "Task MCC",
-        "How well the service does its own job: Matthews correlation, mean over the task's "
-        "attributes. 1 is perfect, 0 is chance. Higher is more useful.",
-        "higher",
-    ),
-    "mcc_tuned": Column(
-        "Mean MCC, tuned",
-        "Mean MCC with each attribute's decision threshold tuned on held-out private pictures. "
-        "Higher is more useful.",
-        "higher",
-    ),
-    "mcc_task_tuned": Column(
-        "Task MCC, tuned",
-        "Task MCC with each attribute's decision threshold tuned on held-out private pictures. "
-        "Higher is more useful.",
-        "higher",
-    ),
-    "face_similarity": Column(
-        "Face similarity",
-        "How far a face recogniser takes the reconstruction for the same person: mean cosine of "
-        "the two embeddings, at most 1. Lower is more private.",
-        "lower",
-    ),
-    "feature_similarity": Column(
-        "Feature similarity",
-        "How well the face embedding can be guessed from the features alone: mean cosine of the "
-        "guess and the true one, at most 1. Lower is more private.",
-        "lower",
-    ),
-    "ssim": Column(
-        "SSIM",
-        "How alike the reconstruction and the picture look in structure, contrast and light. "
-        "1 is identical. Lower is more private.",
-        "lower",
-    ),
-    "psnr": Column(
-        "PSNR (dB)",
-        "How near the reconstruction comes to the picture pixel by pixel, in decibels. "
-        "Lower is more private.",
-        "lower",
-        "z.2f",
-    ),
-    "reid_rank1": Column(
-        "Re-identified, rank 1",
-        "Reconstructions whose nearest face among other pictures of the test people is the right "
-        "person. Lower is more private.",
-        "lower",
-        "z.1%",
-    ),
-    "reid_rank5": Column(
-        "Re-identified, rank 5",
-        "Reconstructions with the right person among the five nearest faces. "
-        "Lower is more private.",
-        "lower",
-        "z.1%",
-    ),
-    "verification_auc": Column(
-        "Verification AUC",
-        "Chance that a reconstruction matches its own person better than a stranger. "
-        "0.5 is a coin toss. Lower is more private.",
-        "lower",
-    ),
-    "verification_eer": Column(
-        "Verification EER",
-        "Error rate of matching reconstructions to people, where false accepts equal false "
-        "rejects. 50% is a coin toss. Higher is more private.",
-        "higher",
-        "z.1%",
-    ),
-    "lda_within": Column("LDA within", "How far the features of one person spread."),
-    "lda_between": Column("LDA between", "How far the people's mean features lie apart."),
-    "lda_score": Column(
-        "LDA score",
-        "How separable people are in the features: the spread between people over that within. "
-        "Lower is more private.",
-        "lower",
-    ),
-    "images_per_s": Column(
-        "Training images/s", "Pictures trained on a second. Higher is faster.", "higher", ",.0f"
-    ),
-    "attack_steps": Column(
-        "Attack steps",
-        "Steps that the attacker trained for, the patience after its best point included.",
-        "",
-        ",.0f",
-    ),
-    "test_examples": Column("Test pictures", "Pictures measured on.", "", ",.0f"),
-}
-
-
-def describe(name: str) -> Column:
-    """What a metric of metrics.json means; `mcc/ATTRIBUTE` too, and a bare name if unknown."""
-    if name.startswith("mcc/"):
-        attribute = name.removeprefix("mcc/")
-        meaning = f"How well {attribute} is predicted: Matthews correlation. 1 is perfect, 0 is "
-        return Column(f"MCC {attribute}", meaning + "chance. Higher is more useful.", "higher")
-    return MEANINGS.get(name, Column(name))
+_KEY = "In brackets: the 95% interval."
 
 
 def format_table(table: Table) -> str:
     """The table for a terminal: aligned, names to the left, numbers to the right."""
-    header = [f"{printable(column.name)} {column.arrow}".rstrip() for column in table.columns]
-    rows = [
-        [format_value(cell, column.format) for cell, column in zip(row, table.columns, strict=True)]
-        for row in table.rows
+    first, *columns = (
+        _aligned(column, [row[i] for row in table.rows]) for i, column in enumerate(table.columns)
+    )
+    first = [name.strip().ljust(len(name)) for name in first]
+    over, start = "", 0
+    for name, span in table.groups:
+        heading = printable(name) and f"─ {printable(name)} "
+        width = sum(len(lines[0]) for lines in columns[start : start + span]) + 2 * (span - 1)
+        columns[start] = [" " * (len(heading) - width) + line for line in columns[start]]
+        over += "  " + heading.ljust(width, "─" if heading else " ")
+        start += span
+    header, *rows = ("  ".join(cells).rstrip() for cells in zip(first, *columns, strict=True))
+    lines = [
+        printable(table.title),
+        over and (" " * len(first[0]) + over).rstrip(),
+        header,
+        "─" * (sum(len(lines[0]) for lines in (first, *columns)) + 2 * len(columns)),
+        *rows,
+        printable(table.note),
+        _KEY if table.has_intervals else "",
     ]
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        numbers = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-        return "  ".join([cells[0].ljust(widths[0]), *numbers]).rstrip()
-
-    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
-    lines = [printable(table.title), line(header), rule, *map(line, rows), printable(table.note)]
     return "\n".join(filter(None, lines))
 
 
@@ -232,9 +185,53 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["cell"] = format_value
+    environment.filters |= {"cell": _text, "bounds": _bounds, "tooltip": _tooltip}
     page = environment.get_template("report.html.jinja").render(
-        title=title, lead=lead, sections=sections, details=details, cards=cards
+        title=title, lead=lead, sections=sections, details=details, cards=cards, key=_KEY
     )
     # File names may hold bytes that aren't UTF-8, which Python carries as lone surrogates.
     Path(path).write_text(page, encoding="utf-8", errors="replace")
+
+
+def _aligned(column: Column, cells: Sequence[Cell]) -> list[str]:
+    """The heading and the cells, of one width, with values and intervals flush."""
+    values = [_text(cell, column.format) for cell in cells]
+    intervals = [", ".join(_bounds(cell, column.format)).join("[]") for cell in cells]
+    intervals = ["" if interval == "[]" else interval for interval in intervals]
+    value_width, interval_width = (max(map(len, texts), default=0) for texts in (values, intervals))
+    lines = [f"{printable(column.name)} {column.arrow}".rstrip()]
+    for value, interval in zip(values, intervals, strict=True):
+        gap = " " if interval_width else ""
+        lines.append(value.rjust(value_width) + gap + interval.rjust(interval_width))
+    return [line.rjust(max(map(len, lines))) for line in lines]
+
+
+def _text(cell: object, spec: str = "") -> str:
+    """A cell as text, without its interval."""
+    if isinstance(cell, Label):
+        cell = cell.name
+    if isinstance(cell, Estimate):
+        cell = cell.value
+    return format_value(cell, spec)
+
+
+def _bounds(cell: object, spec: str = "") -> list[str]:
+    """The two ends of a cell's interval, without the unit of its value; or nothing."""
+    if not isinstance(cell, Estimate):
+        return []
+    bounds = (cell.low, cell.high)
+    if any(bound is None or math.isnan(bound) for bound in bounds):
+        return []
+    return [format_value(bound, spec).removesuffix("%") for bound in bounds]
+
+
+def _tooltip(cell: Cell, column: Column, row: Cell = "") -> str:
+    """Which number this is, what it means, and its interval."""
+    names = (_text(row) if row else "", column.group, column.name)
+    tooltip = ", ".join(filter(None, names))
+    if column.meaning:
+        tooltip += f": {column.meaning}"
+    if bounds := _bounds(cell, column.format):
+        unit = "%" if column.format.endswith("%") else ""
+        tooltip += f"\n95% interval: {bounds[0]}{unit} to {bounds[1]}{unit}."
+    return tooltip
