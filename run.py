@@ -1,7 +1,7 @@
 """Trains privacy-preserving encoders and attacks encoders.
 
-    python run.py --mode=protect|attack [--config=configs/NAME.py] [--config.FIELD=VALUE ...]
-                  [--workdir=DIR]
+    python run.py --mode=protect|attack|recognizer [--config=configs/NAME.py]
+                  [--config.FIELD=VALUE ...] [--workdir=DIR]
 
 Without --config it is configs/demo.py; without --workdir it is runs/NAME/MODE. The same call again
 resumes where it stopped.
@@ -15,15 +15,15 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from tfadv import config as settings
-from tfadv.config import MODES, Config, UserError
+from tfadv import checks
+from tfadv.config import MODES, Config, UserError, describe, flatten
 from tfadv.workdir import Workdir
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs/demo.py"
 
 
 class TextParser(flags.ArgumentParser):
-    """Leaves a list as it was typed, for `settings.normalise`.
+    """Leaves a list as it was typed, for `checks.normalise`.
 
     The parser of ml_collections reads Python literals: 5_o_Clock_Shadow,Male or /a,/b are none.
     """
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     try:
         workdir = parse(argv)
         if workdir is None:
-            print(f"{__doc__}\n{settings.describe()}")
+            print(f"{__doc__}\n{describe()}")
         elif workdir.metrics is not None:
             print(f"{workdir.path} is finished: see {workdir.path / 'report.html'}")
         else:
@@ -76,12 +76,15 @@ def parse(argv: list[str]) -> Workdir | None:
         given = f"--mode is {early.mode}" if early.mode else "--mode is missing"
         raise UserError(f"{given}; it must be one of {', '.join(MODES)}")
     config = override(read_config(early.config, early.mode), overrides)
-    settings.check_dataset(config.data)
+    checks.check_dataset(config.data)
     path = Path(early.workdir or Path("runs") / Path(early.config).stem / early.mode)
     if early.mode == "attack":
         choose_encoder(config, path)
+        choose_recognizer(config, path)
     else:
-        settings.check_weights(config.model.weights)
+        checks.check_weights(config.model.weights)
+    if checks.needs_vgg(config, early.mode):
+        checks.check_perceptual(config.perceptual.weights)
     return Workdir(path, early.mode, config)
 
 
@@ -96,12 +99,12 @@ def read_config(path: str, mode: str) -> Config:
     try:
         config = runpy.run_path(path)["get_config"](mode)
     except Exception as error:  # a config file is a program: anything can go wrong in it
-        hint = settings.hint_for(error)
+        hint = checks.hint_for(error)
         raise UserError(f"--config={path}: {type(error).__name__}: {error}{hint}") from None
     if not isinstance(config, Config):
         raise UserError(f"--config={path}: get_config(mode) must return a tfadv.config.Config")
-    settings.normalise(config)
-    settings.check_types(config)
+    checks.normalise(config)
+    checks.check_types(config)
     return config
 
 
@@ -128,16 +131,16 @@ def override(config: Config, arguments: list[str]) -> Config:
     if stray:
         raise UserError(f"unexpected argument {stray[0]!r}: write options as --name=value")
     config = holder.value
-    settings.normalise(config)
-    settings.validate(config)
+    checks.normalise(config)
+    checks.validate(config)
     return config
 
 
 def check_override(argument: str) -> None:
     """Raises a UserError unless an argument sets a config field that exists."""
     match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
-    if match and match[1] not in settings.flatten(Config()):
-        raise settings.unknown_field(match[1])
+    if match and match[1] not in flatten(Config()):
+        raise checks.unknown_field(match[1])
     if not match and re.match(r"--?[a-zA-Z]", argument):
         raise UserError(
             f"there is no flag {argument.partition('=')[0]}; there are --mode, --config, "
@@ -156,7 +159,18 @@ def choose_encoder(config: Config, workdir: Path) -> None:
             )
         config.encoder = (str(encoder),)
     for path in config.encoder:
-        settings.check_saved_model(path)
+        checks.check_saved_model(path)
+
+
+def choose_recognizer(config: Config, workdir: Path) -> None:
+    """Fills in the recogniser trained beside this attack, if none is named; checks all of them."""
+    from tfadv.recognition import check_recognizer  # OpenCV: not for modes that need none of it
+
+    trained = workdir.parent / "recognizer" / "recognizer"
+    if not config.recognizer.path and trained.exists():
+        config.recognizer.path = str(trained)
+    for path in filter(None, (config.recognizer.path, *config.recognizer.others)):
+        check_recognizer(path)
 
 
 def run(workdir: Workdir) -> None:

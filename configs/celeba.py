@@ -7,15 +7,17 @@ is ours. First, with the official files of CelebA in a folder:
     python -m data_prep.celeba --source=CELEBA --data_dir=data
 
 This deals identities to the splits, in the paper's shares; the paper itself split by position,
-which `--scheme=paper` and `--config.data.dataset=celeba/paper` do.
+which `--scheme=paper` and `--config.data.dataset=celeba/paper` do. The paper's recogniser is
+OpenFace: `--config.recognizer.path=nn4.small2.v1.t7`.
 """
 
 from tfadv.config import Attack, Config, Data, Model, Train
 
 
 def get_config(mode: str) -> Config:
-    """Returns the settings of `--mode=protect` or `--mode=attack`."""
+    """Returns the settings of `--mode=recognizer`, `--mode=protect` or `--mode=attack`."""
     train = {
+        "recognizer": Train(steps=20_000, batch=64, evaluate_every=2500, checkpoint_every=1000),
         "protect": Train(steps=50_000, batch=64, evaluate_every=2500, checkpoint_every=1000),
         "attack": Train(steps=50_000, batch=64, evaluate_every=500, checkpoint_every=1000),
     }

@@ -4,14 +4,20 @@ On 20,200 pictures and two CPU cores, protect takes about half an hour and attac
 came out is in docs/results/celeba_small.md. First:
 
     python -m data_prep.celeba --source=CELEBA --data_dir=data --shares=0.7,0.2,0.1
+
+Identity is measured by a recogniser that `--config.recognizer.path` names, or by one trained on the
+808 public people (`--mode=recognizer`), who are few: name one if you have it.
 """
 
 from tfadv.config import Attack, Config, Data, Model, Train
 
 
 def get_config(mode: str) -> Config:
-    """Returns the settings of `--mode=protect` or `--mode=attack`."""
+    """Returns the settings of `--mode=recognizer`, `--mode=protect` or `--mode=attack`."""
     train = {
+        "recognizer": Train(
+            steps=2000, batch=64, learning_rate=3e-3, evaluate_every=500, checkpoint_every=500
+        ),
         "protect": Train(steps=2000, batch=64, evaluate_every=500, checkpoint_every=250),
         "attack": Train(steps=6000, batch=64, evaluate_every=100, checkpoint_every=500),
     }

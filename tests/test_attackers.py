@@ -2,75 +2,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfadv.attackers import ImageInverter, Pairs, Plateau, Standardisation
-from tfadv.data import PUBLIC, TRAIN, in_memory_batches
-from tfadv.networks import Decoder
+from tests.public_pictures import SIZE, BlackBox, PublicPictures
+from tfadv.adversary import Adversary
+from tfadv.attackers import FeatureInverter, ImageInverter, Plateau, Standardisation
+from tfadv.data import PUBLIC, TRAIN
+from tfadv.networks import Decoder, FeatureMap
+from tfadv.pairs import Pairs
 
-SIZE = 32
 BATCH = 16
-
-
-class ImagesOnly(dict):
-    """A batch whose labels and identities must not be read."""
-
-    def __getitem__(self, name):
-        assert name == "images", f"the attacker reads {name}"
-        return super().__getitem__(name)
-
-
-class PublicPictures:
-    """Stands in for a `Dataset` of which nothing but public pictures may be read."""
-
-    size = SIZE
-
-    evaluation_batch = 10
-
-    def __init__(self, images):
-        self.images = images
-
-    def __getattr__(self, name):
-        raise AssertionError(f"the attacker asks for {name}")
-
-    def _check(self, split):
-        assert split == PUBLIC, f"the attacker reads {split}"
-
-    def count(self, split, part):
-        self._check(split)
-        return len(self.images)
-
-    def batches(self, split, part, batch):
-        self._check(split)
-        for start in range(0, len(self.images), batch):
-            images = tf.constant(self.images[start : start + batch])
-            yield ImagesOnly(images=images, labels=None, identity=None)
-
-    def training_batches(self, split, part, batch, *, seed, start=0):
-        self._check(split)
-        count = len(self.images)
-        arrays = {
-            "images": self.images,
-            "labels": np.full((count, 2), 255, np.uint8),
-            "identity": np.full(count, -7),
-        }
-        return in_memory_batches(arrays, batch, seed=seed, start=start)
-
-
-class BlackBox:
-    """The mean colour of a picture, [N, 3], in NumPy alone; remembers what it was asked."""
-
-    def __init__(self):
-        self.calls = []
-
-    def __call__(self, images):
-        assert type(images) is np.ndarray
-        assert images.dtype == np.uint8
-        self.calls.append(images.copy())
-        return images.mean((1, 2))
-
-    @property
-    def pictures(self):
-        """How many were sent."""
-        return sum(map(len, self.calls))
 
 
 def one_colour_pictures(count, seed=0):
@@ -82,7 +21,7 @@ def make_inverter(feature_shape=(3,), learning_rate=1e-3, seed=0):
     tf.keras.utils.set_random_seed(seed)
     decoder = Decoder(feature_shape, SIZE, width=0.125, dtype="float32")
     decoder.build((None, *feature_shape))
-    inverter = ImageInverter(decoder, feature_shape)
+    inverter = ImageInverter(Adversary(decoder), feature_shape)
     inverter.compile(tf.keras.optimizers.Adam(learning_rate))
     return inverter
 
@@ -96,7 +35,7 @@ def make_batch(count=BATCH, feature_shape=(3,), seed=0):
 
 def learn(black_box, images, steps, feature_shape=(3,)):
     """Runs the attack; returns its inverter and the loss on the pictures it learned from."""
-    pairs = Pairs(black_box, PublicPictures(images), TRAIN, feature_shape, budget_mb=100)
+    pairs = Pairs(black_box, PublicPictures(images), PUBLIC, TRAIN, feature_shape, budget_mb=100)
     inverter = make_inverter(feature_shape, learning_rate=3e-3)
     inverter.standardisation.adapt(batch["features"] for batch in pairs.batches())
     step = tf.function(inverter.train_step)
@@ -134,7 +73,7 @@ def test_learns_from_nothing_but_public_pictures_and_calls(learned):
 def test_inverts_pictures_it_has_not_seen(learned):
     inverter, _ = learned
     unseen = PublicPictures(one_colour_pictures(64, seed=1))
-    assert loss_on(inverter, Pairs(BlackBox(), unseen, TRAIN, (3,), 100)) < 0.06 / 3
+    assert loss_on(inverter, Pairs(BlackBox(), unseen, PUBLIC, TRAIN, (3,), 100)) < 0.06 / 3
 
 
 def test_features_that_say_nothing_give_the_mean_face_and_no_better():
@@ -163,7 +102,7 @@ def loss_of_a_hidden_picture(share, dimensions=8):
 
     inverter, _ = learn(hide, grey_pictures(2048, 0), steps=300, feature_shape=(dimensions,))
     unseen = PublicPictures(grey_pictures(256, 1))
-    return 3 * loss_on(inverter, Pairs(hide, unseen, TRAIN, (dimensions,), 100))
+    return 3 * loss_on(inverter, Pairs(hide, unseen, PUBLIC, TRAIN, (dimensions,), 100))
 
 
 @pytest.mark.parametrize("share", [1e-3, 1e-6])
@@ -261,9 +200,9 @@ def changed(before, variables):
 
 def test_a_training_step_changes_every_variable_of_the_decoder():
     inverter = make_inverter()
-    before = values_of(inverter.decoder.variables)
+    before = values_of(inverter.adversary.decoder.variables)
     inverter.train_step(make_batch())
-    assert all(changed(before, inverter.decoder.variables))
+    assert all(changed(before, inverter.adversary.decoder.variables))
 
 
 def test_a_training_step_leaves_the_statistics_of_the_features():
@@ -296,7 +235,7 @@ def test_a_checkpoint_restores_the_whole_inverter(tmp_path):
     tf.train.Checkpoint(model=restored).restore(path).assert_consumed()
     features = make_batch(seed=9)["features"]
     np.testing.assert_array_equal(restored(features), inverter(features))
-    for name in ("decoder", "standardisation", "optimizer"):
+    for name in ("adversary", "standardisation", "optimizer"):
         variables = getattr(restored, name).variables
         assert not any(changed(values_of(getattr(inverter, name).variables), variables)), name
 
@@ -316,7 +255,9 @@ def test_a_restored_inverter_goes_on_as_the_first_would_have(tmp_path):
     tf.train.Checkpoint(model=restored).restore(path)
     for model in (inverter, restored):
         model.train_step(make_batch(seed=5))
-    for one, other in zip(inverter.decoder.variables, restored.decoder.variables, strict=True):
+    for one, other in zip(
+        inverter.adversary.decoder.variables, restored.adversary.decoder.variables, strict=True
+    ):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
@@ -329,7 +270,7 @@ def test_keras_fit_trains_it():
     history = inverter.fit(
         batches, validation_data=batches, epochs=12, shuffle=False, verbose=0
     ).history
-    assert set(history) == {"reconstruction", "val_reconstruction"}
+    assert set(history) == {"reconstruction", "val_reconstruction", "val_held_out_loss"}
     assert history["reconstruction"][-1] < 0.5 * history["reconstruction"][0]
 
 
@@ -385,12 +326,14 @@ def test_less_than_a_ten_thousandth_is_no_improvement(inverter):
 
 
 def fill(inverter, value):
-    for variable in inverter.decoder.variables:
+    for variable in inverter.adversary.decoder.variables:
         variable.assign(np.full(variable.shape, value))
 
 
 def filled_with(inverter):
-    values = np.concatenate([np.ravel(variable) for variable in inverter.decoder.variables])
+    values = np.concatenate(
+        [np.ravel(variable) for variable in inverter.adversary.decoder.variables]
+    )
     assert values.min() == values.max()
     return values.max()
 
@@ -405,11 +348,11 @@ def test_restore_best_gives_back_the_weights_of_the_lowest_loss(inverter):
 
 
 def test_restore_best_before_any_look_leaves_the_first_weights(inverter):
-    before = values_of(inverter.decoder.variables)
+    before = values_of(inverter.adversary.decoder.variables)
     plateau = Plateau(inverter, patience=1, rate_drops=0)
     fill(inverter, 1.0)
     plateau.restore_best()
-    assert not any(changed(before, inverter.decoder.variables))
+    assert not any(changed(before, inverter.adversary.decoder.variables))
 
 
 def test_training_goes_on_from_the_best_weights_when_the_rate_falls(inverter):
@@ -434,7 +377,7 @@ def halfway(inverter):
 def test_a_checkpoint_holds_the_best_weights_and_the_counters(inverter, tmp_path):
     path = tf.train.Checkpoint(plateau=halfway(inverter)).save(tmp_path / "checkpoint")
     names = [name for name, _ in tf.train.list_variables(path)]
-    for i, weight in enumerate(inverter.decoder.variables):
+    for i, weight in enumerate(inverter.adversary.decoder.variables):
         stored = tf.train.load_variable(path, f"plateau/_best/{i}/.ATTRIBUTES/VARIABLE_VALUE")
         np.testing.assert_array_equal(stored, np.ones(weight.shape))
     counters = {
@@ -442,7 +385,9 @@ def test_a_checkpoint_holds_the_best_weights_and_the_counters(inverter, tmp_path
         for name in ("_lowest", "_waited", "_drops")
     }
     assert counters == {"_lowest": 0.5, "_waited": 1, "_drops": 1}
-    assert len([name for name in names if "/_best/" in name]) == len(inverter.decoder.variables)
+    assert len([name for name in names if "/_best/" in name]) == len(
+        inverter.adversary.decoder.variables
+    )
 
 
 def test_a_restored_plateau_goes_on_where_it_was(inverter, tmp_path):
@@ -458,91 +403,81 @@ def test_a_restored_plateau_goes_on_where_it_was(inverter, tmp_path):
     assert filled_with(other) == 1.0
 
 
-# Pairs
+# FeatureInverter
 
 
-def numbered_pictures(count):
-    """Picture i is of colour i alone."""
-    return np.tile(np.arange(count, dtype=np.uint8)[:, None, None, None], (1, SIZE, SIZE, 3))
+def make_feature_inverter(feature_shape=(6,), embedding=4, learning_rate=1e-3):
+    tf.keras.utils.set_random_seed(0)
+    feature_map = FeatureMap(feature_shape, embedding, hidden=64, dtype="float32")
+    feature_map.build((None, *feature_shape))
+    inverter = FeatureInverter(feature_map, feature_shape)
+    inverter.compile(tf.keras.optimizers.Adam(learning_rate))
+    return inverter
 
 
-def make_pairs(black_box, count=24, budget_mb=100.0):
-    return Pairs(black_box, PublicPictures(numbered_pictures(count)), TRAIN, (3,), budget_mb)
+def make_people(count, seed=0):
+    """Features, and embeddings that they determine: a direction each."""
+    features = np.random.default_rng(seed).normal(size=(count, 6)).astype(np.float32)
+    embeddings = features[:, :4] / np.linalg.norm(features[:, :4], axis=1, keepdims=True)
+    return {"features": features, "embeddings": embeddings}
 
 
-def numbers(batch):
-    """Which pictures a batch is of; checks that each row's feature is its own picture's."""
-    images = np.asarray(batch["images"])
-    features = np.asarray(batch["features"])
-    assert features.dtype == np.float32
-    np.testing.assert_array_equal(features, images.mean((1, 2)).astype(np.float32))
-    return images[:, 0, 0, 0].tolist()
+def test_feature_inverter_guesses_the_embeddings_of_features_it_has_not_seen():
+    inverter = make_feature_inverter(learning_rate=3e-3)
+    people = make_people(1024)
+    inverter.standardisation.adapt([people["features"]])
+    batches = tf.data.Dataset.from_tensor_slices(people).shuffle(1024, seed=0).repeat().batch(64)
+    step = tf.function(inverter.train_step)
+    for batch in batches.take(400):
+        step(batch)
+    unseen = make_people(256, seed=1)
+    variance = unseen["embeddings"].var()
+    assert float(inverter.test_step(unseen)["held_out_loss"]) < 0.2 * variance
 
 
-KEPT = pytest.mark.parametrize("budget_mb", [100, 0], ids=["kept", "on_the_fly"])
+def test_feature_inverter_descends_the_gradient_of_equation_10():
+    ours, by_hand = make_feature_inverter(), make_feature_inverter()
+    for inverter in (ours, by_hand):
+        inverter.compile(tf.keras.optimizers.SGD(0.1))
+        inverter.feature_map.mlp[2].rate = 0.0  # dropout draws other units at every call
+    people = make_people(16)
+    variables = by_hand.feature_map.trainable_variables
+    with tf.GradientTape() as tape:
+        guesses = by_hand(people["features"], training=True)
+        loss = tf.reduce_mean(tf.square(guesses - people["embeddings"]))
+    gradients = tape.gradient(loss, variables)
+    expected = [v.numpy() - 0.1 * g.numpy() for v, g in zip(variables, gradients, strict=True)]
+    assert float(ours.train_step(people)["embedding"]) == pytest.approx(float(loss), rel=1e-5)
+    for one, other in zip(ours.feature_map.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-@KEPT
-def test_every_pair_comes_once_in_order(budget_mb):
-    batches = [numbers(batch) for batch in make_pairs(BlackBox(), 24, budget_mb).batches()]
-    assert batches == [list(range(10)), list(range(10, 20)), list(range(20, 24))]
+def test_before_it_learns_a_feature_inverter_guesses_about_the_mean_embedding():
+    inverter, people = make_feature_inverter(), make_people(200)
+    embeddings = 5.0 + 0.01 * people["embeddings"]
+    inverter.adapt_embeddings(embeddings)
+    error = np.abs(inverter(people["features"]) - embeddings.mean(0))
+    assert error.max() < 20 * embeddings.std()
 
 
-@KEPT
-def test_an_epoch_of_training_batches_has_every_pair_once(budget_mb):
-    batches = make_pairs(BlackBox(), 24, budget_mb).training_batches(8, seed=0).take(6)
-    seen = [number for batch in batches for number in numbers(batch)]
-    assert sorted(seen[:24]) == sorted(seen[24:]) == list(range(24))
-    assert seen[:24] != list(range(24))
-    assert seen[:24] != seen[24:]
+def test_a_checkpoint_restores_the_whole_feature_inverter(tmp_path):
+    inverter, restored = make_feature_inverter(), make_feature_inverter()
+    inverter.standardisation.adapt([3.0 + 2.0 * make_people(50)["features"]])
+    inverter.adapt_embeddings(1.0 + make_people(50)["embeddings"])
+    inverter.train_step(make_people(16))
+    path = tf.train.Checkpoint(model=inverter).save(tmp_path / "checkpoint")
+    tf.train.Checkpoint(model=restored).restore(path).assert_consumed()
+    features = make_people(8, seed=3)["features"]
+    np.testing.assert_array_equal(restored(features), inverter(features))
 
 
-@KEPT
-def test_training_batches_hold_pictures_and_features_of_known_shape_alone(budget_mb):
-    batches = make_pairs(BlackBox(), 24, budget_mb).training_batches(8, seed=0)
-    assert batches.element_spec == {
-        "images": tf.TensorSpec((8, SIZE, SIZE, 3), tf.uint8),
-        "features": tf.TensorSpec((8, 3), tf.float32),
-    }
-
-
-def order(budget_mb, *, seed, start=0, count=10, global_seed=0):
-    tf.keras.utils.set_random_seed(global_seed)
-    batches = make_pairs(BlackBox(), 24, budget_mb).training_batches(7, seed=seed, start=start)
-    return [numbers(batch) for batch in batches.take(count)]
-
-
-@KEPT
-def test_the_order_of_training_batches_depends_on_their_seed_alone(budget_mb):
-    first = order(budget_mb, seed=3)
-    assert order(budget_mb, seed=3, global_seed=1) == first
-    assert order(budget_mb, seed=4) != first
-
-
-@KEPT
-@pytest.mark.parametrize("start", [1, 3, 4, 9])
-def test_training_batches_from_a_later_start_are_those_of_an_uninterrupted_run(budget_mb, start):
-    assert (
-        order(budget_mb, seed=0, start=start, count=10 - start) == order(budget_mb, seed=0)[start:]
-    )
-
-
-def test_kept_pictures_are_sent_to_the_black_box_once():
-    black_box = BlackBox()
-    pairs = make_pairs(black_box)
-    list(pairs.batches())
-    list(pairs.training_batches(8, seed=0).take(9))
-    np.testing.assert_array_equal(np.concatenate(black_box.calls), numbered_pictures(24))
-
-
-def test_pictures_are_kept_up_to_the_budget_and_not_beyond():
-    # 3 features of 4 bytes and 3 bytes for each pixel.
-    needed = 24 * (3 * 4 + 3 * SIZE**2) / 2**20
-    sent = {}
-    for budget_mb in (needed, needed * 0.999):
-        black_box = BlackBox()
-        pairs = make_pairs(black_box, 24, budget_mb)
-        for _ in range(2):
-            list(pairs.batches())
-        sent[budget_mb] = black_box.pictures
-    assert sent == {needed: 24, needed * 0.999: 2 * 24}
+def test_plateau_gives_a_feature_inverter_back_its_best_weights():
+    inverter = make_feature_inverter()
+    plateau = Plateau(inverter, patience=9, rate_drops=0)
+    before = values_of(inverter.learned)
+    plateau.update(0.1)
+    inverter.train_step(make_people(16))
+    plateau.update(0.2)
+    assert any(changed(before, inverter.learned))
+    plateau.restore_best()
+    assert not any(changed(before, inverter.learned))

@@ -7,6 +7,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from tfadv import checks
 from tfadv import config as settings
 from tfadv.config import Config, Data, Model, Task, UserError
 
@@ -36,8 +37,8 @@ def changed(**values):
 
 def checked(**values):
     config = changed(**values)
-    settings.normalise(config)
-    settings.validate(config)
+    checks.normalise(config)
+    checks.validate(config)
     return config
 
 
@@ -169,12 +170,12 @@ def test_lists_are_split_on_commas(given_value, names):
     ],
 )
 def test_an_unknown_field_is_answered_with_the_nearest_name(wrong, nearest):
-    message = str(settings.unknown_field(wrong))
+    message = str(checks.unknown_field(wrong))
     assert message == f"there is no config field {wrong}; did you mean {nearest}?"
 
 
 def test_a_name_like_no_field_gets_no_suggestion():
-    assert str(settings.unknown_field("zzz")) == "there is no config field zzz"
+    assert str(checks.unknown_field("zzz")) == "there is no config field zzz"
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_help_describes_every_field_with_its_default():
 
 def test_every_number_has_a_range():
     numbers = {n for n, value in DEFAULTS.items() if type(value) in (int, float)}
-    with_bounds = {*settings._RANGES, *settings._CHOICES, "black_box.low", "black_box.high"}
+    with_bounds = {*checks._RANGES, *checks._CHOICES, "black_box.low", "black_box.high"}
     assert numbers <= with_bounds
 
 
@@ -225,8 +226,8 @@ def test_any_values_are_valid_or_refused_by_name(overrides):
     config = changed(**{name.replace(".", "__"): value for name, value in overrides.items()})
     refused = None
     try:
-        settings.normalise(config)
-        settings.validate(config)
+        checks.normalise(config)
+        checks.validate(config)
     except UserError as error:
         refused = str(error)
     if refused is not None:
@@ -241,28 +242,28 @@ def test_any_values_are_valid_or_refused_by_name(overrides):
 def test_weights_must_be_a_file_of_a_known_type(tmp_path):
     weights = tmp_path / "resnet50.npz"
     with pytest.raises(UserError, match=r"model\.weights is .*resnet50\.npz.* does not exist"):
-        settings.check_weights(str(weights))
+        checks.check_weights(str(weights))
     weights.touch()
-    settings.check_weights(str(weights))
+    checks.check_weights(str(weights))
     pickle = weights.rename(tmp_path / "resnet50.pth")
     with pytest.raises(UserError, match=r"model\.weights is .*\.pth; it must be a \.safetensors"):
-        settings.check_weights(str(pickle))
+        checks.check_weights(str(pickle))
 
 
 def test_no_weights_are_fine():
-    settings.check_weights(Model().weights)
+    checks.check_weights(Model().weights)
 
 
 def test_an_encoder_must_be_a_saved_model(tmp_path):
     encoder = tmp_path / "encoder"
     with pytest.raises(UserError, match=f"^encoder {encoder} does not exist"):
-        settings.check_saved_model(str(encoder))
+        checks.check_saved_model(str(encoder))
     encoder.mkdir()
     with pytest.raises(UserError, match=f"^encoder {encoder} is no SavedModel"):
-        settings.check_saved_model(str(encoder))
+        checks.check_saved_model(str(encoder))
     (encoder / "saved_model.pb").touch()
-    settings.check_saved_model(str(encoder))
+    checks.check_saved_model(str(encoder))
 
 
 def test_a_remote_encoder_is_left_to_the_loader():
-    settings.check_saved_model("gs://bucket/encoder")
+    checks.check_saved_model("gs://bucket/encoder")

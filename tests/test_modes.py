@@ -1,4 +1,4 @@
-"""The whole way on drawn faces: protect, then attack, as a user runs them."""
+"""The whole way on drawn faces: recognizer, protect, then attack, as a user runs them."""
 
 import json
 
@@ -10,7 +10,7 @@ import tensorflow as tf
 import run
 from data_prep import faces
 from tfadv import data
-from tfadv.modes import attack, protect
+from tfadv.modes import attack, inversion, protect
 
 CONFIG = """
 from tfadv.config import *
@@ -21,7 +21,9 @@ def get_config(mode):
         data=Data(dir={dir!r}, dataset="synthetic/tiny", size=32, held_out=0.3),
         model=Model(depth=18, width=0.125, decoder_width=0.125),
         train=Train(steps=30, batch=16, log_every=5, evaluate_every=10, checkpoint_every=10),
-        attack=Attack(patience=1, rate_drops=0),
+        attack=Attack(patience=1, rate_drops=0, random_features=40),
+        feature_map=FeatureMap(steps=30, hidden=32),
+        metrics=Metrics(replicates=50),
         runtime=Runtime(precision="float32"),
         report=Report(examples=3),
     )
@@ -30,9 +32,10 @@ def get_config(mode):
 
 @pytest.fixture(scope="module")
 def root(tiny_faces, tmp_path_factory):
-    """A folder with a finished protect run and a finished attack on it."""
+    """A folder with a finished recogniser, a finished protect run and a finished attack on it."""
     root = tmp_path_factory.mktemp("runs")
     (root / "tiny.py").write_text(CONFIG.format(dir=tiny_faces.dir))
+    assert call(root, "recognizer", "--config.train.steps=10") == 0
     assert call(root, "protect") == 0
     with pytest.MonkeyPatch.context() as patch:
         splits = spy_on_splits(patch)
@@ -100,6 +103,7 @@ def test_attack_leaves_what_the_contract_names(root):
         "reconstructions.png",
         "report.html",
         "unprotected",
+        "feature_map",
     }
 
 
@@ -123,7 +127,30 @@ def test_protect_measures_utility_on_the_test_split(root):
 
 def test_metrics_are_flat_finite_numbers(root):
     for mode in ("protect", "attack"):
-        assert all(np.isfinite(value) for value in metrics(root, mode).values())
+        found = metrics(root, mode)
+        for name, value in found.items():
+            assert np.isfinite(value).all(), name
+            if name.endswith("_ci95"):
+                low, high = value
+                assert low <= found[name.removesuffix("_ci95")] <= high, name
+            else:
+                assert isinstance(value, int | float), name
+
+
+def test_attack_names_what_the_contract_names(root):
+    found = metrics(root, "attack")
+    identity = ("reid_rank1", "reid_rank5", "verification_auc", "verification_eer")
+    linkage = ("linkage_rank1", "linkage_rank5", "linkage_auc", "linkage_eer")
+    expected = {"mcc", "mcc_task", "psnr", "ssim", "mse", "face_similarity", *identity}
+    expected |= {"face_similarity_inner", "feature_similarity", *linkage}
+    expected |= {f"feature_{name}" for name in identity}
+    for name in expected:
+        assert {name, f"{name}_ci95", f"unprotected/{name}"} <= set(found), name
+    assert {"images_per_s", "test_examples", "held_out_loss", "attack_steps"} <= set(found)
+    for attacker in ("ridge", "random_features", "nearest_neighbour"):
+        assert {f"{attacker}/psnr", f"unprotected/{attacker}/reid_rank1"} <= set(found)
+    assert {f"chance/{name}" for name in identity} <= set(found)
+    assert {f"real_picture/{name}" for name in identity} <= set(found)
 
 
 def test_attack_measures_the_same_utility_through_the_black_box(root):
@@ -195,7 +222,7 @@ def test_interrupted_run_resumes_where_it_was_and_ends_as_if_nothing_had_happene
     flags = [f"--workdir={tmp_path / mode}", "--noconfig.baseline"]
     if mode == "attack":
         flags = [f"--workdir={tmp_path / mode}", f"--config.encoder={root / 'protect/encoder'}"]
-    module = {"protect": protect, "attack": attack}[mode]
+    module = {"protect": protect, "attack": inversion}[mode]
     evaluate = module.Evaluation.__call__
 
     def interrupted(self, step):
@@ -228,10 +255,11 @@ def test_interrupted_run_resumes_where_it_was_and_ends_as_if_nothing_had_happene
         assert ends[0]["psnr"] == pytest.approx(ends[1]["psnr"], rel=0.05)
 
 
-def test_reconstructions_show_input_every_encoder_and_the_mean_face(root):
+def test_reconstructions_show_input_every_encoder_and_what_needs_no_training(root):
     png = tf.io.decode_png((root / "attack/reconstructions.png").read_bytes())
-    tile, gap, label = 128, 6, 36
-    assert png.shape[:2] == (4 * (tile + label), 3 * (tile + gap) - gap)
+    tile, gap, label = 128, 6, 44
+    assert png.shape[1] == 3 * (tile + gap) - gap
+    assert png.shape[0] >= 6 * (tile + label)  # input, two encoders, two closed forms, mean face
 
 
 def test_pictures_stay_out_of_report_and_tensorboard_when_asked(root, tmp_path):

@@ -1,20 +1,17 @@
-"""The black-box model inversion attack (Eq. 1): Dec^a learns to turn features back into pictures.
+"""The black-box attacks that train a network: on pixels (Eq. 1 to 5) and on identity (Eq. 10).
 
-The attacker has pictures of its own and a callable from uint8 pictures to features. It sees no
-labels, no private pictures, no weights and no gradients of the encoder.
+The attacker has pictures of its own and their features, and for Eq. 10 a face recogniser. It sees
+no private pictures, no weights and no gradients of the encoder.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfadv.data import PUBLIC, Dataset, in_memory_batches, normalise
-from tfadv.losses import reconstruction_loss
-
-BlackBox = Callable[[np.ndarray], np.ndarray]
+from tfadv.data import normalise
+from tfadv.losses import feature_loss
 
 
 class Standardisation(keras.layers.Layer):
@@ -68,44 +65,116 @@ class ImageInverter(keras.Model):
     A step's data is {"images": uint8 [N, S, S, 3], "features": float [N, ...]}.
 
     Args:
-        decoder: Dec^a, built: standardised features to pictures in [-1, 1].
+        adversary: Dec^a, with standardised features as its input, and D and g as its losses need
+            them.
         feature_shape: of one picture's feature.
     """
 
-    measurements = ("reconstruction",)
-
-    def __init__(self, decoder, feature_shape, **kwargs):
+    def __init__(self, adversary, feature_shape, **kwargs):
         super().__init__(**kwargs)
         self.standardisation = Standardisation(dtype="float32")
         self.standardisation.build((None, *feature_shape))
-        self.decoder = decoder
+        self.adversary = adversary
 
-    def compile(self, optimizer, **kwargs):
-        """Takes the optimiser and builds it with Dec^a's variables."""
-        # XLA on a CPU makes these convolutions 4 to 5 times slower.
+    def compile(self, optimizer, discriminator_optimizer=None, **kwargs):
+        """Takes the optimisers of Dec^a and of D; builds both with their variables."""
         kwargs.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, **kwargs)
-        self.optimizer.build(self.decoder.trainable_variables)
+        self.adversary.compile(optimizer, discriminator_optimizer)
+
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        """The names of what `train_step` returns."""
+        return self.adversary.measurements
+
+    @property
+    def learned(self) -> list[keras.Variable]:
+        """What an attack at its best point is made of: Dec^a, and the D that it met."""
+        networks = [self.adversary.decoder, self.adversary.discriminator]
+        return [variable for each in networks if each is not None for variable in each.variables]
 
     def call(self, features, training=False):
         """Returns reconstructions, float32 [N, S, S, 3] in [-1, 1]."""
-        return self.decoder(self.standardisation(features), training=training)
+        return self.adversary(self.standardisation(features), training=training)
 
     def train_step(self, data):
-        """Minimises Eq. 1; returns the loss."""
-        with tf.GradientTape() as tape:
-            loss = self._loss(data, training=True)
-        variables = self.decoder.trainable_variables
-        self.optimizer.apply(tape.gradient(loss, variables), variables)
-        return {"reconstruction": loss}
+        """Makes one update by Eq. 5; returns the losses."""
+        features = self.standardisation(data["features"])
+        return self.adversary.update(normalise(data["images"]), features)
 
     def test_step(self, data):
-        """Returns Eq. 1 without learning."""
-        return {"reconstruction": self._loss(data, training=False)}
+        """Returns L_p, and L_p + mu_2 L_perc as `held_out_loss`, without learning."""
+        losses = self.adversary.distances(
+            normalise(data["images"]),
+            self(data["features"]),
+            perceptual=bool(self.adversary.mu2),
+        )
+        return losses | {"held_out_loss": self.adversary.distance(losses)}
 
-    def _loss(self, data, training):
-        reconstructions = self(data["features"], training=training)
-        return reconstruction_loss(normalise(data["images"]), reconstructions)
+
+class FeatureInverter(keras.Model):
+    """M: trained on pairs of a public picture's feature and its face embedding C(X) (Eq. 10).
+
+    A step's data is {"features": float [N, ...], "embeddings": float [N, E]}.
+
+    The network guesses embeddings of mean 0 and variance 1: those of a recogniser are so small,
+    1/E in mean square, that steps of Adam's usual size would drown them.
+
+    Args:
+        feature_map: M, built: standardised features to standardised embeddings.
+        feature_shape: of one picture's feature.
+    """
+
+    measurements = ("embedding",)
+
+    def __init__(self, feature_map, feature_shape, **kwargs):
+        super().__init__(**kwargs)
+        self.standardisation = Standardisation(dtype="float32")
+        self.standardisation.build((None, *feature_shape))
+        self.feature_map = feature_map
+        embedding = feature_map.embedding
+        self.embedding_mean = self.add_weight(
+            shape=(embedding,), initializer="zeros", trainable=False, name="embedding_mean"
+        )
+        self.embedding_scale = self.add_weight(
+            shape=(), initializer="ones", trainable=False, name="embedding_scale"
+        )
+
+    def adapt_embeddings(self, embeddings: np.ndarray) -> None:
+        """Takes mean and deviation from embeddings, float [N, E]."""
+        self.embedding_mean.assign(embeddings.mean(0))
+        self.embedding_scale.assign(embeddings.std())
+
+    def compile(self, optimizer, **kwargs):
+        """Takes the optimiser and builds it with M's variables."""
+        kwargs.setdefault("jit_compile", False)
+        super().compile(optimizer=optimizer, **kwargs)
+        self.optimizer.build(self.feature_map.trainable_variables)
+
+    @property
+    def learned(self) -> list[keras.Variable]:
+        """What an attack at its best point is made of."""
+        return self.feature_map.trainable_variables
+
+    def call(self, features, training=False):
+        """Returns guesses of the embeddings, float32 [N, E]; of any length."""
+        guesses = self.feature_map(self.standardisation(features), training=training)
+        return self.embedding_mean + self.embedding_scale * guesses
+
+    def train_step(self, data):
+        """Minimises Eq. 10; returns the loss."""
+        with tf.GradientTape() as tape:
+            guesses = self(data["features"], training=True)
+            loss = feature_loss(data["embeddings"], guesses)
+            # In units of their variance: the clipping of gradients knows no other.
+            scaled = loss / tf.square(self.embedding_scale.value)
+        variables = self.feature_map.trainable_variables
+        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+        return {"embedding": loss}
+
+    def test_step(self, data):
+        """Returns Eq. 10 without learning."""
+        return {"held_out_loss": feature_loss(data["embeddings"], self(data["features"]))}
 
 
 class Plateau(tf.Module):
@@ -116,12 +185,12 @@ class Plateau(tf.Module):
     of its state is variables, so that a checkpoint holds it.
 
     Args:
-        inverter: compiled.
+        inverter: compiled; what it has learned is `learned`.
         patience: evaluations.
         rate_drops: times.
     """
 
-    def __init__(self, inverter: ImageInverter, patience: int, rate_drops: int):
+    def __init__(self, inverter: ImageInverter | FeatureInverter, patience: int, rate_drops: int):
         super().__init__()
         self._inverter = inverter
         self._patience = patience
@@ -129,7 +198,7 @@ class Plateau(tf.Module):
         self._lowest = tf.Variable(np.inf, dtype=tf.float64)
         self._waited = tf.Variable(0)
         self._drops = tf.Variable(0)
-        self._best = [tf.Variable(weight) for weight in inverter.decoder.get_weights()]
+        self._best = [tf.Variable(variable.value) for variable in inverter.learned]
 
     @property
     def lowest(self) -> float:
@@ -146,7 +215,7 @@ class Plateau(tf.Module):
         if loss < self.lowest * (1 - 1e-4):
             self._lowest.assign(loss)
             self._waited.assign(0)
-            for kept, weight in zip(self._best, self._inverter.decoder.variables, strict=True):
+            for kept, weight in zip(self._best, self._inverter.learned, strict=True):
                 kept.assign(weight.value)
             return
         self._waited.assign_add(1)
@@ -158,77 +227,6 @@ class Plateau(tf.Module):
             rate.assign(0.3 * rate)
 
     def restore_best(self) -> None:
-        """Gives the decoder the weights that had the lowest loss."""
-        self._inverter.decoder.set_weights([kept.numpy() for kept in self._best])
-
-
-class Pairs:
-    """Pairs of a picture and its feature from one part of the public split.
-
-    Each picture is sent to the black box once and its feature kept, if all of them fit the budget;
-    else it is sent again every time it is needed.
-
-    Args:
-        black_box: uint8 [N, S, S, 3] to features, float [N, ...].
-        dataset: where the pictures come from; labels and identities are dropped.
-        part: of the public split.
-        feature_shape: of one picture's feature.
-        budget_mb: what may be kept in memory, in MiB.
-    """
-
-    def __init__(
-        self,
-        black_box: BlackBox,
-        dataset: Dataset,
-        part: str,
-        feature_shape: tuple[int, ...],
-        budget_mb: float,
-    ):
-        self._black_box = black_box
-        self._dataset = dataset
-        self._part = part
-        self._feature_shape = tuple(feature_shape)
-        self.count = dataset.count(PUBLIC, part)
-        self._kept = None
-        bytes_each = 4 * math.prod(feature_shape) + 3 * dataset.size**2
-        if self.count * bytes_each <= budget_mb * 2**20:
-            self._kept = self._keep()
-
-    def batches(self) -> Iterator[dict[str, np.ndarray]]:
-        """Yields every pair once, in order, in the dataset's evaluation batches."""
-        batch = self._dataset.evaluation_batch
-        if self._kept is not None:
-            for start in range(0, self.count, batch):
-                yield {name: array[start : start + batch] for name, array in self._kept.items()}
-            return
-        for pictures in self._dataset.batches(PUBLIC, self._part, batch):
-            images = pictures["images"].numpy()
-            yield {"images": images, "features": self._encode(images)}
-
-    def training_batches(self, batch: int, *, seed: int, start: int = 0) -> tf.data.Dataset:
-        """Returns shuffled full batches without end, in an order that depends on `seed` alone."""
-        if self._kept is not None:
-            return in_memory_batches(self._kept, batch, seed=seed, start=start)
-
-        def encode(pictures):
-            images = pictures["images"]
-            features = tf.numpy_function(self._encode, [images], tf.float32)
-            features.set_shape((batch, *self._feature_shape))
-            return {"images": images, "features": features}
-
-        pictures = self._dataset.training_batches(PUBLIC, self._part, batch, seed=seed, start=start)
-        return pictures.map(encode).prefetch(2)
-
-    def _encode(self, images: np.ndarray) -> np.ndarray:
-        return np.asarray(self._black_box(images), np.float32)
-
-    def _keep(self) -> dict[str, np.ndarray]:
-        """All pairs, filled in batch by batch: a list of batches would take twice the budget."""
-        side = self._dataset.size
-        images = np.empty((self.count, side, side, 3), np.uint8)
-        features = np.empty((self.count, *self._feature_shape), np.float32)
-        done = 0
-        for batch in self.batches():
-            rows = slice(done, done := done + len(batch["images"]))
-            images[rows], features[rows] = batch["images"], batch["features"]
-        return {"images": images, "features": features}
+        """Gives the inverter the weights that had the lowest loss."""
+        for kept, weight in zip(self._best, self._inverter.learned, strict=True):
+            weight.assign(kept)

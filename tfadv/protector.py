@@ -1,10 +1,10 @@
-"""The protector: Enc and f trained against a simulated attacker Dec (Eq. 5 to 9, Figure 2)."""
+"""The protector: Enc and f trained against a simulated attacker Dec (Eq. 6 to 9, Figure 2)."""
 
 import keras
 import tensorflow as tf
 
 from tfadv.data import normalise
-from tfadv.losses import protector_loss, reconstruction_loss, utility_loss
+from tfadv.losses import protector_loss, utility_loss
 
 
 class Protector(keras.Model):
@@ -15,45 +15,58 @@ class Protector(keras.Model):
     pictures X1.
 
     A step's data is {"private": {"images", "labels"}, "public": {"images"}}: uint8 [N, S, S, 3],
-    [N, A] and uint8 [N * decoder_steps, S, S, 3]. Without a decoder, "public" is not looked at.
+    [N, A] and uint8 [N * decoder_steps, S, S, 3]. Without an adversary, "public" is not looked at.
 
     Args:
         encoder: Enc, built: pictures in [-1, 1] to features.
         classifier: f, built: features to logits.
-        decoder: Dec, built: features to pictures in [-1, 1]; None trains the baseline without
-            defence.
+        adversary: Dec, and D and g as its losses need them; compiled. None trains the baseline
+            without defence.
         lambda1: weight of the negative reconstruction loss in Eq. 9.
+        lambda2: weight of the negative perceptual distance in Eq. 9; needs an adversary with g.
         decoder_steps: updates (a) for each update (b); 1 in the paper.
     """
 
     def __init__(
-        self, encoder, classifier, decoder=None, *, lambda1=0.0, decoder_steps=1, **kwargs
+        self,
+        encoder,
+        classifier,
+        adversary=None,
+        *,
+        lambda1=0.0,
+        lambda2=0.0,
+        decoder_steps=1,
+        **kwargs,
     ):
         super().__init__(**kwargs)
-        if bool(lambda1) != (decoder is not None):
-            raise ValueError(f"lambda1 = {lambda1} needs {'a' if lambda1 else 'no'} decoder")
+        if bool(lambda1 or lambda2) != (adversary is not None):
+            needed = "an" if adversary is None else "no"
+            raise ValueError(f"lambda1 = {lambda1} and lambda2 = {lambda2} need {needed} adversary")
+        if lambda2 and adversary.g is None:
+            raise ValueError(f"lambda2 = {lambda2} needs an adversary with g")
         self.encoder = encoder
         self.classifier = classifier
-        self.decoder = decoder
+        self.adversary = adversary
         self.lambda1 = lambda1
+        self.lambda2 = lambda2
         self.decoder_steps = decoder_steps
 
     @property
     def measurements(self) -> tuple[str, ...]:
         """The names of what `train_step` returns."""
-        if self.decoder is None:
+        if self.adversary is None:
             return ("utility",)
-        return ("utility", "private_reconstruction", "protector", "public_reconstruction")
+        names = ["utility", "private_reconstruction"]
+        if self.lambda2:
+            names.append("private_perceptual")
+        return (*names, "protector", *(f"public_{name}" for name in self.adversary.measurements))
 
-    def compile(self, optimizer, decoder_optimizer=None, **kwargs):
-        """Takes the optimiser of Enc and f, and that of Dec; builds both with their variables."""
+    def compile(self, optimizer, **kwargs):
+        """Takes the optimiser of Enc and f and builds it with their variables."""
         # XLA on a CPU makes these convolutions 4 to 5 times slower.
         kwargs.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, **kwargs)
         self.optimizer.build(self._private_variables)
-        self.decoder_optimizer = decoder_optimizer
-        if self.decoder is not None:
-            self.decoder_optimizer.build(self.decoder.trainable_variables)
 
     @property
     def _private_variables(self):
@@ -66,20 +79,17 @@ class Protector(keras.Model):
     def train_step(self, data):
         """Makes the updates (a) and (b); returns the losses, each over its batch."""
         losses = {}
-        if self.decoder is not None:
+        if self.adversary is not None:
             for images in tf.split(data["public"]["images"], self.decoder_steps):
-                losses["public_reconstruction"] = self._update_decoder(normalise(images))
+                public = self._update_adversary(normalise(images))
+                losses |= {f"public_{name}": loss for name, loss in public.items()}
         private = data["private"]
         return losses | self._update_encoder(normalise(private["images"]), private["labels"])
 
-    def _update_decoder(self, images):
-        """Update (a): Dec minimises Eq. 5; no gradient reaches Enc, whose statistics stay too."""
+    def _update_adversary(self, images):
+        """Update (a): Dec and D by Eq. 5; no gradient reaches Enc, whose statistics stay too."""
         features = tf.stop_gradient(self.encoder(images, training=False))
-        with tf.GradientTape() as tape:
-            loss = reconstruction_loss(images, self.decoder(features, training=True))
-        variables = self.decoder.trainable_variables
-        self.decoder_optimizer.apply(tape.gradient(loss, variables), variables)
-        return loss
+        return self.adversary.update(images, features)
 
     def _update_encoder(self, images, labels):
         """Update (b): Enc and f minimise Eq. 9; Dec is held, its statistics too."""
@@ -88,11 +98,19 @@ class Protector(keras.Model):
             utility = utility_loss(labels, self.classifier(features, training=True))
             losses = {"utility": utility}
             total = utility
-            if self.decoder is not None:
-                reconstructions = self.decoder(features, training=False)
-                reconstruction = reconstruction_loss(images, reconstructions)
-                total = protector_loss(utility, reconstruction, self.lambda1)
-                losses |= {"private_reconstruction": reconstruction, "protector": total}
+            if self.adversary is not None:
+                private = self.adversary.distances(
+                    images, self.adversary(features), perceptual=bool(self.lambda2)
+                )
+                losses |= {f"private_{name}": loss for name, loss in private.items()}
+                total = protector_loss(
+                    utility,
+                    private["reconstruction"],
+                    private.get("perceptual", 0.0),
+                    self.lambda1,
+                    self.lambda2,
+                )
+                losses["protector"] = total
         variables = self._private_variables
         self.optimizer.apply(tape.gradient(total, variables), variables)
         return losses

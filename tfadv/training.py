@@ -47,12 +47,14 @@ def _is_fast_at_bfloat16() -> bool:
     return platform.machine() == "x86_64" and flags.exists() and "amx_bf16" in flags.read_text()
 
 
-def adam(learning_rate: float, clip_norm: float, decay_steps: int = 0) -> keras.Optimizer:
+def adam(
+    learning_rate: float, clip_norm: float, decay_steps: int = 0, beta_1: float = 0.9
+) -> keras.Optimizer:
     """Returns Adam with a cosine decay to 0 over `decay_steps`, or with a constant rate."""
     rate = learning_rate
     if decay_steps:
         rate = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps)
-    return keras.optimizers.Adam(rate, global_clipnorm=clip_norm or None)
+    return keras.optimizers.Adam(rate, beta_1, global_clipnorm=clip_norm or None)
 
 
 class Trainer:
@@ -160,18 +162,26 @@ class Trainer:
                     f"train.learning_rate or the loss weights (the last checkpoint is kept)"
                 )
 
-    def write_metrics(self, metrics: dict[str, float]) -> None:
+    def write_metrics(self, metrics: dict[str, float | list[float]]) -> None:
         """Shows what was measured after training in TensorBoard, under "test"."""
-        with self.writer.as_default(step=self.step):
-            for name, value in metrics.items():
-                tf.summary.scalar(f"test/{name}", value)
-        self.writer.flush()
+        write_metrics(self.writer, self.step, metrics)
 
     def _log(self, measured: dict[str, float]) -> None:
         self.history.add(self.step, measured)
         with self.writer.as_default(step=self.step):
             for name, value in measured.items():
                 tf.summary.scalar(name, value)
+
+
+def write_metrics(
+    writer: tf.summary.SummaryWriter, step: int, metrics: dict[str, float | list[float]]
+) -> None:
+    """Shows metrics in TensorBoard, under "test"; intervals are left out."""
+    with writer.as_default(step=step):
+        for name, value in metrics.items():
+            if not isinstance(value, list):
+                tf.summary.scalar(f"test/{name}", value)
+    writer.flush()
 
 
 def write_pictures(

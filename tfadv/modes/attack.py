@@ -1,45 +1,26 @@
-"""--mode=attack: trains Dec^a against encoders it can only call; measures what it recovers."""
+"""--mode=attack: turns attackers loose on encoders they can only call, and reports."""
 
-import dataclasses
 import json
 from pathlib import Path
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from tfadv import training
-from tfadv.attackers import ImageInverter, Pairs, Plateau
-from tfadv.config import Config, Report
-from tfadv.data import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset, normalise, to_uint8
-from tfadv.encoders import SavedEncoder, load_classifier, predict
-from tfadv.metrics.image import psnr, ssim
-from tfadv.metrics.utility import utility_metrics
-from tfadv.modes import pages
-from tfadv.networks import Decoder
+from tfadv.config import Config
+from tfadv.data import PUBLIC, WHOLE, Dataset, normalise
+from tfadv.encoders import SavedEncoder
+from tfadv.metrics.identity import chance
+from tfadv.modes import attack_page, pages
+from tfadv.modes.battery import Battery, Leak
+from tfadv.modes.leakage import Finding, TestSplit
+from tfadv.recognition import Recognizer, load_recognizer
 from tfadv.workdir import Workdir
 
 UNPROTECTED = "unprotected"
-MEAN_FACE = "mean_face"
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """What one attack recovered.
-
-    Attributes:
-        metrics: by the names of metrics.json.
-        pictures: reconstructions of the first test pictures, uint8 [N, S, S, 3].
-        curve: steps, and the loss on held-out public pictures at them.
-    """
-
-    metrics: dict[str, float]
-    pictures: np.ndarray
-    curve: tuple[list[int], list[float]] = ((), ())
 
 
 def run(workdir: Workdir) -> None:
-    """Attacks each encoder, compares with a guess that needs no features, and reports."""
+    """Attacks each encoder, compares with what needs no features, and reports."""
     config = workdir.config
     precision = training.set_up(config.runtime)
     dataset = Dataset(config.data)
@@ -48,16 +29,23 @@ def run(workdir: Workdir) -> None:
     black_boxes = {
         name: SavedEncoder(path, config.black_box, dataset.size) for name, path in encoders.items()
     }
-    workdir.begin(dataset=dataset.description, precision=precision, encoders=encoders)
+    recognizers = load_recognizers(config, dataset)
+    workdir.begin(
+        dataset=dataset.description,
+        precision=precision,
+        encoders=encoders,
+        recognizers={recognizer.name: recognizer.description for recognizer in recognizers},
+    )
     pages.print_start(dataset, precision)
-    findings = {}
+    test = TestSplit(dataset, recognizers, config, cache_folder(workdir))
+    leaks = {}
     for name, black_box in black_boxes.items():
-        folder = workdir.path / name if findings else workdir.path
-        findings[name] = attack(black_box, dataset, config, folder, name)
-    findings[MEAN_FACE] = guess_mean_face(dataset, config)
-    pictures = first_pictures(dataset, config)
-    table = pages.write_attack_page(workdir, dataset, findings, pictures)
-    workdir.finish(flat_metrics(findings))
+        folder = workdir.path / name if leaks else workdir.path
+        battery = Battery(black_box, dataset, test, recognizers, config, folder, name)
+        leaks[name] = battery.run(cache_folder(workdir))
+    references = measure_references(dataset, test)
+    table = attack_page.write(workdir, dataset, leaks, references, test, recognizers)
+    workdir.finish(flat_metrics(leaks, references))
     pages.print_result(workdir, table)
 
 
@@ -79,150 +67,53 @@ def _name(path: Path) -> str:
     if not (path / "encoder.json").exists() or not record.exists():
         return path.resolve().name
     loss = json.loads(record.read_text())["config"]["loss"]
-    return "protected" if loss["lambda1"] else UNPROTECTED
+    return "protected" if loss["lambda1"] or loss.get("lambda2") else UNPROTECTED
 
 
-def attack(
-    black_box: SavedEncoder, dataset: Dataset, config: Config, folder: Path, name: str
-) -> Finding:
-    """Trains Dec^a on public pictures until it stops improving; measures it on the test split."""
-    keras.utils.set_random_seed(config.runtime.seed)
-    shape, budget = black_box.feature_shape, config.attack.cache_mb
-    train = Pairs(black_box, dataset, TRAIN, shape, budget)
-    held_out = Pairs(black_box, dataset, HELD_OUT, shape, budget)
+def load_recognizers(config: Config, dataset: Dataset) -> list[Recognizer]:
+    """Returns the recognisers that a config names, the one that M learns from first."""
+    fields = config.recognizer
+    paths = [path for path in (fields.path, *fields.others) if path]
+    return [
+        load_recognizer(path, fields.alignment, fields.layer, config.data.dataset) for path in paths
+    ]
 
-    decoder = Decoder(shape, dataset.size, black_box.split, config.model.decoder_width)
-    decoder.build((None, *shape))
-    inverter = ImageInverter(decoder, shape)
-    inverter.standardisation.adapt(batch["features"] for batch in train.batches())
-    inverter.compile(training.adam(config.train.learning_rate, config.train.clip_norm))
-    plateau = Plateau(inverter, config.attack.patience, config.attack.rate_drops)
 
-    title = f"attack on {name}"
-    trainer = training.Trainer(inverter, config.train, folder, title, plateau=plateau)
-    if not plateau.ended:
-        trainer.run(
-            lambda step: train.training_batches(
-                config.train.batch, seed=config.runtime.seed, start=step
-            ),
-            Evaluation(inverter, held_out, plateau, trainer.writer, config.report),
+def cache_folder(workdir: Workdir) -> Path:
+    """Where the embeddings of real pictures are kept: beside the data, for the next run too."""
+    data_dir = workdir.config.data.dir
+    return workdir.path / "embeddings" if "://" in data_dir else Path(data_dir) / "embeddings"
+
+
+def measure_references(dataset: Dataset, test: TestSplit) -> dict[str, Finding]:
+    """Returns what needs no features: chance, the mean public face, the real picture."""
+    mean = mean_face(dataset)
+    references = {
+        "mean_face": test.of_pictures(
+            test.batches(), lambda batch: np.stack([mean] * len(batch["images"]))
         )
-    plateau.restore_best()
-    reason = "held-out pictures no longer improve" if plateau.ended else "train.steps is reached"
-    print(
-        f"{title}: ended at step {trainer.step:,}, as {reason}; its best point counts", flush=True
-    )
-    metrics, pictures = measure(black_box, inverter, dataset, config)
-    metrics |= utility(black_box, dataset)
-    metrics |= {
-        "held_out_loss": plateau.lowest,
-        "attack_steps": trainer.step,
-        "attack_converged": float(plateau.ended),
-        "images_per_s": trainer.images_per_s,
     }
-    trainer.write_metrics(metrics)
-    return Finding(metrics, pictures, trainer.history.series("held_out_loss"))
+    if known := chance(test.identities):
+        references["chance"] = Finding(known)
+    if test.embeddings:
+        references["real_picture"] = test.of_real_pictures()
+    return references
 
 
-class Evaluation:
-    """The loss on held-out public pictures, which decides when the attack ends."""
-
-    def __init__(
-        self,
-        inverter: ImageInverter,
-        held_out: Pairs,
-        plateau: Plateau,
-        writer: tf.summary.SummaryWriter,
-        report: Report,
-    ):
-        self._inverter = inverter
-        self._held_out = held_out
-        self._plateau = plateau
-        self._writer = writer
-        self._report = report
-        self._loss = tf.function(inverter.test_step, reduce_retracing=True)
-
-    def __call__(self, step: int) -> tuple[dict[str, float], bool]:
-        """Returns the loss, and whether to go on."""
-        total = 0.0
-        for batch in self._held_out.batches():
-            total += float(self._loss(batch)["reconstruction"]) * len(batch["images"])
-        loss = total / self._held_out.count
-        self._plateau.update(loss)
-        if self._report.pictures:
-            self._write_pictures(step)
-        rate = float(self._inverter.optimizer.learning_rate)
-        return {"held_out_loss": loss, "learning_rate": rate}, not self._plateau.ended
-
-    def _write_pictures(self, step: int) -> None:
-        batch = next(self._held_out.batches())
-        few = {name: values[: self._report.examples] for name, values in batch.items()}
-        training.write_pictures(
-            self._writer,
-            step,
-            "input over reconstruction",
-            few["images"],
-            to_uint8(self._inverter(few["features"]).numpy()),
-        )
-
-
-def measure(
-    black_box: SavedEncoder, inverter: ImageInverter, dataset: Dataset, config: Config
-) -> tuple[dict[str, float], np.ndarray]:
-    """Returns SSIM and PSNR on the test split, and its first reconstructions."""
-    reconstruct = tf.function(inverter, reduce_retracing=True)
-
-    def invert(images):
-        return reconstruct(tf.convert_to_tensor(black_box(images))).numpy()
-
-    return _compare(invert, dataset, config)
-
-
-def guess_mean_face(dataset: Dataset, config: Config) -> Finding:
-    """What an attacker without any feature could say: the mean public picture, for everyone."""
+def mean_face(dataset: Dataset) -> np.ndarray:
+    """Returns the mean public picture, float32 [S, S, 3] in [-1, 1]."""
     total = np.zeros((dataset.size, dataset.size, 3))
     for batch in dataset.batches(PUBLIC, WHOLE):
         total += normalise(batch["images"]).numpy().sum(0)
-    mean = (total / dataset.count(PUBLIC)).astype(np.float32)
-    return Finding(*_compare(lambda images: np.stack([mean] * len(images)), dataset, config))
+    return (total / dataset.count(PUBLIC)).astype(np.float32)
 
 
-def _compare(invert, dataset: Dataset, config: Config) -> tuple[dict[str, float], np.ndarray]:
-    """Compares what `invert` makes of each test picture with the picture."""
-    structure, noise, first = [], [], None
-    for batch in dataset.batches(TEST, WHOLE):
-        reconstructions = invert(batch["images"].numpy())
-        images = normalise(batch["images"]).numpy()
-        structure.append(ssim(images, reconstructions))
-        noise.append(psnr(images, reconstructions))
-        if first is None:
-            first = reconstructions[: config.report.examples]
-    structure, noise = np.concatenate(structure), np.concatenate(noise)
-    metrics = {"ssim": float(structure.mean()), "psnr": float(noise.mean())}
-    return metrics | {"test_examples": len(noise)}, to_uint8(first)
-
-
-def utility(black_box: SavedEncoder, dataset: Dataset) -> dict[str, float]:
-    """Returns the utility of an encoder on the test split, if its classifier lies beside it."""
-    classify = load_classifier(black_box.path)
-    if classify is None or classify.feature_shape != black_box.feature_shape:
-        return {}
-    if not set(classify.attributes) <= set(dataset.attributes):
-        return {}  # trained on another dataset
-    labels, logits = predict(black_box, classify, dataset.batches(TEST, WHOLE))
-    return utility_metrics(dataset.attributes, labels, logits, task=classify.attributes)
-
-
-def first_pictures(dataset: Dataset, config: Config) -> np.ndarray:
-    """Returns the first test pictures, uint8 [N, S, S, 3], that a report shows."""
-    batch = next(iter(dataset.batches(TEST, WHOLE, config.report.examples)))
-    return batch["images"].numpy()
-
-
-def flat_metrics(findings: dict[str, Finding]) -> dict[str, float]:
+def flat_metrics(
+    leaks: dict[str, Leak], references: dict[str, Finding]
+) -> dict[str, float | list[float]]:
     """Names the first encoder's metrics plainly, those of the others NAME/METRIC."""
     flat = {}
-    for i, (name, finding) in enumerate(findings.items()):
+    for i, (name, found) in enumerate((leaks | references).items()):
         prefix = f"{name}/" if i else ""
-        flat |= {prefix + metric: value for metric, value in finding.metrics.items()}
+        flat |= {prefix + metric: value for metric, value in found.metrics.items()}
     return flat

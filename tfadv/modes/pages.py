@@ -1,35 +1,27 @@
-"""What the pages and the terminal's tables of the modes say."""
+"""What the page and the terminal's table of a protect run say, and what all modes say."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
 
 from tfadv import figures, report, workdir
 from tfadv.data import Dataset
-from tfadv.report import Card, Column, Figure, Section, Table, describe
+from tfadv.meanings import Column, describe
+from tfadv.report import Card, Figure, Section, Table
 from tfadv.text import format_value
 from tfadv.training import History
 
-NAMES = {"mean_face": "mean face"}
+LOSSES = (
+    "utility",
+    "private_reconstruction",
+    "private_perceptual",
+    "public_reconstruction",
+    "public_perceptual",
+    "public_adversarial",
+    "public_discriminator",
+)
 
 _UTILITY = "Measured with the exported SavedModels on test pictures, {}."
-_ATTACKER = (
-    "Dec^a is trained on public pictures and their features (Eq. 1), then given the features of "
-    "test pictures, {}. The mean face is what an attacker without any feature would answer."
-)
-_READING = "The nearer SSIM and PSNR come to those of the mean face, the less the features leak."
-_CONVERGED = (
-    "An attacker who stops early flatters the defence. Dec^a went on until held-out public "
-    "pictures no longer improved, and then at lower rates from its best point until that no "
-    "longer helped; the best point counts. With more public pictures an attacker would do better."
-)
-_CAPPED = (
-    "An attacker who stops early flatters the defence, and the attack on {} did: train.steps ended "
-    "it while held-out public pictures may still have improved. Give it more steps."
-)
 _SIMULATED = (
-    "The losses while Enc and f learned (Eq. 6, 7) and Dec tried to follow (Eq. 1). The Dec "
+    "The losses while Enc and f learned (Eq. 6 to 8) and Dec tried to follow (Eq. 1 to 5). The Dec "
     "trained along is fooled more than a fresh attacker is: it says little about privacy. Run "
     "--mode=attack for that."
 )
@@ -58,17 +50,18 @@ def write_protect_page(
         }
         for name, values in metrics.items()
     }
-    names = ("utility", "public_reconstruction", "private_reconstruction")
+    names = [name for name in history.rows[0] if name in LOSSES]
     curves = {name.replace("_", " "): history.series(name) for name in names}
-    curves = {name: points for name, points in curves.items() if points[0]}
-    defended = bool(run.config.loss.lambda1)
+    loss = run.config.loss
+    weights = f"λ₁ = {loss.lambda1:g}" + (f", λ₂ = {loss.lambda2:g}" if loss.lambda2 else "")
+    defended = loss.lambda1 or loss.lambda2
     report.write_page(
         run.path / "report.html",
-        f"Encoder trained with λ₁ = {run.config.loss.lambda1:g}",
+        f"Encoder trained with {weights}",
         "How well the exported encoder and classifier do their task. What the features leak is "
         "measured by an attack.",
         [
-            Section("Utility", [table], _UTILITY.format(_strangers(dataset))),
+            Section("Utility", [table], _UTILITY.format(strangers(dataset))),
             Section(
                 "Attribute by attribute",
                 [Figure("MCC of each attribute", figures.bar_figure(bars, "Matthews correlation"))],
@@ -85,60 +78,8 @@ def write_protect_page(
     return table
 
 
-def write_attack_page(
-    run: workdir.Workdir, dataset: Dataset, findings: Mapping[str, Any], pictures: np.ndarray
-) -> Table:
-    """Writes report.html and reconstructions.png of an attack; returns its table.
-
-    Args:
-        run: the run's folder.
-        dataset: what the attack was trained and measured on.
-        findings: `attack.Finding` of each encoder and of the mean face, by name.
-        pictures: the first test pictures, uint8 [N, S, S, 3].
-    """
-    findings = {NAMES.get(name, name): finding for name, finding in findings.items()}
-    metrics = {name: finding.metrics for name, finding in findings.items()}
-    curves = {name: finding.curve for name, finding in findings.items() if finding.curve[0]}
-    curve = figures.curve_figure(curves, "steps of the attack", "mean squared error")
-    capped = [name for name in curves if not metrics[name]["attack_converged"]]
-    effort = _CAPPED.format(" and ".join(capped)) if capped else ""
-    table = _comparison(
-        "Utility and leakage",
-        "features",
-        metrics,
-        ("mcc", "ssim", "psnr", "attack_steps"),
-        note=effort or _READING,
-    )
-    sections = [
-        Section("What the attacker recovered", [table], _ATTACKER.format(_strangers(dataset))),
-        Section(
-            "Did it try hard enough?",
-            [Figure("Loss on held-out public pictures", curve)],
-            effort or _CONVERGED,
-        ),
-    ]
-    if run.config.report.pictures:
-        rows = [("input", pictures)] + [(name, found.pictures) for name, found in findings.items()]
-        png = figures.picture_grid(rows, run.path / "reconstructions.png")
-        caption = f"Test pictures, {_strangers(dataset)}, and what was rebuilt from their features."
-        grid = Figure("Input and reconstructions", png, caption)
-        sections.insert(0, Section("Pictures", [grid]))
-    subject = next(iter(findings))
-    psnr = {name: format_value(values["psnr"], ".2f") for name, values in metrics.items()}
-    report.write_page(
-        run.path / "report.html",
-        f"Model inversion attack on the {subject} encoder",
-        f"An attacker with {dataset.sizes['public']:,} public pictures, who can call the encoder "
-        f"but not look inside, rebuilt test pictures at {psnr[subject]} dB; guessing the mean "
-        f"face gives {psnr['mean face']} dB.",
-        sections,
-        workdir.summary(run.mode, run.config, dataset.description),
-        _cards(metrics, [name for name in ("mcc", "ssim", "psnr") if name in metrics[subject]]),
-    )
-    return table
-
-
-def _strangers(dataset: Dataset) -> str:
+def strangers(dataset: Dataset) -> str:
+    """Says of test pictures whether the people in them may have been seen in training."""
     if dataset.shares_no_identity:
         return "of people in no other split"
     return "not seen in training, though people may be in several splits"

@@ -17,8 +17,8 @@ from tfadv.encoders import (
     predict,
 )
 from tfadv.metrics.utility import tuned_thresholds, utility_metrics
-from tfadv.modes import pages
-from tfadv.networks import Classifier, Decoder, Encoder, load_torchvision
+from tfadv.modes import models, pages
+from tfadv.networks import Classifier, Encoder, load_torchvision
 from tfadv.protector import Protector
 from tfadv.report import Table
 from tfadv.workdir import Workdir
@@ -34,8 +34,8 @@ def run(workdir: Workdir) -> None:
     workdir.begin(dataset=dataset.description, precision=precision)
     pages.print_start(dataset, precision)
     others = {}
-    if config.baseline and config.loss.lambda1:
-        loss = dataclasses.replace(config.loss, lambda1=0.0)
+    if config.baseline and models.is_defended(config):
+        loss = dataclasses.replace(config.loss, lambda1=0.0, lambda2=0.0)
         baseline = dataclasses.replace(config, baseline=False, loss=loss)
         folder = Workdir(workdir.path / "unprotected", workdir.mode, baseline)
         if folder.metrics is None:
@@ -52,6 +52,8 @@ def protect(workdir: Workdir, dataset: Dataset, others: dict[str, dict[str, floa
     attributes = [dataset.attributes[i] for i in dataset.columns(config.task.attributes)]
     protector = build(config, len(attributes))
     trainer = training.Trainer(protector, config.train, workdir.path, name)
+    if protector.adversary is not None and trainer.step == 0:
+        models.measure_scale(protector.adversary, dataset)
     evaluate = Evaluation(protector, dataset, config, trainer.writer)
     trainer.run(lambda step: training_batches(dataset, config, step), evaluate)
 
@@ -69,12 +71,12 @@ def protect(workdir: Workdir, dataset: Dataset, others: dict[str, dict[str, floa
 
 def title(config: Config) -> str:
     """Returns what progress and tables call an encoder trained with this config."""
-    return "protected" if config.loss.lambda1 else "unprotected"
+    return "protected" if models.is_defended(config) else "unprotected"
 
 
 def build(config: Config, attributes: int) -> Protector:
-    """Returns a compiled protector, without a decoder if no loss weight asks for one."""
-    model, size = config.model, config.data.size
+    """Returns a compiled protector, without an adversary if no loss weight asks for one."""
+    model, loss, size = config.model, config.loss, config.data.size
     encoder = Encoder(model.depth, model.width, model.split)
     encoder.build((None, size, size, 3))
     feature_shape = encoder.feature_shape(size)
@@ -85,24 +87,26 @@ def build(config: Config, attributes: int) -> Protector:
             load_torchvision(model.weights, encoder, classifier)
         except (ValueError, OSError) as error:
             raise UserError(f"model.weights: {error}") from None
-    decoder = decoder_optimizer = None
-    if config.loss.lambda1:
-        decoder = Decoder(feature_shape, size, model.split, model.decoder_width)
-        decoder.build((None, *feature_shape))
-        decoder_optimizer = training.adam(
-            config.train.decoder_learning_rate, config.train.clip_norm
+    adversary = None
+    if models.is_defended(config):
+        adversary = models.build_adversary(config, feature_shape, model.split, lambda2=loss.lambda2)
+        adversary.compile(
+            training.adam(config.train.decoder_learning_rate, config.train.clip_norm),
+            models.discriminator_optimizer(config),
         )
     protector = Protector(
         encoder,
         classifier,
-        decoder,
-        lambda1=config.loss.lambda1,
+        adversary,
+        lambda1=loss.lambda1,
+        lambda2=loss.lambda2,
         decoder_steps=config.train.decoder_steps,
     )
-    optimizer = training.adam(
-        config.train.learning_rate, config.train.clip_norm, decay_steps=config.train.steps
+    protector.compile(
+        training.adam(
+            config.train.learning_rate, config.train.clip_norm, decay_steps=config.train.steps
+        )
     )
-    protector.compile(optimizer, decoder_optimizer)
     return protector
 
 
@@ -116,7 +120,7 @@ def training_batches(dataset: Dataset, config: Config, start: int) -> tf.data.Da
             "labels": tf.gather(batch["labels"], columns, axis=1),
         }
     )
-    if not config.loss.lambda1:
+    if not models.is_defended(config):
         return private.map(lambda batch: {"private": batch})
     public = dataset.training_batches(
         PUBLIC, WHOLE, train.batch * train.decoder_steps, seed=seed + 1, start=start
@@ -153,11 +157,11 @@ class Evaluation:
 
     def _write_pictures(self, step: int) -> None:
         protector, report = self._protector, self._config.report
-        if protector.decoder is None or not report.pictures:
+        if protector.adversary is None or not report.pictures:
             return
         images = next(iter(self._batches))["images"][: report.examples]
         features = protector.encoder(data.normalise(images), training=False)
-        reconstructions = to_uint8(protector.decoder(features, training=False).numpy())
+        reconstructions = to_uint8(protector.adversary(features).numpy())
         training.write_pictures(
             self._writer, step, "input over reconstruction", images.numpy(), reconstructions
         )

@@ -1,0 +1,218 @@
+"""What is wrong with a config, told before TensorFlow is imported: one line, with the way out."""
+
+import dataclasses
+import difflib
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tfadv.config import PRECISIONS, SPLITS, Config, Data, UserError, flatten
+
+
+def unknown_field(name: str) -> UserError:
+    """Returns the error for a field that does not exist, with the nearest that does."""
+    return UserError(f"there is no config field {name}{_nearest(name)}")
+
+
+def hint_for(error: Exception) -> str:
+    """Returns which field was meant, where a config file names one that does not exist."""
+    words = re.findall(r"\w+(?=\.__init__)|(?<=')\w+(?=')", str(error))
+    groups = {group.type.__name__: group.name for group in dataclasses.fields(Config)}
+    if len(words) < 2 or words[0] not in groups:
+        return ""
+    return _nearest(f"{groups[words[0]]}.{words[1]}")
+
+
+def _nearest(name: str) -> str:
+    names, leaf = list(flatten(Config())), name.rpartition(".")[2]
+    near = [known for known in names if known.rpartition(".")[2] == leaf]
+    near = near or difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def normalise(config: Config) -> None:
+    """Splits lists given as one string: --config.task.attributes=Smiling,Male, in place."""
+    lists = (
+        (config, "encoder"),
+        (config.task, "attributes"),
+        (config.perceptual, "layers"),
+        (config.recognizer, "others"),
+    )
+    for holder, name in lists:
+        value = getattr(holder, name, None)
+        items = [value] if isinstance(value, str) else value
+        if isinstance(items, list | tuple) and all(isinstance(item, str) for item in items):
+            parts = [part.strip() for item in items for part in item.split(",")]
+            setattr(holder, name, tuple(part for part in parts if part))
+
+
+def validate(config: Config) -> None:
+    """Checks every field's value by itself.
+
+    Raises:
+        UserError: names the field, its value and what it may be.
+    """
+    check_types(config)
+    values = flatten(config)
+    for name, (low, high) in _RANGES.items():
+        if not low <= values[name] <= high:
+            limit = f"from {low} to {high}" if high < float("inf") else f"at least {low}"
+            raise UserError(f"{name} is {values[name]}; it must be {limit}")
+    for name, choices in _CHOICES.items():
+        if values[name] not in choices:
+            listed = ", ".join(map(str, choices))
+            raise UserError(f"{name} is {values[name]!r}; it must be one of {listed}")
+    if config.data.size % 32:
+        raise UserError(f"data.size is {config.data.size}; it must be a multiple of 32")
+    if config.black_box.low >= config.black_box.high:
+        raise UserError(
+            f"black_box.low is {config.black_box.low}; it must be below black_box.high, "
+            f"{config.black_box.high}"
+        )
+    for name, example in (("data.dataset", "synthetic"), ("data.dir", "data")):
+        if not values[name]:
+            raise UserError(f"{name} is empty; give it a value, such as {example}")
+    twice = [name for name, times in Counter(config.task.attributes).items() if times > 1]
+    if twice:
+        raise UserError(f"task.attributes names {twice[0]} twice")
+
+
+def check_types(config: Config) -> None:
+    """Checks that every field has a value of its type: a config file can put anything into it.
+
+    Raises:
+        UserError: names the field, its value and the type.
+    """
+    defaults = Config()
+    for group in dataclasses.fields(Config):
+        value, default = getattr(config, group.name), getattr(defaults, group.name)
+        if dataclasses.is_dataclass(default) and type(value) is not type(default):
+            raise UserError(
+                f"{group.name} is {value!r}; it must be a tfadv.config.{type(default).__name__}"
+            )
+    values = flatten(config)
+    for name, default in flatten(defaults).items():
+        if not _fits(values[name], type(default)):
+            kind = _KINDS[type(default)]
+            raise UserError(f"{name} is {values[name]!r}; it must be {kind}")
+
+
+def check_dataset(data: Data) -> None:
+    """Raises a UserError if a local folder lacks the dataset; drawn faces are made on demand."""
+    if Path(data.dir).is_file():
+        raise UserError(f"data.dir is {data.dir}, a file; it must be a folder")
+    if "://" in data.dir or data.dataset.split("/")[0] == "synthetic":
+        return
+    if not (Path(data.dir) / data.dataset.replace(":", "/")).exists():
+        raise missing_dataset(data)
+
+
+def missing_dataset(data: Data) -> UserError:
+    """Returns the error for a dataset that isn't prepared, with those that are."""
+    prepared = sorted(
+        path.parents[1].relative_to(data.dir).as_posix()
+        for path in Path(data.dir).glob("*/*/*/dataset_info.json")
+    )
+    return UserError(
+        f"there is no dataset {data.dataset} in data.dir={data.dir}, only "
+        f"{', '.join(prepared) or 'nothing'}; make it with python -m data_prep.celeba, "
+        f"data_prep.folder or data_prep.synthetic"
+    )
+
+
+def check_weights(path: str) -> None:
+    """Raises a UserError unless a path is empty or a file that weights can be read from."""
+    if path and Path(path).suffix not in (".safetensors", ".npz"):
+        raise UserError(f"model.weights is {path}; it must be a .safetensors or .npz file")
+    if path and not Path(path).is_file():
+        raise UserError(f"model.weights is {path}, which does not exist")
+
+
+def needs_vgg(config: Config, mode: str) -> bool:
+    """Returns whether a loss of this mode compares perceptual features."""
+    loss = config.loss
+    if mode == "protect":
+        return bool(loss.lambda2 or (loss.lambda1 and loss.mu2))
+    return mode == "attack" and bool(loss.mu2)
+
+
+def check_perceptual(weights: str) -> None:
+    """Raises a UserError unless weights of VGG19 can be read from there, or are Keras's own."""
+    if weights == "imagenet":
+        return
+    if Path(weights).suffix != ".h5":
+        raise UserError(f"perceptual.weights is {weights!r}; it must be imagenet or an .h5 file")
+    if not Path(weights).is_file():
+        raise UserError(f"perceptual.weights is {weights}, which does not exist")
+
+
+def check_saved_model(path: str) -> None:
+    """Raises a UserError if a path can't be a SavedModel; remote paths are left to the loader."""
+    if "://" in path:
+        return
+    if not Path(path).exists():
+        raise UserError(f"encoder {path} does not exist")
+    if not (Path(path) / "saved_model.pb").exists():
+        raise UserError(f"encoder {path} is no SavedModel: it has no saved_model.pb")
+
+
+_KINDS = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a finite number",
+    str: "a text",
+    tuple: "a list of names, such as a,b",
+}
+_INFINITY = float("inf")
+_LARGEST = 2**31 - 1
+_RANGES = {
+    "data.size": (32, 1024),
+    "data.held_out": (0.01, 0.5),
+    "data.shuffle_buffer": (1, _LARGEST),
+    "model.width": (0.05, 4.0),
+    "model.decoder_width": (0.05, 4.0),
+    "model.discriminator_width": (0.05, 4.0),
+    "loss.lambda1": (0.0, _INFINITY),
+    "loss.lambda2": (0.0, _INFINITY),
+    "loss.mu1": (0.0, _INFINITY),
+    "loss.mu2": (0.0, _INFINITY),
+    "train.steps": (1, _LARGEST),
+    "train.batch": (2, _LARGEST),
+    "train.learning_rate": (1e-9, 10.0),
+    "train.decoder_learning_rate": (1e-9, 10.0),
+    "train.discriminator_learning_rate": (1e-9, 10.0),
+    "train.decoder_steps": (1, 100),
+    "train.clip_norm": (0.0, _INFINITY),
+    "train.log_every": (1, _LARGEST),
+    "train.evaluate_every": (1, _LARGEST),
+    "train.checkpoint_every": (1, _LARGEST),
+    "attack.patience": (1, _LARGEST),
+    "attack.rate_drops": (0, 20),
+    "attack.cache_mb": (0, _LARGEST),
+    "attack.random_features": (1, 20_000),
+    "feature_map.hidden": (1, _LARGEST),
+    "feature_map.steps": (1, _LARGEST),
+    "feature_map.learning_rate": (1e-9, 10.0),
+    "metrics.replicates": (10, 100_000),
+    "runtime.seed": (0, _LARGEST),
+    "report.examples": (1, 64),
+}
+_CHOICES = {
+    "model.depth": (18, 34, 50),
+    "model.split": SPLITS,
+    "feature_map.pooling": ("flatten", "average"),
+    "recognizer.alignment": ("auto", "celeba", "whole"),
+    "recognizer.split": ("private", "public"),
+    "runtime.precision": PRECISIONS,
+}
+
+
+def _fits(value: Any, kind: type) -> bool:
+    if kind is tuple:
+        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    if kind is float:
+        is_number = _fits(value, int) or isinstance(value, float)
+        return is_number and abs(value) <= sys.float_info.max
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

@@ -1,0 +1,205 @@
+"""The page and the pictures of an attack."""
+
+from collections.abc import Mapping, Sequence
+
+from tfadv import figures, report, workdir
+from tfadv.data import Dataset
+from tfadv.meanings import describe
+from tfadv.metrics.identity import Identification
+from tfadv.modes import attack_sections, pages
+from tfadv.modes.attack_sections import LABELS
+from tfadv.modes.battery import Leak
+from tfadv.modes.leakage import Finding, TestSplit
+from tfadv.recognition import Recognizer
+from tfadv.report import Card, Figure, Section, Table
+from tfadv.text import format_value
+
+_ATTACKERS = (
+    "Every attacker has public pictures and their features, and is measured on test pictures, {}. "
+    "Intervals are 95%, from {:,} bootstrap samples of the test people. What counts is the "
+    "strongest attacker, and how far it is from chance and the mean face."
+)
+_CONVERGED = (
+    "An attacker who stops early flatters the defence. Each went on until held-out public "
+    "pictures no longer improved, and then at lower rates from its best point until that no "
+    "longer helped; the best point counts. With more public pictures an attacker would do better."
+)
+_CAPPED = (
+    "An attacker who stops early flatters the defence, and the attack on {} did: train.steps ended "
+    "it while held-out public pictures may still have improved. Give it more steps."
+)
+_NO_RECOGNIZER = (
+    "No face recogniser was given, so nothing says whether reconstructions show the right person: "
+    "name one with --config.recognizer.path, or train one with --mode=recognizer."
+)
+
+
+def write(
+    run: workdir.Workdir,
+    dataset: Dataset,
+    leaks: Mapping[str, Leak],
+    references: Mapping[str, Finding],
+    test: TestSplit,
+    recognizers: Sequence[Recognizer],
+) -> Table:
+    """Writes report.html and reconstructions.png of an attack; returns a table for the terminal.
+
+    Args:
+        run: the run's folder.
+        dataset: what the attackers learned from and were measured on.
+        leaks: of each encoder, the one that the attack is about first.
+        references: what needs no features.
+        test: the test pictures.
+        recognizers: C; M learned from the first.
+    """
+    effort = _effort(leaks)
+    sections = [
+        *_pictures(run, dataset, leaks, references, test),
+        Section(
+            "Side by side",
+            [attack_sections.side_by_side(leaks, references)],
+            _ATTACKERS.format(pages.strangers(dataset), run.config.metrics.replicates),
+        ),
+        Section(
+            "Attacker by attacker",
+            [attack_sections.by_attacker(name, leak, references) for name, leak in leaks.items()],
+            "" if recognizers else _NO_RECOGNIZER,
+        ),
+        *attack_sections.by_recognizer(leaks, references, recognizers[1:]),
+        *_curves_of_identity(leaks, references, recognizers),
+        *attack_sections.probes(leaks),
+        Section("Did they try hard enough?", attack_sections.efforts(leaks), effort or _CONVERGED),
+        *attack_sections.recognizer_table(recognizers),
+    ]
+    subject = next(iter(leaks))
+    report.write_page(
+        run.path / "report.html",
+        f"Attack on the {subject} encoder",
+        _lead(dataset, leaks, references),
+        sections,
+        workdir.summary(run.mode, run.config, dataset.description),
+        _cards(leaks, references),
+    )
+    return attack_sections.terminal(leaks, references, effort or attack_sections.READING)
+
+
+def _effort(leaks: Mapping[str, Leak]) -> str:
+    """Says which attacks were cut short."""
+    capped = [
+        name
+        for name, leak in leaks.items()
+        if not all(effort.converged for effort in leak.efforts.values())
+    ]
+    return _CAPPED.format(" and ".join(capped)) if capped else ""
+
+
+def _lead(dataset: Dataset, leaks: Mapping[str, Leak], references: Mapping[str, Finding]) -> str:
+    found = next(iter(leaks.values())).metrics
+    lead = (
+        f"Attackers with {dataset.sizes['public']:,} public pictures, who can call the encoder but "
+        f"not look inside, rebuilt test pictures at {found['psnr']:.2f} dB; the mean face gives "
+        f"{references['mean_face'].metrics['psnr']:.2f} dB."
+    )
+    people = [
+        found[key] for key in ("reid_rank1", "feature_reid_rank1", "linkage_rank1") if key in found
+    ]
+    if people and "chance" in references:
+        guess = references["chance"].metrics["reid_rank1"]
+        lead += (
+            f" The one that names people best picked the right one first for {max(people):.1%} of "
+            f"the test pictures; guessing gives {guess:.1%}."
+        )
+    return lead
+
+
+def _pictures(run, dataset, leaks, references, test) -> list[Section]:
+    """The grid: what was rebuilt of the first test pictures."""
+    if not run.config.report.pictures:
+        return []
+    first = next(iter(test.batches()))["images"][: run.config.report.examples]
+    rows = [("input", first)]
+    subject = next(iter(leaks))
+    for name, leak in leaks.items():
+        rows.append((f"{name}: {LABELS['decoder'].name}", leak.attackers["decoder"].pictures))
+    for attacker in ("random_features", "nearest_neighbour"):
+        pictures = leaks[subject].attackers[attacker].pictures
+        rows.append((f"{subject}: {LABELS[attacker].name}", pictures))
+    rows.append((LABELS["mean_face"].name, references["mean_face"].pictures))
+    png = figures.picture_grid(rows, run.path / "reconstructions.png")
+    who = pages.strangers(dataset)
+    caption = f"Test pictures, {who}, and what attackers made of their features."
+    return [Section("Pictures", [Figure("Input and reconstructions", png, caption)])]
+
+
+def _curves_of_identity(
+    leaks: Mapping[str, Leak],
+    references: Mapping[str, Finding],
+    recognizers: Sequence[Recognizer],
+) -> list[Section]:
+    """ROC curves of each way to a person, and how similar faces are."""
+    items = []
+    seen_by = recognizers[0].name if recognizers else ""
+    for attacker, recognizer in (("decoder", seen_by), ("feature_map", seen_by), ("linkage", "")):
+        found = {
+            name: leak.attackers[attacker].identification.get(recognizer)
+            for name, leak in leaks.items()
+            if attacker in leak.attackers
+        }
+        if recognizer and attacker == "decoder":
+            found |= {
+                LABELS[name].name: references[name].identification.get(recognizer)
+                for name in ("mean_face", "real_picture")
+            }
+        found = {name: each for name, each in found.items() if each and each.metrics}
+        if found:
+            items.append(_roc(LABELS[attacker].name, found))
+        if found and attacker == "decoder":
+            items.append(_histogram(found, seen_by))
+    text = (
+        "How often the right person is accepted, and strangers with them, as the threshold moves. "
+        "A curve on the dots tells people apart no better than a coin."
+    )
+    return [Section("Who is it?", items, text)] if items else []
+
+
+def _roc(attacker: str, found: Mapping[str, Identification]) -> Figure:
+    png = figures.roc_figure(
+        {name: each.roc for name, each in found.items()},
+        {name: each.metrics["verification_auc"] for name, each in found.items()},
+    )
+    return Figure(f"ROC, {attacker}", png)
+
+
+def _histogram(found: Mapping[str, Identification], recognizer: str) -> Figure:
+    panels = {
+        name: {"same person": each.genuine, "strangers": each.impostor}
+        for name, each in found.items()
+    }
+    png = figures.histogram_figure(panels, "cosine similarity of the embeddings")
+    caption = (
+        f"Reconstructions by Dec^a against other real pictures of the same person and of "
+        f"strangers, by {recognizer}. The more the two overlap, the less is told."
+    )
+    return Figure("Similarity", png, caption)
+
+
+def _cards(leaks: Mapping[str, Leak], references: Mapping[str, Finding]) -> list[Card]:
+    """The first encoder's key numbers, each beside the others'."""
+    subject = next(iter(leaks))
+    found = {name: leak.metrics for name, leak in leaks.items()}
+    found |= {
+        LABELS[name].name: attack_sections.as_every_attacker(references[name].metrics, name)
+        for name in ("mean_face", "chance")
+        if name in references
+    }
+    cards = []
+    for metric in ("mcc", "psnr", "reid_rank1", "linkage_rank1"):
+        if metric in found[subject]:
+            column = describe(metric)
+            beside = [
+                f"{other}: {format_value(values[metric], column.format)}"
+                for other, values in found.items()
+                if other != subject and metric in values
+            ]
+            cards.append(Card(column, found[subject][metric], ", ".join(beside)))
+    return cards

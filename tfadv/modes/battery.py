@@ -1,0 +1,218 @@
+"""All attackers on one encoder: what each recovers, and how hard those tried that are trained."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tfadv import training
+from tfadv.closed_form import ClosedFormDecoder, NearestNeighbour, to_vectors
+from tfadv.config import Config
+from tfadv.data import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset, normalise
+from tfadv.embedding_cache import embed_split
+from tfadv.encoders import SavedEncoder, load_classifier
+from tfadv.linkage import Linkage
+from tfadv.metrics.utility import utility_metrics
+from tfadv.modes import inversion
+from tfadv.modes.inversion import Effort
+from tfadv.modes.leakage import Finding, TestSplit
+from tfadv.pairs import Pairs
+from tfadv.probes import Examples, probe_attributes
+from tfadv.recognition import Recognizer
+
+# Attackers, in the order in which they are shown; the first one's metrics have plain names.
+DECODER, RIDGE, RANDOM_FEATURES = "decoder", "ridge", "random_features"
+NEAREST_NEIGHBOUR, FEATURE_MAP, LINKAGE = "nearest_neighbour", "feature_map", "linkage"
+
+
+@dataclasses.dataclass(frozen=True)
+class Leak:
+    """What an encoder is worth, and what leaks from it.
+
+    Attributes:
+        utility: of the encoder, by the names of metrics.json.
+        attackers: what each of them found.
+        efforts: how hard those tried that are trained.
+        probes: how well attributes are read from the features that the task did not train.
+    """
+
+    utility: dict[str, float | list[float]]
+    attackers: dict[str, Finding]
+    efforts: dict[str, Effort]
+    probes: dict[str, float]
+
+    @property
+    def metrics(self) -> dict[str, float | list[float]]:
+        """All of it as one flat object."""
+        flat = self.utility | self.probes
+        for name, finding in self.attackers.items():
+            plain = name in (DECODER, FEATURE_MAP, LINKAGE)
+            prefix = "" if plain else f"{name}/"
+            flat |= {prefix + metric: value for metric, value in finding.metrics.items()}
+        for name, effort in self.efforts.items():
+            prefix = "attack" if name == DECODER else name
+            flat[f"{prefix}_steps"] = effort.steps
+            flat[f"{prefix}_converged"] = float(effort.converged)
+        decoder = self.efforts[DECODER]
+        return flat | {
+            "held_out_loss": decoder.held_out_loss,
+            "images_per_s": decoder.images_per_s,
+        }
+
+
+class Battery:
+    """All attackers on one encoder.
+
+    Args:
+        black_box: the encoder.
+        dataset: public pictures to learn from, test pictures to be measured on.
+        test: what the measures need of the latter.
+        recognizers: C; M learns from the first.
+        config: of the run.
+        folder: for checkpoints and logs.
+        name: what progress lines call the encoder.
+    """
+
+    def __init__(
+        self,
+        black_box: SavedEncoder,
+        dataset: Dataset,
+        test: TestSplit,
+        recognizers: list[Recognizer],
+        config: Config,
+        folder: Path,
+        name: str,
+    ):
+        self._black_box = black_box
+        self._dataset = dataset
+        self._test = test
+        self._recognizers = recognizers
+        self._config = config
+        self._folder = folder
+        self._name = name
+        shape, budget = black_box.feature_shape, config.attack.cache_mb
+        self._train, self._held_out, self._tested = (
+            Pairs(black_box, dataset, split, part, shape, budget)
+            for split, part in ((PUBLIC, TRAIN), (PUBLIC, HELD_OUT), (TEST, WHOLE))
+        )
+
+    def run(self, cache: Path) -> Leak:
+        """Lets every attacker try that the data and the recognisers allow."""
+        attackers, efforts = {}, {}
+        attackers[DECODER], efforts[DECODER] = self._invert_pictures()
+        attackers |= self._closed_form_decoders()
+        attackers[NEAREST_NEIGHBOUR] = self._nearest_neighbour()
+        if self._recognizers:
+            attackers[FEATURE_MAP], efforts[FEATURE_MAP] = self._guess_embeddings(cache)
+        linkage = self._link()
+        if linkage is not None:
+            attackers[LINKAGE] = linkage
+        leak = Leak(self._utility(), attackers, efforts, self._probe())
+        writer = tf.summary.create_file_writer(str(self._folder / "tensorboard"))
+        training.write_metrics(writer, efforts[DECODER].steps, leak.metrics)
+        return leak
+
+    def _invert_pictures(self) -> tuple[Finding, Effort]:
+        inverter, effort = inversion.invert_pictures(
+            self._train,
+            self._held_out,
+            self._dataset,
+            self._config,
+            self._black_box.split,
+            self._folder,
+            f"attack on {self._name}",
+        )
+        return self._measure(tf.function(inverter, reduce_retracing=True)), effort
+
+    def _closed_form_decoders(self) -> dict[str, Finding]:
+        found = {}
+        seed = self._config.runtime.seed
+        for name, count in ((RIDGE, 0), (RANDOM_FEATURES, self._config.attack.random_features)):
+            decoder = ClosedFormDecoder(
+                self._train, self._held_out, self._dataset.size, count, seed
+            )
+            found[name] = self._measure(decoder)
+            found[name].metrics["held_out_loss"] = decoder.held_out_loss
+        return found
+
+    def _nearest_neighbour(self) -> Finding:
+        search = NearestNeighbour(self._train, self._held_out)
+        nearest = np.concatenate([search(b["features"]) for b in self._tested.batches()])
+        pictures = self._train.pictures(nearest)
+        return self._test.of_pictures(
+            self._tested.batches(), lambda batch: normalise(pictures[batch["index"]]).numpy()
+        )
+
+    def _measure(self, decode) -> Finding:
+        """Measures reconstructions of the test pictures from their features."""
+        return self._test.of_pictures(
+            self._tested.batches(), lambda batch: decode(batch["features"])
+        )
+
+    def _guess_embeddings(self, cache: Path) -> tuple[Finding, Effort]:
+        recognizer = self._recognizers[0]
+        train, held_out = (
+            embed_split(recognizer, self._dataset, PUBLIC, part, cache).embedding
+            for part in (TRAIN, HELD_OUT)
+        )
+        inverter, effort = inversion.guess_embeddings(
+            self._train,
+            train,
+            self._held_out,
+            held_out,
+            self._config,
+            self._folder / FEATURE_MAP,
+            f"identity attack on {self._name}",
+        )
+        guess = tf.function(inverter, reduce_retracing=True)
+        guesses = [guess(batch["features"]).numpy() for batch in self._tested.batches()]
+        return self._test.of_guesses(np.concatenate(guesses)), effort
+
+    def _link(self) -> Finding | None:
+        """Linkage, or None where too few people are known to learn from."""
+        people, others = (self._dataset.annotations(PUBLIC, part)[0] for part in (TRAIN, HELD_OUT))
+        try:
+            linkage = Linkage(_vectors(self._train), people, _vectors(self._held_out), others)
+        except ValueError as error:
+            print(f"linkage isn't measured: {error}", flush=True)
+            return None
+        return self._test.of_codes(linkage(_vectors(self._tested)))
+
+    def _probe(self) -> dict[str, float]:
+        """What probes read of the attributes that the task did not train."""
+        classify = load_classifier(self._black_box.path)
+        trained = classify.attributes if classify else self._config.task.attributes
+        names = [name for name in self._dataset.attributes if name not in trained]
+        if not names:
+            return {}
+        columns = self._dataset.columns(names)
+        train, held_out, test = (
+            Examples(_vectors(pairs), self._dataset.annotations(split, part)[1][:, columns])
+            for pairs, split, part in (
+                (self._train, PUBLIC, TRAIN),
+                (self._held_out, PUBLIC, HELD_OUT),
+                (self._tested, TEST, WHOLE),
+            )
+        )
+        return probe_attributes(train, held_out, test, names, self._config.runtime.seed)
+
+    def _utility(self) -> dict[str, float | list[float]]:
+        """The utility of an encoder on the test split, if its classifier lies beside it."""
+        classify = load_classifier(self._black_box.path)
+        if classify is None or classify.feature_shape != self._black_box.feature_shape:
+            return {}
+        if not set(classify.attributes) <= set(self._dataset.attributes):
+            return {}  # trained on another dataset
+        logits = np.concatenate([classify(batch["features"]) for batch in self._tested.batches()])
+        return utility_metrics(
+            self._dataset.attributes,
+            self._test.labels,
+            logits,
+            task=classify.attributes,
+            bootstrap=self._test.bootstrap,
+        )
+
+
+def _vectors(pairs: Pairs) -> np.ndarray:
+    return np.concatenate([to_vectors(batch["features"]) for batch in pairs.batches()])

@@ -1,0 +1,209 @@
+"""Trains Dec^a and M, the attackers that are networks, until they no longer improve."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfadv import training
+from tfadv.attackers import FeatureInverter, ImageInverter, Plateau
+from tfadv.config import Attack, Config
+from tfadv.data import Dataset, to_uint8
+from tfadv.modes import models
+from tfadv.networks import FeatureMap
+from tfadv.pairs import Pairs
+
+Curve = tuple[list[int], list[float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """How hard an attacker that is trained tried.
+
+    Attributes:
+        steps: it trained for.
+        converged: whether it ended because held-out pictures no longer improved.
+        held_out_loss: at its best point.
+        images_per_s: pictures trained on a second.
+        curve: steps, and the loss on held-out public pictures at them.
+    """
+
+    steps: int
+    converged: bool
+    held_out_loss: float
+    images_per_s: float
+    curve: Curve
+
+
+def invert_pictures(
+    train: Pairs,
+    held_out: Pairs,
+    dataset: Dataset,
+    config: Config,
+    split: str | None,
+    folder: Path,
+    title: str,
+) -> tuple[ImageInverter, Effort]:
+    """Trains Dec^a by Eq. 5; returns it at its best point.
+
+    Args:
+        train: public pairs to learn from.
+        held_out: public pairs of other people, which decide when it ends.
+        dataset: where the pairs come from.
+        config: of the run.
+        split: the encoder's split point, if it has one of ours.
+        folder: for checkpoints and logs.
+        title: what the progress line calls it.
+    """
+    keras.utils.set_random_seed(config.runtime.seed)
+    shape = train.feature_shape
+    inverter = ImageInverter(models.build_adversary(config, shape, split), shape)
+    inverter.standardisation.adapt(batch["features"] for batch in train.batches())
+    optimizer = training.adam(config.train.learning_rate, config.train.clip_norm)
+    inverter.compile(optimizer, models.discriminator_optimizer(config))
+    plateau = _plateau(inverter, config.attack)
+    trainer = training.Trainer(inverter, config.train, folder, title, plateau=plateau)
+    if trainer.step == 0:
+        models.measure_scale(inverter.adversary, dataset)
+
+    def batches(step):
+        return train.training_batches(config.train.batch, seed=config.runtime.seed, start=step)
+
+    def show(step):
+        if config.report.pictures:
+            few = _first(held_out, config.report.examples)
+            rebuilt = to_uint8(inverter(few["features"]).numpy())
+            training.write_pictures(
+                trainer.writer, step, "input over reconstruction", few["images"], rebuilt
+            )
+
+    evaluate = Evaluation(inverter, held_out.batches, plateau, show)
+    return inverter, _train(trainer, plateau, batches, evaluate, title)
+
+
+def guess_embeddings(
+    train: Pairs,
+    train_embeddings: np.ndarray,
+    held_out: Pairs,
+    held_out_embeddings: np.ndarray,
+    config: Config,
+    folder: Path,
+    title: str,
+) -> tuple[FeatureInverter, Effort]:
+    """Trains M by Eq. 10; returns it at its best point.
+
+    Args:
+        train: public pairs to learn from.
+        train_embeddings: C(X) of theirs, in order, float32 [N, E].
+        held_out: public pairs of other people, which decide when it ends.
+        held_out_embeddings: of theirs.
+        config: of the run.
+        folder: for checkpoints and logs.
+        title: what the progress line calls it.
+    """
+    keras.utils.set_random_seed(config.runtime.seed)
+    shape, fields = train.feature_shape, config.feature_map
+    feature_map = FeatureMap(shape, train_embeddings.shape[1], fields.hidden, fields.pooling)
+    feature_map.build((None, *shape))
+    inverter = FeatureInverter(feature_map, shape)
+    inverter.standardisation.adapt(batch["features"] for batch in train.batches())
+    inverter.adapt_embeddings(train_embeddings)
+    inverter.compile(training.adam(fields.learning_rate, config.train.clip_norm))
+    plateau = _plateau(inverter, config.attack)
+    epoch = max(1, train.count // config.train.batch)
+    schedule = dataclasses.replace(
+        config.train,
+        steps=fields.steps,
+        log_every=epoch,
+        evaluate_every=epoch,
+        checkpoint_every=10 * epoch,
+    )
+    trainer = training.Trainer(inverter, schedule, folder, title, plateau=plateau)
+    targets = tf.convert_to_tensor(train_embeddings)
+
+    def with_targets(batch):
+        return {
+            "features": batch["features"],
+            "embeddings": tf.gather(targets, batch["index"]),
+        }
+
+    def batches(step):
+        seed = config.runtime.seed
+        pairs = train.training_batches(config.train.batch, seed=seed, start=step)
+        return pairs.map(with_targets)
+
+    def held_out_batches():
+        for batch in held_out.batches():
+            embeddings = held_out_embeddings[batch["index"]]
+            yield {"features": batch["features"], "embeddings": embeddings}
+
+    evaluate = Evaluation(inverter, held_out_batches, plateau)
+    return inverter, _train(trainer, plateau, batches, evaluate, title)
+
+
+class Evaluation:
+    """The losses on held-out public pictures, which decide when an attack ends.
+
+    Args:
+        inverter: whose `test_step` gives them, `held_out_loss` among them.
+        batches: gives the held-out batches anew at each call.
+        plateau: is told `held_out_loss`.
+        show: called with the step after each evaluation.
+    """
+
+    def __init__(
+        self,
+        inverter: ImageInverter | FeatureInverter,
+        batches: Callable[[], Iterator[dict[str, np.ndarray]]],
+        plateau: Plateau,
+        show: Callable[[int], None] = lambda step: None,
+    ):
+        self._inverter = inverter
+        self._batches = batches
+        self._plateau = plateau
+        self._show = show
+        self._losses = tf.function(inverter.test_step, reduce_retracing=True)
+
+    def __call__(self, step: int) -> tuple[dict[str, float], bool]:
+        """Returns the losses, and whether to go on."""
+        totals, count = {}, 0
+        for batch in self._batches():
+            size = len(batch["features"])
+            for name, loss in self._losses(batch).items():
+                totals[name] = totals.get(name, 0.0) + float(loss) * size
+            count += size
+        losses = {name: total / count for name, total in totals.items()}
+        self._plateau.update(losses["held_out_loss"])
+        self._show(step)
+        measured = {f"held_out_{name.removeprefix('held_out_')}": v for name, v in losses.items()}
+        rate = float(self._inverter.optimizer.learning_rate)
+        return measured | {"learning_rate": rate}, not self._plateau.ended
+
+
+def _plateau(inverter: ImageInverter | FeatureInverter, attack: Attack) -> Plateau:
+    return Plateau(inverter, attack.patience, attack.rate_drops)
+
+
+def _train(trainer, plateau, batches, evaluate, title) -> Effort:
+    if not plateau.ended:
+        trainer.run(batches, evaluate)
+    plateau.restore_best()
+    reason = "held-out pictures no longer improve" if plateau.ended else "its steps are used up"
+    print(
+        f"{title}: ended at step {trainer.step:,}, as {reason}; its best point counts", flush=True
+    )
+    return Effort(
+        steps=trainer.step,
+        converged=plateau.ended,
+        held_out_loss=plateau.lowest,
+        images_per_s=trainer.images_per_s,
+        curve=trainer.history.series("held_out_loss"),
+    )
+
+
+def _first(pairs: Pairs, count: int) -> dict[str, np.ndarray]:
+    batch = next(pairs.batches())
+    return {name: values[:count] for name, values in batch.items()}

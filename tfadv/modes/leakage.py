@@ -1,0 +1,159 @@
+"""Measures what attackers recovered of the test pictures, and of who is in them."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from tfadv.config import Config
+from tfadv.data import TEST, WHOLE, Dataset, normalise, to_uint8
+from tfadv.embedding_cache import embed_split
+from tfadv.metrics.bootstrap import IdentityBootstrap
+from tfadv.metrics.identity import Identification, cosine_similarity, identify
+from tfadv.metrics.image import psnr, ssim
+from tfadv.recognition import Recognizer
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What one attacker recovered.
+
+    Attributes:
+        metrics: by the names of metrics.json; NAME_ci95 holds an interval, [low, high].
+        pictures: reconstructions of the first test pictures, uint8 [N, S, S, 3], of an attacker
+            who makes some.
+        identification: by recogniser, or by "" where none is needed.
+        similarity: face similarity of each test picture and its reconstruction, by recogniser.
+    """
+
+    metrics: dict[str, float | list[float]] = dataclasses.field(default_factory=dict)
+    pictures: np.ndarray | None = None
+    identification: dict[str, Identification] = dataclasses.field(default_factory=dict)
+    similarity: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+class TestSplit:
+    """The test pictures, who is in them, and what face recognisers see in them.
+
+    Args:
+        dataset: with the test split.
+        recognizers: C; the first is the one that M learns from, its metrics have plain names. Those
+            of the others are called METRIC/RECOGNISER.
+        config: of the run.
+        cache: folder for the embeddings of the real pictures.
+    """
+
+    __test__ = False  # no test case, whatever pytest thinks of its name
+
+    def __init__(
+        self, dataset: Dataset, recognizers: list[Recognizer], config: Config, cache: Path
+    ):
+        self._dataset = dataset
+        self._recognizers = recognizers
+        self._examples = config.report.examples
+        self.identities, self.labels = dataset.annotations(TEST)
+        self.bootstrap = IdentityBootstrap(
+            self.identities, config.metrics.replicates, config.runtime.seed
+        )
+        self.embeddings = {
+            recognizer.name: embed_split(recognizer, dataset, TEST, WHOLE, cache)
+            for recognizer in recognizers
+        }
+
+    def batches(self) -> Iterable[Batch]:
+        """Yields `images` uint8 [N, S, S, 3] and `index` of all test pictures, in order."""
+        for batch in self._dataset.batches(TEST, WHOLE):
+            yield {"images": batch["images"].numpy(), "index": batch["index"].numpy()}
+
+    def of_pictures(
+        self, batches: Iterable[Batch], reconstruct: Callable[[Batch], np.ndarray]
+    ) -> Finding:
+        """Compares reconstructions with the test pictures.
+
+        Args:
+            batches: of all test pictures in order, with `images` and `index`, and with whatever
+                `reconstruct` needs.
+            reconstruct: a batch to pictures, float32 [N, S, S, 3] in [-1, 1].
+        """
+        pixels = {"ssim": [], "psnr": [], "mse": []}
+        guesses = {recognizer.name: [] for recognizer in self._recognizers}
+        first = None
+        for batch in batches:
+            images = normalise(batch["images"]).numpy()
+            rebuilt = np.asarray(reconstruct(batch), np.float32)
+            pixels["ssim"].append(ssim(images, rebuilt))
+            pixels["psnr"].append(psnr(images, rebuilt))
+            pixels["mse"].append(np.square(images - rebuilt).mean(axis=(1, 2, 3)))
+            for recognizer in self._recognizers:
+                guesses[recognizer.name].append(self._compare(recognizer, rebuilt, batch["index"]))
+            if first is None:
+                first = to_uint8(rebuilt[: self._examples])
+        metrics = {}
+        for name, values in pixels.items():
+            metrics |= self._mean(name, np.concatenate(values))
+        finding = Finding(metrics | {"test_examples": len(self.identities)}, first)
+        for i, (name, parts) in enumerate(guesses.items()):
+            embedding, face, inner = map(np.concatenate, zip(*parts, strict=True))
+            suffix = f"/{name}" if i else ""
+            identified = self._identify(embedding, self.embeddings[name].embedding)
+            finding.identification[name] = identified
+            finding.similarity[name] = face
+            found = self._mean("face_similarity", face)
+            found |= self._mean("face_similarity_inner", inner) | identified.metrics
+            finding.metrics.update(_named(found, suffix=suffix))
+        return finding
+
+    def of_real_pictures(self) -> Finding:
+        """Returns what recognisers make of the pictures themselves: no attacker does better."""
+        finding = Finding()
+        for i, (name, real) in enumerate(self.embeddings.items()):
+            finding.identification[name] = self._identify(real.embedding, real.embedding)
+            found = finding.identification[name].metrics
+            finding.metrics.update(_named(found, suffix=f"/{name}" if i else ""))
+        return finding
+
+    def of_guesses(self, guesses: np.ndarray) -> Finding:
+        """Compares M(Z), float32 [N, E], with C(X) of the first recogniser."""
+        name, real = next(iter(self.embeddings.items()))
+        identified = self._identify(guesses, real.embedding)
+        metrics = self._mean("feature_similarity", cosine_similarity(guesses, real.embedding))
+        metrics |= _named(identified.metrics, prefix="feature_")
+        return Finding(metrics, identification={name: identified})
+
+    def of_codes(self, codes: np.ndarray) -> Finding:
+        """Compares codes of features, float32 [N, K], with one another: linkage."""
+        identified = self._identify(codes, codes)
+        renamed = {
+            name.replace("reid", "linkage").replace("verification", "linkage"): value
+            for name, value in identified.metrics.items()
+        }
+        return Finding(renamed, identification={"": identified})
+
+    def _compare(
+        self, recognizer: Recognizer, rebuilt: np.ndarray, index: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The embeddings of reconstructions, and how alike they are to those of the pictures."""
+        real, seen = self.embeddings[recognizer.name], recognizer(rebuilt)
+        return (
+            seen.embedding,
+            cosine_similarity(seen.embedding, real.embedding[index]),
+            cosine_similarity(seen.inner, real.inner[index]),
+        )
+
+    def _identify(self, probes: np.ndarray, gallery: np.ndarray) -> Identification:
+        return identify(probes, gallery, self.identities, self.bootstrap)
+
+    def _mean(self, name: str, values: np.ndarray) -> dict[str, float | list[float]]:
+        return {name: float(values.mean()), f"{name}_ci95": list(self.bootstrap.mean(values))}
+
+
+def _named(metrics: dict[str, float], prefix: str = "", suffix: str = "") -> dict[str, float]:
+    """Metrics under other names; an interval keeps its NAME_ci95."""
+    renamed = {}
+    for name, value in metrics.items():
+        base, interval = name.removesuffix("_ci95"), "_ci95" if name.endswith("_ci95") else ""
+        renamed[f"{prefix}{base}{suffix}{interval}"] = value
+    return renamed

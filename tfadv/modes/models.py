@@ -1,0 +1,68 @@
+"""From a config to the networks that more than one mode trains."""
+
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from tfadv import training
+from tfadv.adversary import Adversary
+from tfadv.config import Config
+from tfadv.data import PUBLIC, WHOLE, Dataset, normalise
+from tfadv.networks import Decoder, Discriminator
+from tfadv.perceptual import VGGFeatures
+
+_MEASURED = 1024  # public pictures that the scale of g's layers is measured on
+
+
+def is_defended(config: Config) -> bool:
+    """Returns whether Enc is trained against an adversary."""
+    return bool(config.loss.lambda1 or config.loss.lambda2)
+
+
+def build_adversary(
+    config: Config, feature_shape: tuple[int, ...], split: str | None, *, lambda2: float = 0.0
+) -> Adversary:
+    """Returns Dec, with D and g if a loss weight asks for them; not compiled.
+
+    Args:
+        config: of the run.
+        feature_shape: of one picture's feature.
+        split: the encoder's split point, if it has one of ours.
+        lambda2: weight of the perceptual distance in Enc's loss, which needs g too.
+    """
+    loss, model, size = config.loss, config.model, config.data.size
+    decoder = Decoder(feature_shape, size, split, model.decoder_width)
+    decoder.build((None, *feature_shape))
+    discriminator = g = None
+    if loss.mu1:
+        discriminator = Discriminator(size, model.discriminator_width)
+        discriminator.build((None, size, size, 3))
+    if loss.mu2 or lambda2:
+        g = VGGFeatures(config.perceptual.weights, config.perceptual.layers, size)
+    return Adversary(
+        decoder, discriminator, g, mu1=loss.mu1, mu2=loss.mu2, saturating=loss.saturating
+    )
+
+
+def discriminator_optimizer(config: Config):
+    """Returns the optimiser of D, or None if there is no D."""
+    if not config.loss.mu1:
+        return None
+    return training.adam(config.train.discriminator_learning_rate, clip_norm=0.0, beta_1=0.5)
+
+
+def measure_scale(adversary: Adversary, dataset: Dataset) -> None:
+    """Measures the scale of g's layers on public pictures, and prints it."""
+    if adversary.g is None:
+        return
+    adversary.adapt(_some_pictures(dataset))
+    scales = zip(adversary.g.layers, adversary.mean_squares.numpy(), strict=True)
+    listed = ", ".join(f"{layer} {scale:.4g}" for layer, scale in scales)
+    print(f"mean square of g on public pictures, which L_perc is divided by: {listed}", flush=True)
+
+
+def _some_pictures(dataset: Dataset) -> Iterator[tf.Tensor]:
+    """Public pictures in [-1, 1], in batches."""
+    batch = min(64, dataset.evaluation_batch)
+    for pictures in dataset.batches(PUBLIC, WHOLE, batch).take(-(-_MEASURED // batch)):
+        yield normalise(pictures["images"])
