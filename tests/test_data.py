@@ -104,7 +104,7 @@ def prepare(folder, shards=1, **variables):
 
 def test_a_batch_holds_pictures_labels_and_identities(dataset):
     batch = next(dataset.batches(PRIVATE, WHOLE, 16).as_numpy_iterator())
-    assert set(batch) == {"images", "labels", "identity"}
+    assert set(batch) == {"images", "labels", "identity", "index"}
     assert (batch["images"].shape, batch["images"].dtype) == ((16, 32, 32, 3), np.uint8)
     assert batch["labels"].shape == (16, len(dataset.attributes))
     assert batch["labels"].dtype == np.uint8
