@@ -17,6 +17,7 @@ from ml_collections import config_flags
 
 from tfadv import checks
 from tfadv.config import MODES, Config, UserError, describe, flatten
+from tfadv.recognizer_files import check_recognizer
 from tfadv.workdir import Workdir
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs/demo.py"
@@ -164,8 +165,6 @@ def choose_encoder(config: Config, workdir: Path) -> None:
 
 def choose_recognizer(config: Config, workdir: Path) -> None:
     """Fills in the recogniser trained beside this attack, if none is named; checks all of them."""
-    from tfadv.recognition import check_recognizer  # OpenCV: not for modes that need none of it
-
     trained = workdir.parent / "recognizer" / "recognizer"
     if not config.recognizer.path and trained.exists():
         config.recognizer.path = str(trained)

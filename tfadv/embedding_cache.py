@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tfadv.alignment import INTERPOLATION
 from tfadv.data import Dataset, normalise
-from tfadv.recognition import INTERPOLATION, Embeddings, Recognizer
+from tfadv.recognition import Embeddings, Recognizer
 from tfadv.training import Progress
 
 _FORMAT = 1  # of the files, and of what is done to a picture on the way: raise it with either

@@ -3,12 +3,11 @@
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from tfadv.closed_form import Whitening
+from tfadv.whitening import Whitening
 
 # Of the spread within people, towards its mean over directions.
 SHRINKAGES = (1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 0.6, 0.9)
 COMPONENTS = (8, 16, 32, 64, 128, 256, 512)
-_BLOCK = 512
 
 
 class Linkage:

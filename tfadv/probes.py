@@ -7,8 +7,9 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 
-from tfadv.closed_form import Ridge, Whitening
+from tfadv.closed_form import Ridge
 from tfadv.metrics.utility import mcc, tuned_thresholds
+from tfadv.whitening import Whitening
 
 _HIDDEN = 256
 _BLOCK = 512

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv import training
-from tfadv.closed_form import ClosedFormDecoder, NearestNeighbour, to_vectors
+from tfadv.closed_form import ClosedFormDecoder, NearestNeighbour
 from tfadv.config import Config
 from tfadv.data import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset, normalise
 from tfadv.embedding_cache import embed_split
@@ -20,6 +20,7 @@ from tfadv.modes.leakage import Finding, TestSplit
 from tfadv.pairs import Pairs
 from tfadv.probes import Examples, probe_attributes
 from tfadv.recognition import Recognizer
+from tfadv.whitening import to_vectors
 
 # Attackers, in the order in which they are shown; the first one's metrics have plain names.
 DECODER, RIDGE, RANDOM_FEATURES = "decoder", "ridge", "random_features"

@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from tfadv import linkage
+from tfadv.linkage import Linkage
+
+
+def make_people(count, pictures, seed, signal=1.0, dimensions=30, nuisance=10.0):
+    """Vectors in which who it is lies in 6 oblique directions, and much else in the others."""
+    random = np.random.default_rng(seed)
+    basis = np.linalg.qr(np.random.default_rng(99).normal(size=(dimensions, dimensions)))[0]
+    identities = np.arange(count).repeat(pictures) + 1000 * seed
+    who = signal * random.normal(size=(count, 6)).repeat(pictures, axis=0)
+    who = who + 0.3 * random.normal(size=who.shape)
+    noise = nuisance * random.normal(size=(len(identities), dimensions - 6))
+    return np.concatenate([who, noise], axis=1) @ basis, identities
+
+
+def auc_of(codes, identities):
+    pairs = np.triu_indices(len(codes), 1)
+    return roc_auc_score(identities[pairs[0]] == identities[pairs[1]], (codes @ codes.T)[pairs])
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def learn(**options):
+    return Linkage(*make_people(100, 5, 0, **options), *make_people(30, 5, 1, **options))
+
+
+def test_people_are_told_apart_by_directions_that_much_else_hides():
+    vectors, identities = make_people(40, 4, 2)
+    assert auc_of(unit(vectors), identities) < 0.6
+    assert auc_of(learn()(vectors), identities) > 0.95
+
+
+def test_vectors_that_say_nothing_of_people_leave_a_coin_toss():
+    vectors, identities = make_people(40, 4, 2, signal=0.0)
+    # Even the spread of a picture's own place in the six directions says nothing of people.
+    assert 0.4 < auc_of(learn(signal=0.0)(vectors), identities) < 0.6
+
+
+def test_codes_have_length_1():
+    codes = learn()(make_people(10, 2, 2)[0])
+    np.testing.assert_allclose(np.linalg.norm(codes, axis=1), 1.0, rtol=1e-5)
+
+
+def test_people_seen_once_and_nobody_known_are_left_out():
+    vectors, identities = make_people(100, 5, 0)
+    random = np.random.default_rng(1)
+    more = 1e3 * random.normal(size=(40, vectors.shape[1]))
+    single = np.concatenate([np.full(20, -1), 5000 + np.arange(20)])
+    held_out = make_people(30, 5, 1)
+    with_them = Linkage(
+        np.concatenate([vectors, more]), np.concatenate([identities, single]), *held_out
+    )
+    asked = make_people(20, 3, 2)[0]
+    np.testing.assert_allclose(
+        with_them(asked), Linkage(vectors, identities, *held_out)(asked), atol=1e-4
+    )
+
+
+def test_scatter_is_the_covariance_within_people_and_between_their_means():
+    vectors, identities = make_people(6, 3, 0, dimensions=8)
+    within, between = linkage._scatter(vectors, identities)
+    expected = sum(2 * np.cov(vectors[identities == who].T) for who in range(6)) / (18 - 6)
+    np.testing.assert_allclose(within, expected, rtol=1e-6, atol=1e-8)
+    means = np.stack([vectors[identities == who].mean(0) for who in range(6)])
+    np.testing.assert_allclose(between, np.cov(means.T, bias=True), rtol=1e-6, atol=1e-8)
+
+
+def test_two_pictures_each_are_enough_to_learn_from():
+    assert (
+        Linkage(*make_people(50, 2, 0), *make_people(20, 2, 1))(make_people(5, 2, 2)[0]).shape[0]
+        == 10
+    )
+
+
+@pytest.mark.parametrize(
+    ("identities", "what"), [([-1] * 6, "to learn from"), ([1, 2, 3, 4, 5, 6], "to learn from")]
+)
+def test_without_two_people_seen_twice_it_says_so(identities, what):
+    vectors = np.random.default_rng(0).normal(size=(6, 3))
+    with pytest.raises(ValueError, match=f"no two known people with two pictures each {what}"):
+        Linkage(vectors, np.array(identities), *make_people(5, 2, 1, dimensions=30))
+
+
+def test_without_people_held_out_it_says_so():
+    with pytest.raises(ValueError, match="no two known people with two pictures each held out"):
+        Linkage(*make_people(20, 3, 0), *make_people(1, 3, 1))
