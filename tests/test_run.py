@@ -306,6 +306,78 @@ def test_a_config_file_may_hold_a_colon_in_its_path():
     assert parse("--mode=protect", "--config=a:b.py").config.data.size == 128
 
 
+def make_recognizer(folder):
+    folder.mkdir(parents=True)
+    (folder / "saved_model.pb").touch()
+    (folder / "recognizer.json").write_text('{"size": 64, "inner": "avgpool"}')
+    return folder
+
+
+def test_an_attack_takes_the_recogniser_trained_beside_it(tmp_path):
+    make_encoder(tmp_path / "runs/x/protect/encoder")
+    recognizer = make_recognizer(tmp_path / "runs/x/recognizer/recognizer")
+    config = parse("--mode=attack", f"--workdir={tmp_path / 'runs/x/attack'}").config
+    assert config.recognizer.path == str(recognizer)
+
+
+def test_a_named_recogniser_wins_over_the_one_beside_the_attack(tmp_path):
+    make_encoder(tmp_path / "runs/x/protect/encoder")
+    make_recognizer(tmp_path / "runs/x/recognizer/recognizer")
+    mine = make_recognizer(tmp_path / "mine")
+    flags = ["--mode=attack", f"--workdir={tmp_path / 'runs/x/attack'}"]
+    assert parse(*flags, f"--config.recognizer.path={mine}").config.recognizer.path == str(mine)
+
+
+def test_an_attack_without_any_recogniser_is_fine(tmp_path):
+    make_encoder(tmp_path / "runs/x/protect/encoder")
+    assert (
+        parse("--mode=attack", f"--workdir={tmp_path / 'runs/x/attack'}").config.recognizer.path
+        == ""
+    )
+
+
+@pytest.mark.parametrize("field", ["path", "others"])
+def test_a_recogniser_that_is_missing_is_told_before_tensorflow_is_imported(no_tensorflow, field):
+    make_encoder(Path("runs/x/protect/encoder"))
+    flags = ["--mode=attack", "--workdir=runs/x/attack", f"--config.recognizer.{field}=nowhere.t7"]
+    result = call(*flags)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "recognizer nowhere.t7 does not exist" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--mode=protect", "--config.loss.lambda2=1"),
+        ("--mode=protect", "--config.loss.mu2=1"),
+        ("--mode=attack", "--config.loss.mu2=1"),
+    ],
+)
+def test_missing_vgg19_weights_are_told_where_a_loss_needs_them(arguments):
+    make_encoder(Path("runs/demo/protect/encoder"))
+    with pytest.raises(UserError, match=r"perceptual.weights is no\.h5, which does not exist"):
+        parse(*arguments, "--config.perceptual.weights=no.h5")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--mode=protect",),
+        ("--mode=protect", "--config.loss.mu2=1", "--config.loss.lambda1=0"),
+        ("--mode=attack", "--config.loss.lambda2=1"),
+        ("--mode=recognizer", "--config.loss.mu2=1"),
+    ],
+)
+def test_vgg19_weights_are_of_no_concern_where_no_loss_needs_them(arguments):
+    make_encoder(Path("runs/demo/protect/encoder"))
+    assert parse(*arguments, "--config.perceptual.weights=no.h5") is not None
+
+
+def test_vgg19_weights_of_another_kind_are_refused():
+    with pytest.raises(UserError, match=r"perceptual.weights is 'vgg.pkl'; it must be imagenet or"):
+        parse("--mode=protect", "--config.loss.lambda2=1", "--config.perceptual.weights=vgg.pkl")
+
+
 def test_weights_are_of_no_concern_to_an_attack():
     make_encoder(Path("enc"))
     workdir = parse("--mode=attack", "--config.encoder=enc", "--config.model.weights=no.npz")

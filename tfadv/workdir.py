@@ -38,7 +38,8 @@ class Workdir:
         for folder in (self.path, *self.path.parents):
             if folder.is_file():
                 raise UserError(f"--workdir={self.path}: {folder} is a file; it must be a folder")
-        self.digests = {path: _digest(Path(path)) for path in config.encoder}
+        used = (*config.encoder, config.recognizer.path, *config.recognizer.others)
+        self.digests = {path: _digest(Path(path)) for path in used if path}
         # What ended on a mistake before anything was trained stands in nobody's way.
         trained = any(self.path.rglob("checkpoints")) or (self.path / "metrics.json").exists()
         if trained and (self.path / "config.json").exists():
@@ -58,7 +59,7 @@ class Workdir:
             "config": dataclasses.asdict(self.config),
             "versions": _versions(),
             "git_commit": _git_commit(),
-            "encoder_digests": self.digests,
+            "digests": self.digests,
         }
         self._write("config.json", record | facts)
 
@@ -96,7 +97,7 @@ class Workdir:
         ]
         if before["mode"] != self.mode:
             differing.insert(0, f"mode (was {before['mode']!r}, is {self.mode!r})")
-        for path, digest in before.get("encoder_digests", {}).items():
+        for path, digest in before.get("digests", {}).items():
             if self.digests.get(path, digest) != digest:
                 differing.append(f"the content of {path}")
         if differing:
@@ -135,9 +136,9 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _digest(encoder: Path) -> str:
-    """What tells a SavedModel from another that has taken its place; of local ones only."""
-    files = [encoder / "saved_model.pb", *sorted(encoder.glob("variables/*"))]
+def _digest(path: Path) -> str:
+    """What tells a file or a SavedModel from another that has taken its place; of local ones."""
+    files = [path, path / "saved_model.pb", *sorted(path.glob("variables/*"))]
     digest = hashlib.sha256()
     for file in filter(Path.is_file, files):
         digest.update(file.read_bytes())

@@ -1,12 +1,13 @@
 """--mode=attack: turns attackers loose on encoders they can only call, and reports."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from tfadv import training
-from tfadv.config import Config
+from tfadv.config import Config, UserError
 from tfadv.data import PUBLIC, WHOLE, Dataset, normalise
 from tfadv.encoders import SavedEncoder
 from tfadv.metrics.identity import chance
@@ -71,12 +72,20 @@ def _name(path: Path) -> str:
 
 
 def load_recognizers(config: Config, dataset: Dataset) -> list[Recognizer]:
-    """Returns the recognisers that a config names, the one that M learns from first."""
+    """Returns the recognisers that a config names, the one that M learns from first.
+
+    Raises:
+        UserError: one of them can't be read, or two have the same name.
+    """
     fields = config.recognizer
     paths = [path for path in (fields.path, *fields.others) if path]
-    return [
+    recognizers = [
         load_recognizer(path, fields.alignment, fields.layer, config.data.dataset) for path in paths
     ]
+    for name, times in Counter(recognizer.name for recognizer in recognizers).items():
+        if times > 1:
+            raise UserError(f"two recognisers are called {name}: rename the file or folder of one")
+    return recognizers
 
 
 def cache_folder(workdir: Workdir) -> Path:
