@@ -172,6 +172,15 @@ def test_test_split_without_pairs_of_both_kinds_is_an_error_before_training(test
         recognizer.check_test(of_identities([0, 1], test), Config())
 
 
+def rows(batches, name):
+    """Each picture's bytes, and what else the batches say of it."""
+    return [
+        (image.tobytes(), value)
+        for batch in batches
+        for image, value in zip(batch["images"].numpy(), batch[name].numpy(), strict=True)
+    ]
+
+
 @pytest.mark.parametrize("kept", [0, 2**30])
 def test_pictures_come_with_their_persons_number_and_nobody_is_held_out(
     tiny_faces, monkeypatch, kept
@@ -179,20 +188,11 @@ def test_pictures_come_with_their_persons_number_and_nobody_is_held_out(
     monkeypatch.setattr(recognizer, "_KEPT", kept)
     dataset = data.Dataset(tiny_faces)
     config = Config(data=tiny_faces, train=Train(batch=25), recognizer=Recognizer(split="public"))
-    whole = list(dataset.batches("public", data.TRAIN))
-    who = {
-        image.tobytes(): identity
-        for batch in whole
-        for image, identity in zip(batch["images"].numpy(), batch["identity"].numpy(), strict=True)
-    }
+    who = dict(rows(dataset.batches("public", data.TRAIN), "identity"))
     people = recognizer.people_to_learn(dataset, config)
     pictures = recognizer.Pictures(dataset, config, people)
     epoch = list(pictures.batches(0).take(2))  # 10 people, 5 pictures of each
-    seen = [
-        (image.tobytes(), label)
-        for batch in epoch
-        for image, label in zip(batch["images"].numpy(), batch["labels"].numpy(), strict=True)
-    ]
+    seen = rows(epoch, "labels")
     assert {image for image, _ in seen} == set(who)
     assert all(people[label] == who[image] for image, label in seen)
     later = next(iter(pictures.batches(1)))
@@ -205,6 +205,7 @@ def test_pictures_of_nobody_known_have_no_number(tiny_faces, monkeypatch, kept):
     dataset = data.Dataset(tiny_faces)
     config = Config(data=tiny_faces, train=Train(batch=20), recognizer=Recognizer(split="public"))
     people = recognizer.people_to_learn(dataset, config)
+    who = dict(rows(dataset.batches("public", data.TRAIN), "identity"))
     decode = data.Dataset._pictures
 
     def forgetful(self, records):
@@ -216,8 +217,10 @@ def test_pictures_of_nobody_known_have_no_number(tiny_faces, monkeypatch, kept):
 
     monkeypatch.setattr(data.Dataset, "_pictures", forgetful)
     pictures = recognizer.Pictures(dataset, config, people)
-    labels = np.concatenate([batch["labels"] for batch in pictures.batches(0).take(9)])
-    assert set(labels) == set(range(len(people))) - {3} | ({-1} if kept == 0 else set())
+    seen = rows(pictures.batches(0).take(9), "labels")
+    expected = set(range(len(people))) - {3} | ({-1} if kept == 0 else set())
+    assert {label for _, label in seen} == expected
+    assert all(people[label if label >= 0 else 3] == who[image] for image, label in seen)
 
 
 def test_pairwise_auc_is_that_of_scikit_learn_over_pairs():
