@@ -1,6 +1,7 @@
 """The whole way on drawn faces: recognizer, protect, then attack, as a user runs them."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -285,13 +286,88 @@ def shows_pictures(folder):
     )
 
 
-def test_one_attribute_task_counts_the_others_as_zero(root, tmp_path):
-    folder = tmp_path / "protect"
-    flags = ["--config.task.attributes=Smiling", "--noconfig.baseline", f"--workdir={folder}"]
-    assert call(root, "protect", *flags, "--config.train.steps=10") == 0
-    found = json.loads((folder / "metrics.json").read_text())
+@pytest.fixture(scope="module")
+def smiling(root):
+    """A finished protect run of the one-attribute task."""
+    folder = root / "smiling"
+    flags = ["--config.task.attributes=Smiling", "--noconfig.baseline"]
+    flags += [f"--workdir={folder / 'protect'}", "--config.train.steps=10"]
+    assert call(root, "protect", *flags) == 0
+    return folder
+
+
+def test_one_attribute_task_counts_the_others_as_zero(smiling):
+    found = json.loads((smiling / "protect/metrics.json").read_text())
     assert found["mcc"] == pytest.approx(found["mcc/Smiling"] / len(faces.ATTRIBUTES))
     assert found["mcc_task"] == pytest.approx(found["mcc/Smiling"])
+
+
+def test_attack_without_recogniser_says_so_and_probes_what_the_task_did_not_train(root, smiling):
+    folder = smiling / "attack"
+    assert call(root, "attack", f"--workdir={folder}", "--config.train.steps=10") == 0
+    found = json.loads((folder / "metrics.json").read_text())
+    for name in ("linkage_rank1", "ridge/psnr", "chance/reid_rank1"):
+        assert name in found
+    assert not any("face_similarity" in name or "feature_" in name for name in found)
+    page = (folder / "report.html").read_text()
+    assert "No face recogniser was given" in page
+    probed = {name.rpartition("/")[2] for name in found if name.startswith("probe_mlp/mcc/")}
+    assert probed == set(faces.ATTRIBUTES) - {"Smiling"}
+    assert "What else the features say" in page
+
+
+def test_other_recognisers_measure_beside_the_one_that_m_learned_from(root, tmp_path):
+    second = tmp_path / "second"
+    shutil.copytree(root / "recognizer/recognizer", second)
+    flags = [f"--config.encoder={root / 'protect/unprotected/encoder'}", f"--workdir={tmp_path}"]
+    flags += [f"--config.recognizer.path={root / 'recognizer/recognizer'}"]
+    flags += [f"--config.recognizer.others={second}", "--config.train.steps=10"]
+    assert call(root, "attack", *flags) == 0
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    for name in ("face_similarity", "face_similarity_inner", "reid_rank1", "verification_auc"):
+        assert found[f"{name}/second"] == pytest.approx(found[name], abs=1e-6)
+        assert f"{name}/second_ci95" in found
+    assert not any(name.endswith("/second") for name in found if name.startswith("feature_"))
+    page = (tmp_path / "report.html").read_text()
+    assert "learned from it" in page
+    assert "did not see it" in page
+
+
+def test_recognisers_of_the_same_name_are_refused(root, tmp_path, capsys):
+    recognizer = root / "recognizer/recognizer"
+    flags = [f"--config.encoder={root / 'protect/encoder'}", f"--workdir={tmp_path}"]
+    flags += [f"--config.recognizer.path={recognizer}", f"--config.recognizer.others={recognizer}"]
+    assert call(root, "attack", *flags) == 2
+    assert "two recognisers are called recognizer" in capsys.readouterr().err
+
+
+def test_the_whole_adversary_trains_in_both_modes(root, tmp_path):
+    keras.utils.set_random_seed(0)
+    whole = keras.applications.VGG19(include_top=False, weights=None, input_shape=(32, 32, 3))
+    cut = keras.Model(whole.input, whole.get_layer("block1_conv1").output)
+    cut.save_weights(tmp_path / "vgg.weights.h5")
+    terms = [f"--config.perceptual.weights={tmp_path / 'vgg.weights.h5'}"]
+    terms += ["--config.perceptual.layers=block1_conv1", "--config.train.steps=10"]
+    terms += ["--config.loss.mu1=0.1", "--config.loss.mu2=0.2"]
+    terms += ["--config.model.discriminator_width=0.125"]
+    folder = tmp_path / "runs"
+    flags = [*terms, "--config.loss.lambda2=0.3", "--noconfig.baseline"]
+    assert call(root, "protect", *flags, f"--workdir={folder / 'protect'}") == 0
+    assert call(root, "attack", *terms, f"--workdir={folder / 'attack'}") == 0
+    simulated, real = (
+        json.loads((folder / mode / "history.jsonl").read_text().splitlines()[0])
+        for mode in ("protect", "attack")
+    )
+    terms = {"reconstruction", "adversarial", "discriminator", "perceptual"}
+    assert {f"public_{term}" for term in terms} | {"private_perceptual"} <= set(simulated)
+    assert terms <= set(real)
+    page = (folder / "protect/report.html").read_text()
+    assert "λ₁ = 1, λ₂ = 0.3" in page
+    losses = json.loads((folder / "attack/history.jsonl").read_text().splitlines()[-1])
+    expected = losses["held_out_reconstruction"] + 0.2 * losses["held_out_perceptual"]
+    assert losses["held_out_loss"] == pytest.approx(expected, rel=1e-5)
+    found = metrics(folder, "attack")
+    assert found["held_out_loss"] == pytest.approx(losses["held_out_loss"])
 
 
 def test_unknown_attribute_is_one_clear_line(root, tmp_path, capsys):
