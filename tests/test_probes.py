@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import accuracy_score, matthews_corrcoef, roc_auc_score
 
 from tfadv import probes
-from tfadv.probes import Examples, probe_attributes
+from tfadv.probes import Examples, accurate_thresholds, probe_attributes
 
 NAMES = ("linear", "folded", "absent", "constant")
 
@@ -81,3 +81,38 @@ def test_one_attribute_alone_can_be_probed():
     )
     found = probe_attributes(train, held_out, test, NAMES[:1], seed=0)
     assert found["probe_mlp/mcc/linear"] == found["probe_mlp/mcc"] > 0.7
+
+
+def test_the_mlp_goes_on_where_many_attributes_are_never_right_all_at_once():
+    """Twenty attributes, each with noise of its own, that a straight line does not find."""
+
+    def examples(count, seed):
+        random = np.random.default_rng(seed)
+        vectors = random.normal(size=(count, 20)).astype(np.float32)
+        noise = 0.3 * random.normal(size=(count, 20))
+        labels = np.abs(vectors) + noise > 0.7
+        return Examples(vectors, labels.astype(np.uint8))
+
+    splits = (examples(count, i) for i, count in enumerate((3000, 500, 500)))
+    found = probe_attributes(*splits, [f"a{i}" for i in range(20)], seed=0)
+    assert found["probe_linear/auc"] < 0.55
+    assert found["probe_mlp/auc"] > 0.8
+
+
+def test_the_accurate_threshold_is_the_one_that_counting_finds():
+    random = np.random.default_rng(0)
+    scores = random.normal(size=(30, 4)).round(1)  # some are equal
+    labels = (scores + random.normal(size=scores.shape) > (0.0, 1.0, -9.0, 9.0)).astype(np.uint8)
+    thresholds = accurate_thresholds(labels, scores)
+    assert list(thresholds[2:]) == [-np.inf, np.inf]  # all have it, nobody does
+    candidates = np.concatenate([[-np.inf], scores.ravel()])[:, None]
+    for i in range(4):
+        accuracy = [accuracy_score(labels[:, i], scores[:, i] > each) for each in candidates]
+        found = accuracy_score(labels[:, i], scores[:, i] > thresholds[i])
+        assert found == pytest.approx(max(accuracy))
+
+
+def test_a_probe_that_found_nothing_is_as_accurate_as_the_majority(found):
+    for probe in ("probe_linear", "probe_mlp"):
+        accuracy = found[f"{probe}/accuracy/absent"]
+        assert accuracy == pytest.approx(found["probe_majority/accuracy/absent"], abs=0.03)
