@@ -90,3 +90,21 @@ def test_without_two_people_seen_twice_it_says_so(identities, what):
 def test_without_people_held_out_it_says_so():
     with pytest.raises(ValueError, match="no two known people with two pictures each held out"):
         Linkage(*make_people(20, 3, 0), *make_people(1, 3, 1))
+
+
+def test_few_people_differ_in_fewer_directions_than_there_are_people():
+    learned = Linkage(*make_people(4, 20, 0), *make_people(20, 3, 1))
+    assert learned(make_people(5, 2, 2)[0]).shape == (10, 3)
+
+
+def test_how_much_directions_count_is_chosen_on_held_out_people(monkeypatch):
+    held_out = make_people(30, 5, 1)
+    aucs = {}
+    for emphases in ((0.0,), (0.5,), (1.0,), (0.0, 0.5, 1.0)):
+        monkeypatch.setattr(linkage, "EMPHASES", emphases)
+        learned = learn()
+        aucs[emphases] = auc_of(learned(held_out[0]), held_out[1])
+        assert learned.emphasis in emphases
+    chosen = aucs.pop((0.0, 0.5, 1.0))
+    assert len(set(aucs.values())) > 1
+    assert chosen == pytest.approx(max(aucs.values()), abs=1e-6)
