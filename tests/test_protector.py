@@ -5,14 +5,31 @@ import tensorflow as tf
 
 from tfadv.adversary import Adversary
 from tfadv.data import normalise
-from tfadv.losses import reconstruction_loss, utility_loss
-from tfadv.networks import Classifier, Decoder, Encoder
+from tfadv.losses import perceptual_loss, reconstruction_loss, utility_loss
+from tfadv.networks import Classifier, Decoder, Discriminator, Encoder
 from tfadv.protector import Protector
 
 SIZE, BATCH, ATTRIBUTES = 32, 4, 3
 
 
-def make_protector(lambda1=1.0, decoder_steps=1, seed=0, optimizer=keras.optimizers.SGD):
+class Blurs:
+    """Stands in for g: the picture at half of its size."""
+
+    layers = ("half",)
+
+    def __call__(self, images):
+        return [tf.nn.avg_pool2d(images, 2, 2, "VALID")]
+
+
+def make_protector(
+    lambda1=1.0,
+    decoder_steps=1,
+    seed=0,
+    optimizer=keras.optimizers.SGD,
+    lambda2=0.0,
+    mu1=0.0,
+    mu2=0.0,
+):
     keras.utils.set_random_seed(seed)
     encoder = Encoder(depth=18, width=0.125, split="avgpool")
     encoder.build((None, SIZE, SIZE, 3))
@@ -20,13 +37,23 @@ def make_protector(lambda1=1.0, decoder_steps=1, seed=0, optimizer=keras.optimiz
     classifier = Classifier("avgpool", ATTRIBUTES, depth=18, width=0.125, hidden=16)
     classifier.build((None, *shape))
     adversary = None
-    if lambda1:
+    if lambda1 or lambda2:
         decoder = Decoder(shape, SIZE, "avgpool", width=0.125)
         decoder.build((None, *shape))
-        adversary = Adversary(decoder)
-        adversary.compile(optimizer(0.01))
+        discriminator = None
+        if mu1:
+            discriminator = Discriminator(SIZE, width=0.125)
+            discriminator.build((None, SIZE, SIZE, 3))
+        g = Blurs() if lambda2 or mu2 else None
+        adversary = Adversary(decoder, discriminator, g, mu1=mu1, mu2=mu2)
+        adversary.compile(optimizer(0.01), optimizer(0.01) if mu1 else None)
     protector = Protector(
-        encoder, classifier, adversary, lambda1=lambda1, decoder_steps=decoder_steps
+        encoder,
+        classifier,
+        adversary,
+        lambda1=lambda1,
+        lambda2=lambda2,
+        decoder_steps=decoder_steps,
     )
     protector.compile(optimizer(0.01))
     return protector
@@ -84,15 +111,19 @@ def test_update_of_the_encoder_leaves_the_decoder_with_its_statistics():
     assert differs(classifier, protector.classifier.get_weights())
 
 
-def test_update_of_the_encoder_descends_the_gradient_of_equation_9():
-    protector = make_protector(lambda1=2.0)
+@pytest.mark.parametrize(("lambda1", "lambda2"), [(2.0, 0.0), (0.0, 3.0), (2.0, 3.0)])
+def test_update_of_the_encoder_descends_the_gradient_of_equation_9(lambda1, lambda2):
+    protector = make_protector(lambda1=lambda1, lambda2=lambda2)
     private = make_batch()["private"]
     images = normalise(private["images"])
     with tf.GradientTape() as tape:
         features = protector.encoder(images, training=True)
         utility = utility_loss(private["labels"], protector.classifier(features, training=True))
-        pixels = reconstruction_loss(images, protector.adversary.decoder(features, training=False))
-        loss = utility - 2.0 * pixels
+        reconstructions = protector.adversary.decoder(features, training=False)
+        pixels = reconstruction_loss(images, reconstructions)
+        half = Blurs()(images), Blurs()(reconstructions)
+        perceptual = perceptual_loss(*half, tf.ones(1))
+        loss = utility - lambda1 * pixels - lambda2 * perceptual
     variables = protector.encoder.trainable_variables
     gradients = tape.gradient(loss, variables)
     expected = [v.numpy() - 0.01 * g.numpy() for v, g in zip(variables, gradients, strict=True)]
@@ -103,6 +134,22 @@ def test_update_of_the_encoder_descends_the_gradient_of_equation_9():
     assert losses["utility"].numpy() == pytest.approx(utility.numpy(), rel=1e-5)
     assert losses["private_reconstruction"].numpy() == pytest.approx(pixels.numpy(), rel=1e-5)
     assert losses["protector"].numpy() == pytest.approx(loss.numpy(), rel=1e-4)
+    if lambda2:
+        assert losses["private_perceptual"].numpy() == pytest.approx(perceptual.numpy(), rel=1e-5)
+
+
+def test_update_of_the_adversary_trains_the_discriminator_and_that_of_the_encoder_does_not():
+    protector = make_protector(lambda2=1.0, mu1=0.1, mu2=0.1)
+    encoder, discriminator = protector.encoder, protector.adversary.discriminator
+    before, seen = weights_of(encoder), weights_of(discriminator)
+    batch = make_batch()
+    protector._update_adversary(normalise(batch["public"]["images"]))
+    assert_equal(before, encoder.get_weights())
+    assert differs(seen, discriminator.get_weights())
+    seen = weights_of(discriminator)
+    protector._update_encoder(normalise(batch["private"]["images"]), batch["private"]["labels"])
+    assert differs(before, encoder.get_weights())
+    assert_equal(seen, discriminator.get_weights())  # its singular vectors among them
 
 
 def test_step_updates_the_decoder_first_so_that_the_encoder_meets_the_new_one():
@@ -133,9 +180,12 @@ def test_baseline_needs_no_decoder_and_no_public_pictures():
     } & {id(v) for v in protector.variables}
 
 
-@pytest.mark.parametrize("lambda1", [0.0, 1.0])
-def test_measurements_name_what_a_step_returns(lambda1):
-    protector = make_protector(lambda1=lambda1)
+@pytest.mark.parametrize(
+    "weights",
+    [{"lambda1": 0.0}, {"lambda1": 1.0}, {"lambda2": 1.0, "mu1": 0.1, "mu2": 0.1}, {"mu1": 0.1}],
+)
+def test_measurements_name_what_a_step_returns(weights):
+    protector = make_protector(**weights)
     assert set(protector.measurements) == set(protector.train_step(make_batch()))
 
 

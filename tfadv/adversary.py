@@ -103,7 +103,7 @@ class Adversary(keras.Model):
         Returns:
             The losses on this batch, by the names in `measurements`.
         """
-        losses = {}
+        losses, features = {}, tf.stop_gradient(features)
         with tf.GradientTape() as tape:
             reconstructions = self.decoder(features, training=True)
             if self.mu1:

@@ -88,8 +88,7 @@ class Protector(keras.Model):
 
     def _update_adversary(self, images):
         """Update (a): Dec and D by Eq. 5; no gradient reaches Enc, whose statistics stay too."""
-        features = tf.stop_gradient(self.encoder(images, training=False))
-        return self.adversary.update(images, features)
+        return self.adversary.update(images, self.encoder(images, training=False))
 
     def _update_encoder(self, images, labels):
         """Update (b): Enc and f minimise Eq. 9; Dec is held, its statistics too."""
