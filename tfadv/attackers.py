@@ -117,8 +117,8 @@ class FeatureInverter(keras.Model):
 
     A step's data is {"features": float [N, ...], "embeddings": float [N, E]}.
 
-    The network guesses embeddings of mean 0 and variance 1: those of a recogniser are so small,
-    1/E in mean square, that steps of Adam's usual size would drown them.
+    The network guesses deviations from the mean embedding, brought to variance 1: as they are, 1/E
+    in mean square at most, steps of Adam's usual size would drown them.
 
     Args:
         feature_map: M, built: standardised features to standardised embeddings.
@@ -141,9 +141,11 @@ class FeatureInverter(keras.Model):
         )
 
     def adapt_embeddings(self, embeddings: np.ndarray) -> None:
-        """Takes mean and deviation from embeddings, float [N, E]."""
-        self.embedding_mean.assign(embeddings.mean(0))
-        self.embedding_scale.assign(embeddings.std())
+        """Takes the mean, and one deviation from it for all dimensions, from embeddings [N, E]."""
+        mean = embeddings.mean(0)
+        self.embedding_mean.assign(mean)
+        # Embeddings that are all alike leave nothing to learn: any scale will do.
+        self.embedding_scale.assign((embeddings - mean).std() or 1.0)
 
     def compile(self, optimizer, **kwargs):
         """Takes the optimiser and builds it with M's variables."""

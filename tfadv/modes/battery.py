@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv import training
-from tfadv.closed_form import ClosedFormDecoder, NearestNeighbour
+from tfadv.closed_form import ClosedFormDecoder, NearestNeighbour, Ridge
 from tfadv.config import Config
 from tfadv.data import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset, normalise
 from tfadv.embedding_cache import embed_split
@@ -24,7 +24,8 @@ from tfadv.whitening import to_vectors
 
 # Attackers, in the order in which they are shown; the first one's metrics have plain names.
 DECODER, RIDGE, RANDOM_FEATURES = "decoder", "ridge", "random_features"
-NEAREST_NEIGHBOUR, FEATURE_MAP, LINKAGE = "nearest_neighbour", "feature_map", "linkage"
+NEAREST_NEIGHBOUR = "nearest_neighbour"
+FEATURE_MAP, FEATURE_RIDGE, LINKAGE = "feature_map", "feature_ridge", "linkage"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,12 @@ class Battery:
         attackers |= self._closed_form_decoders()
         attackers[NEAREST_NEIGHBOUR] = self._nearest_neighbour()
         if self._recognizers:
-            attackers[FEATURE_MAP], efforts[FEATURE_MAP] = self._guess_embeddings(cache)
+            train, held_out = (
+                embed_split(self._recognizers[0], self._dataset, PUBLIC, part, cache).embedding
+                for part in (TRAIN, HELD_OUT)
+            )
+            attackers[FEATURE_MAP], efforts[FEATURE_MAP] = self._map_features(train, held_out)
+            attackers[FEATURE_RIDGE] = self._map_features_linearly(train, held_out)
         linkage = self._link()
         if linkage is not None:
             attackers[LINKAGE] = linkage
@@ -151,12 +157,8 @@ class Battery:
             self._tested.batches(), lambda batch: decode(batch["features"])
         )
 
-    def _guess_embeddings(self, cache: Path) -> tuple[Finding, Effort]:
-        recognizer = self._recognizers[0]
-        train, held_out = (
-            embed_split(recognizer, self._dataset, PUBLIC, part, cache).embedding
-            for part in (TRAIN, HELD_OUT)
-        )
+    def _map_features(self, train: np.ndarray, held_out: np.ndarray) -> tuple[Finding, Effort]:
+        """M, from public pictures' embeddings."""
         inverter, effort = inversion.guess_embeddings(
             self._train,
             train,
@@ -168,7 +170,22 @@ class Battery:
         )
         guess = tf.function(inverter, reduce_retracing=True)
         guesses = [guess(batch["features"]).numpy() for batch in self._tested.batches()]
-        return self._test.of_guesses(np.concatenate(guesses)), effort
+        return self._test.of_guesses(np.concatenate(guesses), train.mean(0)), effort
+
+    def _map_features_linearly(self, train: np.ndarray, held_out: np.ndarray) -> Finding:
+        """M in closed form."""
+
+        def pairs_with(pairs, embeddings):
+            def batches():
+                for batch in pairs.batches():
+                    yield to_vectors(batch["features"]), embeddings[batch["index"]]
+
+            return batches
+
+        ridge = Ridge(pairs_with(self._train, train), pairs_with(self._held_out, held_out))
+        found = self._test.of_guesses(ridge(_vectors(self._tested)), train.mean(0))
+        found.metrics["held_out_loss"] = ridge.held_out_error
+        return found
 
     def _link(self) -> Finding | None:
         """Linkage, or None where too few people are known to learn from."""

@@ -16,6 +16,10 @@ from tfadv.recognition import Recognizer
 
 Batch = dict[str, np.ndarray]
 
+# In dB, of the error of rounding to 8 bits: a nearest neighbour can be the very picture, and one
+# infinity would leave no mean.
+_FINEST_PSNR = 10 * np.log10(12 * 255**2)
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
@@ -26,13 +30,11 @@ class Finding:
         pictures: reconstructions of the first test pictures, uint8 [N, S, S, 3], of an attacker
             who makes some.
         identification: by recogniser, or by "" where none is needed.
-        similarity: face similarity of each test picture and its reconstruction, by recogniser.
     """
 
     metrics: dict[str, float | list[float]] = dataclasses.field(default_factory=dict)
     pictures: np.ndarray | None = None
     identification: dict[str, Identification] = dataclasses.field(default_factory=dict)
-    similarity: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 class TestSplit:
@@ -85,7 +87,7 @@ class TestSplit:
             images = normalise(batch["images"]).numpy()
             rebuilt = np.asarray(reconstruct(batch), np.float32)
             pixels["ssim"].append(ssim(images, rebuilt))
-            pixels["psnr"].append(psnr(images, rebuilt))
+            pixels["psnr"].append(np.minimum(psnr(images, rebuilt), _FINEST_PSNR))
             pixels["mse"].append(np.square(images - rebuilt).mean(axis=(1, 2, 3)))
             for recognizer in self._recognizers:
                 guesses[recognizer.name].append(self._compare(recognizer, rebuilt, batch["index"]))
@@ -100,7 +102,6 @@ class TestSplit:
             suffix = f"/{name}" if i else ""
             identified = self._identify(embedding, self.embeddings[name].embedding)
             finding.identification[name] = identified
-            finding.similarity[name] = face
             found = self._mean("face_similarity", face)
             found |= self._mean("face_similarity_inner", inner) | identified.metrics
             finding.metrics.update(_named(found, suffix=suffix))
@@ -115,13 +116,27 @@ class TestSplit:
             finding.metrics.update(_named(found, suffix=f"/{name}" if i else ""))
         return finding
 
-    def of_guesses(self, guesses: np.ndarray) -> Finding:
-        """Compares M(Z), float32 [N, E], with C(X) of the first recogniser."""
+    def of_guesses(self, guesses: np.ndarray, centre: np.ndarray) -> Finding:
+        """Compares guessed embeddings with C(X) of the first recogniser.
+
+        People are told apart by what an embedding has beyond the mean: a guess is mostly mean, and
+        that is near the same few pictures whoever is asked for.
+
+        Args:
+            guesses: M(Z), float32 [N, E].
+            centre: the mean embedding of public pictures, float32 [E].
+        """
         name, real = next(iter(self.embeddings.items()))
-        identified = self._identify(guesses, real.embedding)
-        metrics = self._mean("feature_similarity", cosine_similarity(guesses, real.embedding))
+        identified = self._identify(guesses - centre, real.embedding - centre)
+        metrics = self.of_one_guess(guesses).metrics
         metrics |= _named(identified.metrics, prefix="feature_")
         return Finding(metrics, identification={name: identified})
+
+    def of_one_guess(self, guess: np.ndarray) -> Finding:
+        """Returns how similar guessed embeddings are, [N, E], or one for all, [1, E]."""
+        real = next(iter(self.embeddings.values())).embedding
+        guesses = np.broadcast_to(guess, real.shape)
+        return Finding(self._mean("feature_similarity", cosine_similarity(guesses, real)))
 
     def of_codes(self, codes: np.ndarray) -> Finding:
         """Compares codes of features, float32 [N, K], with one another: linkage."""
