@@ -27,6 +27,14 @@ class Column:
         return {"higher": "↑", "lower": "↓"}.get(self.better, "")
 
 
+_CONVERGED = (
+    "1 where it ended by itself, as held-out public pictures no longer improved; 0 where a cap on "
+    "its steps ended it, which flatters the defence."
+)
+_TO_WHAT = (
+    "to what the attacker made of a feature (a reconstruction, a guessed embedding, or the "
+    "feature itself)"
+)
 _LINKAGE = (
     "Features are compared by a metric learned on public people: no decoder, no face recogniser."
 )
@@ -58,7 +66,7 @@ def _probes(kind: str, name: str, what: str) -> dict[str, Column]:
     }
 
 
-# Every metric of metrics.json, in plain words. Shown on cards, in tooltips and under the tables.
+# In plain words, shown on cards, in tooltips and under the tables.
 MEANINGS: dict[str, Column] = {
     "mcc": Column(
         "Mean MCC",
@@ -124,27 +132,29 @@ MEANINGS: dict[str, Column] = {
     ),
     "reid_rank1": Column(
         "Re-identified, rank 1",
-        "Reconstructions whose nearest face among other pictures of the test people is the right "
-        "person. Lower is more private.",
+        f"How often, among other pictures of the test people, the nearest {_TO_WHAT} shows the "
+        "right person. Lower is more private.",
         "lower",
         "z.1%",
     ),
     "reid_rank5": Column(
         "Re-identified, rank 5",
-        "Reconstructions with the right person among the five nearest faces. "
-        "Lower is more private.",
+        f"How often, among other pictures of the test people, one of the five nearest {_TO_WHAT} "
+        "shows the right person. Lower is more private.",
         "lower",
         "z.1%",
     ),
     "verification_auc": Column(
         "Verification AUC",
-        "Chance that a reconstruction matches its own person better than a stranger. "
-        "0.5 is a coin toss. Lower is more private.",
+        "Chance that what the attacker made of a feature (a reconstruction, a guessed embedding, "
+        "or the feature itself) matches its own person better than a stranger. 0.5 is a coin toss. "
+        "Lower is more private.",
         "lower",
     ),
     "verification_eer": Column(
         "Verification EER",
-        "Error rate of matching reconstructions to people, where false accepts equal false "
+        "Error rate of matching what the attacker made of features (reconstructions, guessed "
+        "embeddings, or the features themselves) to people, where false accepts equal false "
         "rejects. 50% is a coin toss. Higher is more private.",
         "higher",
         "z.1%",
@@ -209,17 +219,9 @@ MEANINGS: dict[str, Column] = {
     "probe_majority/accuracy": Column(
         "Accuracy, majority",
         "Accuracy on the attributes outside the task of always giving the more frequent answer, "
-        "which needs no feature. A probe that is no better than this learned nothing.",
+        "which needs no feature. A probe can be no better and yet tell much: see its AUC.",
         "",
         "z.1%",
-    ),
-    "lda_within": Column("LDA within", "How far the features of one person spread."),
-    "lda_between": Column("LDA between", "How far the people's mean features lie apart."),
-    "lda_score": Column(
-        "LDA score",
-        "How separable people are in the features: the spread between people over that within. "
-        "Lower is more private.",
-        "lower",
     ),
     "images_per_s": Column(
         "Training images/s", "Pictures trained on a second. Higher is faster.", "higher", ",.0f"
@@ -230,6 +232,14 @@ MEANINGS: dict[str, Column] = {
         "",
         ",.0f",
     ),
+    "attack_converged": Column("Attack converged", _CONVERGED, "", ".0f"),
+    "feature_map_steps": Column(
+        "Steps of M",
+        "Steps that M trained for, the patience after its best point included.",
+        "",
+        ",.0f",
+    ),
+    "feature_map_converged": Column("M converged", _CONVERGED, "", ".0f"),
     "held_out_loss": Column(
         "Held-out loss",
         "The attacker's loss at its best point, on public pictures that it did not learn from: "

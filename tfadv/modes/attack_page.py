@@ -25,9 +25,10 @@ _CONVERGED = (
     "longer helped; the best point counts. With more public pictures an attacker would do better."
 )
 _CAPPED = (
-    "An attacker who stops early flatters the defence, and the attack on {} did: train.steps ended "
-    "it while held-out public pictures may still have improved. Give it more steps."
+    "An attacker who stops early flatters the defence, and here some did: {}, while held-out "
+    "public pictures may still have improved. Give them more steps."
 )
+_CAPS = {"decoder": "train.steps", "feature_map": "feature_map.steps"}
 _NO_RECOGNIZER = (
     "No face recogniser was given, so nothing says whether reconstructions show the right person: "
     "name one with --config.recognizer.path, or train one with --mode=recognizer."
@@ -84,30 +85,30 @@ def write(
 
 
 def _effort(leaks: Mapping[str, Leak]) -> str:
-    """Says which attacks were cut short."""
+    """Says which attacks were cut short, and by which field."""
     capped = [
-        name
+        f"{LABELS[attacker].name} on {name} (by {_CAPS[attacker]})"
         for name, leak in leaks.items()
-        if not all(effort.converged for effort in leak.efforts.values())
+        for attacker, effort in leak.efforts.items()
+        if not effort.converged
     ]
-    return _CAPPED.format(" and ".join(capped)) if capped else ""
+    return _CAPPED.format(", ".join(capped)) if capped else ""
 
 
 def _lead(dataset: Dataset, leaks: Mapping[str, Leak], references: Mapping[str, Finding]) -> str:
-    found = next(iter(leaks.values())).metrics
+    leak = next(iter(leaks.values()))
+    attacker, value = attack_sections.strongest(leak, "psnr")
     lead = (
         f"Attackers with {dataset.sizes['public']:,} public pictures, who can call the encoder but "
-        f"not look inside, rebuilt test pictures at {found['psnr']:.2f} dB; the mean face gives "
-        f"{references['mean_face'].metrics['psnr']:.2f} dB."
+        f"not look inside, rebuilt test pictures at {value:.2f} dB ({LABELS[attacker].name}); the "
+        f"mean face gives {references['mean_face'].metrics['psnr']:.2f} dB."
     )
-    people = [
-        found[key] for key in ("reid_rank1", "feature_reid_rank1", "linkage_rank1") if key in found
-    ]
-    if people and "chance" in references:
+    if people := attack_sections.strongest(leak, "reid_rank1"):
+        attacker, value = people
         guess = references["chance"].metrics["reid_rank1"]
         lead += (
-            f" The one that names people best picked the right one first for {max(people):.1%} of "
-            f"the test pictures; guessing gives {guess:.1%}."
+            f" The one that names people best ({LABELS[attacker].name}) picked the right one first "
+            f"for {value:.1%} of the test pictures; guessing gives {guess:.1%}."
         )
     return lead
 
@@ -186,14 +187,14 @@ def _histogram(found: Mapping[str, Identification], recognizer: str) -> Figure:
 def _cards(leaks: Mapping[str, Leak], references: Mapping[str, Finding]) -> list[Card]:
     """The first encoder's key numbers, each beside the others'."""
     subject = next(iter(leaks))
-    found = {name: leak.metrics for name, leak in leaks.items()}
+    found = {name: attack_sections.summary(leak) for name, leak in leaks.items()}
     found |= {
-        LABELS[name].name: attack_sections.as_every_attacker(references[name].metrics, name)
+        LABELS[name].name: references[name].metrics
         for name in ("mean_face", "chance")
         if name in references
     }
     cards = []
-    for metric in ("mcc", "psnr", "reid_rank1", "linkage_rank1"):
+    for metric in attack_sections.SUMMARY:
         if metric in found[subject]:
             column = describe(metric)
             beside = [
@@ -201,5 +202,7 @@ def _cards(leaks: Mapping[str, Leak], references: Mapping[str, Finding]) -> list
                 for other, values in found.items()
                 if other != subject and metric in values
             ]
-            cards.append(Card(column, found[subject][metric], ", ".join(beside)))
+            by = attack_sections.strongest(leaks[subject], metric)
+            note = f"by the {LABELS[by[0]].name}; " if by else ""
+            cards.append(Card(column, found[subject][metric], note + ", ".join(beside)))
     return cards

@@ -23,13 +23,18 @@ LABELS = {
     "feature_map": Label(
         "M(Z)", "A network that guesses the face embedding from the feature (Eq. 10): no picture."
     ),
+    "feature_ridge": Label(
+        "linear M(Z)", "Closed form: ridge regression from features to face embeddings."
+    ),
     "linkage": Label(
         "linkage",
         "Compares features with features, by a metric learned on public people: no picture, no "
         "face recogniser.",
     ),
     "mean_face": Label("mean face", "What an attacker without any feature would answer."),
-    "chance": Label("chance", "What guessing a person at random gets."),
+    "chance": Label(
+        "chance", "What a guess without any feature gets: a person at random, the mean embedding."
+    ),
     "real_picture": Label(
         "real picture", "The picture itself: what the recogniser could see at best."
     ),
@@ -51,9 +56,10 @@ _SIDE_BY_SIDE = {
     "guessed by M(Z)": ("feature_similarity", "feature_reid_rank1", "feature_verification_auc"),
     "linked": ("linkage_rank1", "linkage_auc"),
 }
-_TERMINAL = ("mcc", "psnr", "ssim", "face_similarity", "reid_rank1", "linkage_rank1")
 _PROBES = ("probe_majority/accuracy", "probe_linear/accuracy", "probe_mlp/accuracy")
 _PROBES += ("probe_linear/mcc", "probe_mlp/mcc", "probe_linear/auc", "probe_mlp/auc")
+# What the page's head and the terminal show, of the strongest attacker.
+SUMMARY = ("mcc", "psnr", "ssim", "face_similarity", "reid_rank1")
 READING = "The nearer a row comes to chance and the mean face, the less the features leak."
 
 
@@ -85,9 +91,9 @@ def as_every_attacker(metrics: Mapping, name: str) -> dict:
     """A reference's metrics under the names of all attackers that it is a reference for."""
     values = dict(metrics)
     if name in ("chance", "real_picture"):
-        for metric, value in metrics.items():
-            values[f"random_features/{metric}"] = value
-            values[f"feature_{metric}"] = value
+        for metric in filter(_is_of_people, metrics):
+            values[f"random_features/{metric}"] = metrics[metric]
+            values[f"feature_{metric}"] = metrics[metric]
         if name == "chance":
             values["linkage_rank1"] = metrics.get("reid_rank1")
             values["linkage_auc"] = metrics.get("verification_auc")
@@ -100,6 +106,29 @@ def as_every_attacker(metrics: Mapping, name: str) -> dict:
 def _grouped(metric: str, group: str) -> Column:
     """The column of a metric of one attacker, under that attacker's heading."""
     return dataclasses.replace(describe(metric.rpartition("random_features/")[2]), group=group)
+
+
+def _is_of_people(metric: str) -> bool:
+    return metric.startswith(("reid_", "verification_"))
+
+
+def strongest(leak: Leak, measure: str) -> tuple[str, float] | None:
+    """Returns the attacker that recovers most, and how much; None where none is measured so.
+
+    Args:
+        leak: of an encoder.
+        measure: one that is higher for the stronger attacker: psnr, ssim, face_similarity,
+            reid_rank1.
+    """
+    found = {name: _plain(finding.metrics) for name, finding in leak.attackers.items()}
+    values = {name: metrics[measure] for name, metrics in found.items() if measure in metrics}
+    return max(values.items(), key=lambda item: item[1]) if values else None
+
+
+def summary(leak: Leak) -> dict[str, float]:
+    """Returns what `SUMMARY` names, each of the strongest attacker."""
+    found = {name: strongest(leak, name) for name in SUMMARY}
+    return leak.utility | {name: most[1] for name, most in found.items() if most}
 
 
 def by_attacker(name: str, leak: Leak, references: Mapping[str, Finding]) -> Table:
@@ -214,9 +243,10 @@ def recognizer_table(recognizers: Sequence[Recognizer]) -> list[Section]:
 
 def terminal(leaks: Mapping[str, Leak], references: Mapping[str, Finding], note: str) -> Table:
     """The few numbers that a terminal has room for."""
-    rows = {name: leak.metrics for name, leak in leaks.items()}
-    for name, finding in references.items():
-        rows[LABELS[name].name] = as_every_attacker(finding.metrics, name)
-    shown = [metric for metric in _TERMINAL if any(metric in values for values in rows.values())]
+    rows = {name: summary(leak) for name, leak in leaks.items()}
+    rows |= {LABELS[name].name: finding.metrics for name, finding in references.items()}
+    shown = [metric for metric in SUMMARY if any(metric in values for values in rows.values())]
     cells = [[name, *(values.get(m) for m in shown)] for name, values in rows.items()]
-    return Table("Utility and leakage", [Column("features"), *map(describe, shown)], cells, note)
+    columns = [Column("features"), *map(describe, shown)]
+    title = "Utility, and leakage by the strongest attacker of each measure"
+    return Table(title, columns, cells, note)
