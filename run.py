@@ -170,6 +170,11 @@ def choose_recognizer(config: Config, workdir: Path) -> None:
         config.recognizer.path = str(trained)
     for path in filter(None, (config.recognizer.path, *config.recognizer.others)):
         check_recognizer(path)
+    if config.recognizer.others and not config.recognizer.path:
+        raise UserError(
+            "recognizer.others only measure beside a first one: name that with "
+            "--config.recognizer.path"
+        )
 
 
 def run(workdir: Workdir) -> None:

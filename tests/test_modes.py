@@ -1,17 +1,23 @@
 """The whole way on drawn faces: recognizer, protect, then attack, as a user runs them."""
 
 import json
+import re
+import runpy
 import shutil
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.metrics import roc_auc_score
 
 import run
 from data_prep import faces
-from tfadv import data
-from tfadv.modes import attack, inversion, protect
+from tests import recognizers
+from tfadv import data, workdir
+from tfadv.config import Config, Data
+from tfadv.meanings import describe
+from tfadv.modes import attack, attack_sections, inversion, protect
 
 CONFIG = """
 from tfadv.config import *
@@ -138,6 +144,13 @@ def test_metrics_are_flat_finite_numbers(root):
                 assert isinstance(value, int | float), name
 
 
+def test_every_number_of_an_attack_has_a_meaning(root):
+    whose = "|".join(["unprotected", *attack_sections.LABELS])
+    for name in metrics(root, "attack"):
+        measure = re.sub(rf"^(({whose})/)*|_ci95$", "", name)
+        assert describe(measure).meaning or measure.startswith("probe_"), name
+
+
 def test_attack_names_what_the_contract_names(root):
     found = metrics(root, "attack")
     identity = ("reid_rank1", "reid_rank5", "verification_auc", "verification_eer")
@@ -190,11 +203,14 @@ def test_attack_reads_public_and_test_pictures_only(root):
 
 def test_attack_says_whether_it_ended_by_itself(root):
     found = metrics(root, "attack")
-    assert found["attack_converged"] in (0.0, 1.0)
     page = (root / "attack/report.html").read_text()
-    assert ("train.steps ended it" in page) == (
-        0.0 in (found["attack_converged"], found["unprotected/attack_converged"])
-    )
+    for name, prefix in (("protected", ""), ("unprotected", "unprotected/")):
+        assert found[f"{prefix}attack_converged"] in (0.0, 1.0)
+        for attacker, converged, cap in (
+            ("decoder Dec^a", f"{prefix}attack_converged", "train.steps"),
+            ("M(Z)", f"{prefix}feature_map_converged", "feature_map.steps"),
+        ):
+            assert (f"{attacker} on {name} (by {cap})" in page) == (found[converged] == 0)
 
 
 def test_finished_run_says_so_and_changes_nothing(root, capsys):
@@ -275,6 +291,9 @@ def test_pictures_stay_out_of_report_and_tensorboard_when_asked(root, tmp_path):
     assert not shows_pictures(folder)
     assert shows_pictures(root / "attack")
     assert not shows_pictures(attack_folder)
+    page, other = (p.joinpath("report.html").read_text() for p in (attack_folder, root / "attack"))
+    assert "Input and reconstructions" in other
+    assert "Input and reconstructions" not in page
 
 
 def shows_pictures(folder):
@@ -317,28 +336,72 @@ def test_attack_without_recogniser_says_so_and_probes_what_the_task_did_not_trai
 
 
 def test_other_recognisers_measure_beside_the_one_that_m_learned_from(root, tmp_path):
-    second = tmp_path / "second"
-    shutil.copytree(root / "recognizer/recognizer", second)
+    second = recognizers.onnx(tmp_path / "second.onnx")
     flags = [f"--config.encoder={root / 'protect/unprotected/encoder'}", f"--workdir={tmp_path}"]
     flags += [f"--config.recognizer.path={root / 'recognizer/recognizer'}"]
     flags += [f"--config.recognizer.others={second}", "--config.train.steps=10"]
     assert call(root, "attack", *flags) == 0
     found = json.loads((tmp_path / "metrics.json").read_text())
     for name in ("face_similarity", "face_similarity_inner", "reid_rank1", "verification_auc"):
-        assert found[f"{name}/second"] == pytest.approx(found[name], abs=1e-6)
+        assert found[f"{name}/second"] != found[name]
         assert f"{name}/second_ci95" in found
+    measured = found["real_picture/verification_auc/second"]
+    assert measured != found["real_picture/verification_auc"]
+    assert measured == pytest.approx(verification_auc(second, root / "tiny.py"), abs=1e-6)
     assert not any(name.endswith("/second") for name in found if name.startswith("feature_"))
     page = (tmp_path / "report.html").read_text()
     assert "learned from it" in page
     assert "did not see it" in page
 
 
-def test_recognisers_of_the_same_name_are_refused(root, tmp_path, capsys):
-    recognizer = root / "recognizer/recognizer"
-    flags = [f"--config.encoder={root / 'protect/encoder'}", f"--workdir={tmp_path}"]
-    flags += [f"--config.recognizer.path={recognizer}", f"--config.recognizer.others={recognizer}"]
-    assert call(root, "attack", *flags) == 2
+def verification_auc(recognizer, config):
+    """How well a recogniser tells the test people apart, by scikit-learn over all pairs."""
+    dataset = data.Dataset(runpy.run_path(str(config))["get_config"]("attack").data)
+    pictures = [data.normalise(b["images"]).numpy() for b in dataset.batches(data.TEST, data.WHOLE)]
+    codes = recognizers.load(recognizer)(np.concatenate(pictures)).embedding
+    people = dataset.annotations(data.TEST)[0]
+    pairs = np.triu_indices(len(codes), 1)
+    return roc_auc_score((people[:, None] == people)[pairs], (codes @ codes.T)[pairs])
+
+
+def test_recognisers_of_the_same_name_or_content_are_refused(root, tmp_path, capsys):
+    recognizer, copy = root / "recognizer/recognizer", tmp_path / "copy"
+    shutil.copytree(recognizer, copy)
+    flags = [f"--config.encoder={root / 'protect/encoder'}", f"--workdir={tmp_path / 'attack'}"]
+    flags += [f"--config.recognizer.path={recognizer}"]
+    assert call(root, "attack", *flags, f"--config.recognizer.others={recognizer}") == 2
     assert "two recognisers are called recognizer" in capsys.readouterr().err
+    assert call(root, "attack", *flags, f"--config.recognizer.others={copy}") == 2
+    assert "recognisers recognizer and copy are the same" in capsys.readouterr().err
+
+
+def test_m_that_would_be_too_large_is_refused_before_any_attack(root, tmp_path, capsys):
+    flags = [f"--config.encoder={root / 'protect/encoder'}", f"--workdir={tmp_path}"]
+    flags += [f"--config.recognizer.path={root / 'recognizer/recognizer'}"]
+    flags += ["--config.feature_map.hidden=1000000"]
+    assert call(root, "attack", *flags) == 2
+    assert "set --config.feature_map.pooling=average" in capsys.readouterr().err
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_mistake_about_vgg19_shows_before_the_baseline_is_trained(root, tmp_path, capsys):
+    weights = tmp_path / "vgg.weights.h5"
+    weights.write_bytes(b"nothing")
+    flags = ["--config.loss.mu2=1", f"--config.perceptual.weights={weights}"]
+    for mode, more in (("protect", ()), ("attack", [f"--config.encoder={root}/protect/encoder"])):
+        folder = tmp_path / mode
+        assert call(root, mode, *flags, *more, f"--workdir={folder}") == 2
+        assert f"perceptual.weights {weights} can't be read" in capsys.readouterr().err
+        assert not folder.exists()
+
+
+def test_embeddings_are_kept_in_the_run_where_the_data_can_not_be_written_to(tmp_path, monkeypatch):
+    run = workdir.Workdir(tmp_path / "attack", "attack", Config(data=Data(dir=str(tmp_path))))
+    assert attack.cache_folder(run) == tmp_path / "embeddings"
+    monkeypatch.setattr(attack.os, "access", lambda path, mode: False)
+    assert attack.cache_folder(run) == tmp_path / "attack/embeddings"
+    remote = Config(data=Data(dir="gs://bucket/data"))
+    assert attack.cache_folder(workdir.Workdir(tmp_path, "attack", remote)).parent == tmp_path
 
 
 def test_the_whole_adversary_trains_in_both_modes(root, tmp_path):
@@ -381,4 +444,16 @@ def test_encoders_are_named_by_how_they_were_trained_or_by_their_folder(root):
     baseline = str(root / "protect/unprotected/encoder")
     assert attack.named_encoders((protected,)) == {"protected": protected, "unprotected": baseline}
     names = attack.named_encoders((baseline, protected, "elsewhere/a_model", "more/a_model"))
-    assert list(names) == ["unprotected", "protected", "a_model", "a_model_4"]
+    assert list(names) == ["unprotected", "protected", "a_model", "a_model_2"]
+
+
+def test_names_of_encoders_differ_from_each_other_and_from_what_reports_are_made_of(tmp_path):
+    assert list(attack.named_encoders(("e", "e_2", "x/e"))) == ["e", "e_2", "e_3"]
+    paths = ("x/chance", "x/ridge", "x/checkpoints", "y/ridge")
+    expected = ["chance_2", "ridge_2", "checkpoints_2", "ridge_3"]
+    assert list(attack.named_encoders(paths)) == expected
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder/encoder.json").touch()
+    for record in ("{", "{}", '{"config": 3}'):  # not of ours
+        (tmp_path / "config.json").write_text(record)
+        assert list(attack.named_encoders((str(tmp_path / "encoder"),))) == ["encoder"]

@@ -9,10 +9,9 @@ import pytest
 import tensorflow as tf
 
 from tfadv import perceptual
-from tfadv.config import UserError
+from tfadv.config import VGG19_LAYERS, UserError
 from tfadv.data import normalise
 from tfadv.perceptual import (
-    CONVOLUTIONS,
     DEFAULT_LAYERS,
     VGGFeatures,
     mean_squares,
@@ -100,7 +99,7 @@ def test_preprocessing_is_that_of_keras():
 
 def test_features_at_all_depths_are_those_of_keras(vgg19, keras_3_file):
     # Out of order: they come back in the order asked for.
-    layers = ("block5_conv4", *CONVOLUTIONS[:-1])
+    layers = ("block5_conv4", *VGG19_LAYERS[:-1])
     images = pictures(2)
     g = VGGFeatures(str(keras_3_file), layers, 32)
     assert_equal_maps(g(images), keras_features(vgg19, images, layers))

@@ -269,3 +269,17 @@ def test_mobilefacenet_tells_real_people_apart():
     same = (people[:, None] == people)[pairs]
     assert same.sum() > 10
     assert roc_auc_score(same, (found.embedding @ found.embedding.T)[pairs]) > 0.95
+
+
+@pytest.mark.parametrize("text", ["", 'input: "data"\ninput_dim: [1, 3, 112, 112]\n'])
+def test_a_network_without_layers_is_an_error(tmp_path, text):
+    path = caffe(tmp_path / "face.caffemodel")
+    path.with_suffix(".prototxt").write_text(text)
+    with pytest.raises(UserError, match=r"face\.caffemodel"):
+        load(path)
+
+
+def test_a_saved_model_of_another_size_than_its_description_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"does not take pictures \[1, 32, 32, 3\]") as caught:
+        load(saved_model(tmp_path / "ours", size=32))
+    assert len(str(caught.value)) < 300

@@ -38,6 +38,8 @@ def test_the_template_grows_with_the_size_that_a_card_gives(tmp_path):
         ('{"output": 3}', "output is 3"),
         ('{"template": [[1, 2], [3, 4]]}', "template is .*five points"),
         ('{"template": [[1], [1], [1], [1], [1]]}', "template is .*five points"),
+        ('{"scale": 1' + "0" * 400 + "}", "scale is 1000"),
+        ("[" * 100_000, "can't be read"),
         ("[]", "must be a JSON object"),
         ("{", "can't be read"),
     ],
@@ -73,8 +75,8 @@ def test_a_missing_file_is_named(tmp_path):
         check_recognizer(str(tmp_path / "none.onnx"))
 
 
-def test_a_missing_torch_file_says_what_openfaces_is_called(tmp_path):
-    with pytest.raises(UserError, match=r"does not exist; .*nn4\.small2\.v1\.t7 .*OpenCV 4"):
+def test_a_missing_torch_file_says_where_openfaces_is(tmp_path):
+    with pytest.raises(UserError, match=r"does not exist; .*https://.*v1\.t7 \(MD5 [0-9a-f]{32}\)"):
         load(tmp_path / "openface.t7")
 
 

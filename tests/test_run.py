@@ -404,3 +404,22 @@ def test_overriding_leaves_the_given_config_alone():
     config = Config(loss=Loss(lambda1=3.0))
     run.override(config, ["run.py", "--config.loss.lambda1=5"])
     assert config == Config(loss=Loss(lambda1=3.0))
+
+
+def test_recognisers_that_only_measure_need_a_first_one(tmp_path):
+    make_encoder(tmp_path / "runs/x/protect/encoder")
+    flags = ["--mode=attack", f"--workdir={tmp_path / 'runs/x/attack'}"]
+    with pytest.raises(UserError, match=r"name that with --config\.recognizer\.path"):
+        parse(*flags, f"--config.recognizer.others={make_recognizer(tmp_path / 'mine')}")
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ("block1_conv1,block9_conv1", "names block9_conv1; it must be one of block1_conv1, "),
+        ("block1_conv1,block1_conv1", "names block1_conv1 twice"),
+    ],
+)
+def test_layers_of_vgg19_are_known_and_named_once(layers, message):
+    with pytest.raises(UserError, match=message):
+        parse("--mode=protect", f"--config.perceptual.layers={layers}")

@@ -265,3 +265,19 @@ def test_the_summary_says_what_was_run():
     assert facts["data.size"] == "96"
     assert facts["numpy"] == numpy.__version__
     assert set(flatten(Config())) <= set(facts)
+
+
+@pytest.mark.parametrize("changed", ["face.onnx", "face.onnx.json", "vgg19.h5"])
+def test_a_recogniser_or_weights_that_have_changed_since_are_refused(tmp_path, changed):
+    for name in ("face.onnx", "vgg19.h5"):
+        (tmp_path / name).write_bytes(b"one")
+    config = Config()
+    config.recognizer.path = str(tmp_path / "face.onnx")
+    config.perceptual.weights = str(tmp_path / "vgg19.h5")
+    run = Workdir(tmp_path / "attack", "attack", config)
+    run.begin()
+    (run.path / "checkpoints").mkdir()
+    Workdir(run.path, "attack", config)
+    (tmp_path / changed).write_bytes(b"two")
+    with pytest.raises(UserError, match=rf"the content of .*/{changed.removesuffix('.json')}"):
+        Workdir(run.path, "attack", config)

@@ -5,10 +5,11 @@ import difflib
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tfadv.config import PRECISIONS, SPLITS, Config, Data, UserError, flatten
+from tfadv.config import PRECISIONS, SPLITS, VGG19_LAYERS, Config, Data, UserError, flatten
 
 
 def unknown_field(name: str) -> UserError:
@@ -77,6 +78,18 @@ def validate(config: Config) -> None:
     twice = [name for name, times in Counter(config.task.attributes).items() if times > 1]
     if twice:
         raise UserError(f"task.attributes names {twice[0]} twice")
+    check_layers(config.perceptual.layers)
+
+
+def check_layers(layers: Sequence[str]) -> None:
+    """Raises a UserError unless layers of VGG19 are known, and named once each."""
+    for name, times in Counter(layers).items():
+        if name not in VGG19_LAYERS:
+            raise UserError(
+                f"perceptual.layers names {name}; it must be one of {', '.join(VGG19_LAYERS)}"
+            )
+        if times > 1:
+            raise UserError(f"perceptual.layers names {name} twice")
 
 
 def check_types(config: Config) -> None:

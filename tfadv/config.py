@@ -12,6 +12,12 @@ from typing import Any
 
 MODES = ("protect", "attack", "recognizer")
 SPLITS = ("conv1", "conv2", "conv3", "conv4", "avgpool", "fc")
+# Before each pooling of VGG19 (Simonyan and Zisserman 2015, Table 1, column E).
+VGG19_LAYERS = tuple(
+    f"block{block}_conv{i}"
+    for block, count in enumerate((2, 2, 4, 4, 4), start=1)
+    for i in range(1, count + 1)
+)
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
 
@@ -39,7 +45,7 @@ class Task:
 
 @dataclass(slots=True)
 class Model:
-    """Enc, f and Dec; in attack mode only `decoder_width` counts."""
+    """Enc, f, Dec, D; in attack mode Dec^a and D; in recognizer mode `depth` and `width` of C."""
 
     depth: int = 50  # of the ResNet: 18, 34 or 50 (the paper's)
     width: float = 1.0  # multiplies the ResNet's channels
@@ -62,11 +68,11 @@ class Loss:
 
 @dataclass(slots=True)
 class Train:
-    """Training, of the protector in protect mode and of Dec^a in attack mode."""
+    """Training: of the protector, of Dec^a in attack mode, of C in recognizer mode."""
 
     steps: int = 10_000  # in attack mode a cap: it stops before, once it no longer improves
     batch: int = 64  # pictures in a batch
-    learning_rate: float = 1e-3  # Adam's; cosine decay to 0 in protect mode
+    learning_rate: float = 1e-3  # Adam's; cosine decay to 0, but in attack mode
     decoder_learning_rate: float = 1e-3  # Adam's for Dec in protect mode, constant
     discriminator_learning_rate: float = 2e-4  # Adam's for D, constant
     decoder_steps: int = 1  # updates (a) of Dec for each update (b) of Enc and f
@@ -83,7 +89,7 @@ class Attack:
     patience: int = 5  # evaluations without improvement before the rate falls, or it all ends
     rate_drops: int = 2  # times that the learning rate falls to 0.3 of itself before the end
     cache_mb: int = 4096  # MiB for features and pictures of each part, else computed every time
-    random_features: int = 2000  # of the closed-form decoder and of the probe that are not linear
+    random_features: int = 2000  # of the closed-form decoder that is not linear
 
 
 @dataclass(slots=True)
@@ -92,7 +98,7 @@ class FeatureMap:
 
     pooling: str = "flatten"  # of maps: flatten, or average over height and width
     hidden: int = 1024  # units of its hidden layer
-    steps: int = 5000  # a cap: it stops before, once it no longer improves
+    steps: int = 50_000  # a cap: it stops before, once it no longer improves
     learning_rate: float = 1e-3  # Adam's
 
 
@@ -111,7 +117,7 @@ class Recognizer:
     path: str = ""  # .t7, .caffemodel, .onnx or the SavedModel of --mode=recognizer; M learns it
     others: tuple[str, ...] = ()  # further recognisers, which only measure
     alignment: str = "auto"  # celeba: as CelebA's faces lie; whole: the picture as it is; or auto
-    layer: str = ""  # inner layer that faces are compared at too; empty: the recogniser's default
+    layer: str = ""  # inner layer of path, where faces are compared too; empty: a default
     split: str = "public"  # recognizer mode: the split whose identities it learns
 
 

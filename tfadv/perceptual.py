@@ -11,14 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfadv.config import UserError
+from tfadv.checks import check_layers
+from tfadv.config import VGG19_LAYERS, UserError
 
-# Layers before each pooling in VGG19 (Simonyan and Zisserman 2015, Table 1, column E).
-CONVOLUTIONS = tuple(
-    f"block{block}_conv{i}"
-    for block, count in enumerate((2, 2, 4, 4, 4), start=1)
-    for i in range(1, count + 1)
-)
 # The paper's "conv1 to conv5 layers".
 DEFAULT_LAYERS = tuple(f"block{block}_conv1" for block in range(1, 6))
 # Keras's own file, which keras.applications.VGG19(weights="imagenet", include_top=False) takes.
@@ -48,7 +43,7 @@ class VGGFeatures:
     Args:
         weights: "imagenet", or the path of an .h5 file: Keras's legacy format, or .weights.h5 of
             Keras 3. It may end after the deepest layer that is asked for.
-        layers: names out of `CONVOLUTIONS`; what lies deeper than all of them is not kept. None:
+        layers: names out of `VGG19_LAYERS`; what lies deeper than all of them is not kept. None:
             `DEFAULT_LAYERS`.
         size: S, the side of the pictures in pixels, at least 32.
 
@@ -62,14 +57,10 @@ class VGGFeatures:
 
     def __init__(self, weights: str, layers: Sequence[str], size: int):
         layers = tuple(layers or DEFAULT_LAYERS)
-        for name in layers:
-            if name not in CONVOLUTIONS:
-                raise UserError(
-                    f"perceptual.layers names {name}; it must be one of {', '.join(CONVOLUTIONS)}"
-                )
+        check_layers(layers)
         self.layers = layers
         path = _imagenet() if weights == "imagenet" else weights
-        needed = CONVOLUTIONS[: 1 + max(map(CONVOLUTIONS.index, layers))]
+        needed = VGG19_LAYERS[: 1 + max(map(VGG19_LAYERS.index, layers))]
         values = _read(path, needed)
         self._network = _cut(self.layers, size)
         for name in needed:
@@ -148,7 +139,7 @@ def _cut(layers: Sequence[str], size: int) -> keras.Model:
 def _shapes() -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
     """The shapes of the kernel and the bias of each convolution."""
     shapes, inputs = {}, 3
-    for name in CONVOLUTIONS:
+    for name in VGG19_LAYERS:
         outputs = min(512, 64 * 2 ** (int(name[len("block")]) - 1))
         shapes[name] = ((3, 3, inputs, outputs), (outputs,))
         inputs = outputs
@@ -198,7 +189,7 @@ def _find(file: h5py.File) -> dict[str, list[h5py.Dataset]]:
             numbered[int(match[1] or 0)].append(item)
 
     file.visititems(visit)  # follows no link to another file
-    named |= zip(CONVOLUTIONS, (numbered[i] for i in sorted(numbered)), strict=False)
+    named |= zip(VGG19_LAYERS, (numbered[i] for i in sorted(numbered)), strict=False)
     return {name: sorted(tensors, key=lambda each: -each.ndim) for name, tensors in named.items()}
 
 
@@ -207,7 +198,7 @@ def _checked(path: str, name: str, found: dict[str, list[h5py.Dataset]]) -> list
     if not found:
         raise UserError(f"perceptual.weights {path} holds no convolution of VGG19")
     if name not in found:
-        deepest = CONVOLUTIONS[: CONVOLUTIONS.index(name)][-1:] or ("none",)
+        deepest = VGG19_LAYERS[: VGG19_LAYERS.index(name)][-1:] or ("none",)
         raise UserError(
             f"perceptual.weights {path} lacks {name}; the deepest layer of VGG19 that it has is "
             f"{deepest[0]}: name none beyond it in --config.perceptual.layers"

@@ -149,6 +149,8 @@ class _OpenCv:
             self._network = _read(path)
             layers = list(self._network.getLayerNames())
             outputs = list(self._network.getUnconnectedOutLayersNames())
+        if not layers or not outputs:
+            raise UserError(f"recognizer {path} has no layers")
         output = card.output or outputs[-1]
         self.layer = layer or self._default_layer(layers)
         for name in (output, self.layer):
@@ -227,7 +229,7 @@ class _SavedModel:
         import tensorflow as tf
 
         _check_layer(folder, layer or inner, [inner])
-        self.layer = inner
+        self.layer, self._folder = inner, folder
         try:
             self._model = tf.saved_model.load(str(folder))  # it dies with its last reference
         except Exception as error:  # a damaged file raises nearly anything
@@ -242,7 +244,13 @@ class _SavedModel:
             )
 
     def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        outputs = self._embed(images=pictures)
+        try:
+            outputs = self._embed(images=pictures)
+        except (ValueError, TypeError) as error:  # its message holds the pictures
+            raise UserError(
+                f"recognizer {self._folder} does not take pictures {list(pictures.shape)}, the "
+                f"size that its recognizer.json gives: {type(error).__name__}"
+            ) from None
         return outputs["embedding"].numpy(), outputs["inner"].numpy()
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,10 @@ ARCFACE_TEMPLATE = (
     (41.55, 92.37),
     (70.73, 92.20),
 )
+
+# As the OpenFace project's own models/get-models.sh has it.
+OPENFACE_ADDRESS = "https://storage.cmusatyalab.org/openface-models/nn4.small2.v1.t7"
+OPENFACE_MD5 = "c95bfd8cc1adf05210e979ff623013b6"
 
 KINDS = {".t7": "Torch7", ".caffemodel": "Caffe", ".onnx": "ONNX"}
 
@@ -56,10 +60,7 @@ def check_recognizer(path: str) -> None:
     if not file.exists():
         hint = ""
         if file.suffix == ".t7":
-            hint = (
-                "; OpenFace's is nn4.small2.v1.t7 (Amos et al. 2016, from the OpenFace project's "
-                "models), which OpenCV 4 reads"
-            )
+            hint = f"; OpenFace's is {OPENFACE_ADDRESS} (MD5 {OPENFACE_MD5})"
         raise UserError(f"recognizer {path} does not exist{hint}")
     if file.is_dir():
         read_description(file)
@@ -122,7 +123,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} can't be read: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must be a JSON object")
@@ -145,7 +146,7 @@ def digest(path: Path) -> str:
 
 def _is_number(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+    return is_number and abs(value) <= sys.float_info.max
 
 
 def _are_numbers(values: Any, count: int) -> bool:

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tfadv import recognizer_files
 from tfadv.config import Config, UserError, flatten
 
 PACKAGES = (
@@ -38,8 +39,10 @@ class Workdir:
         for folder in (self.path, *self.path.parents):
             if folder.is_file():
                 raise UserError(f"--workdir={self.path}: {folder} is a file; it must be a folder")
-        used = (*config.encoder, config.recognizer.path, *config.recognizer.others)
+        used = (*config.encoder, config.model.weights, config.perceptual.weights)
         self.digests = {path: _digest(Path(path)) for path in used if path}
+        for path in filter(None, (config.recognizer.path, *config.recognizer.others)):
+            self.digests[path] = recognizer_files.digest(Path(path))
         # What ended on a mistake before anything was trained stands in nobody's way.
         trained = any(self.path.rglob("checkpoints")) or (self.path / "metrics.json").exists()
         if trained and (self.path / "config.json").exists():

@@ -1,23 +1,30 @@
 """--mode=attack: turns attackers loose on encoders they can only call, and reports."""
 
+import itertools
 import json
-from collections import Counter
+import math
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from tfadv import training
+from tfadv.checks import needs_vgg
 from tfadv.config import Config, UserError
-from tfadv.data import PUBLIC, WHOLE, Dataset, normalise
+from tfadv.data import PUBLIC, TRAIN, WHOLE, Dataset, normalise
+from tfadv.embedding_cache import embed_split
 from tfadv.encoders import SavedEncoder
 from tfadv.metrics.identity import chance
-from tfadv.modes import attack_page, pages
+from tfadv.modes import attack_page, attack_sections, models, pages
 from tfadv.modes.battery import Battery, Leak
 from tfadv.modes.leakage import Finding, TestSplit
 from tfadv.recognition import Recognizer, load_recognizer
 from tfadv.workdir import Workdir
 
 UNPROTECTED = "unprotected"
+_FOLDERS = ("checkpoints", "tensorboard", "embeddings")
+_MOST_WEIGHTS = 2**28  # of M's first layer: 1 GiB, five times that while it learns
 
 
 def run(workdir: Workdir) -> None:
@@ -31,6 +38,10 @@ def run(workdir: Workdir) -> None:
         name: SavedEncoder(path, config.black_box, dataset.size) for name, path in encoders.items()
     }
     recognizers = load_recognizers(config, dataset)
+    for name, black_box in black_boxes.items():
+        check_feature_map(config, name, black_box.feature_shape, recognizers)
+    if needs_vgg(config, workdir.mode):
+        models.load_g(config)
     workdir.begin(
         dataset=dataset.description,
         precision=precision,
@@ -38,13 +49,16 @@ def run(workdir: Workdir) -> None:
         recognizers={recognizer.name: recognizer.description for recognizer in recognizers},
     )
     pages.print_start(dataset, precision)
-    test = TestSplit(dataset, recognizers, config, cache_folder(workdir))
+    cache = cache_folder(workdir)
+    test = TestSplit(dataset, recognizers, config, cache)
     leaks = {}
     for name, black_box in black_boxes.items():
         folder = workdir.path / name if leaks else workdir.path
-        battery = Battery(black_box, dataset, test, recognizers, config, folder, name)
-        leaks[name] = battery.run(cache_folder(workdir))
-    references = measure_references(dataset, test)
+        # Not kept: the next one's pictures and features want the room.
+        leaks[name] = Battery(black_box, dataset, test, recognizers, config, folder, name).run(
+            cache
+        )
+    references = measure_references(dataset, test, recognizers, cache)
     table = attack_page.write(workdir, dataset, leaks, references, test, recognizers)
     workdir.finish(flat_metrics(leaks, references))
     pages.print_result(workdir, table)
@@ -54,8 +68,7 @@ def named_encoders(paths: tuple[str, ...]) -> dict[str, str]:
     """Names the encoders for tables; adds the baseline trained beside the first, if any."""
     names = {}
     for path in map(Path, paths):
-        name = _name(path)
-        names[name if name not in names else f"{name}_{len(names) + 1}"] = str(path)
+        names[_free(_name(path), names)] = str(path)
     baseline = Path(paths[0]).parent / UNPROTECTED / "encoder"
     if baseline.exists() and str(baseline) not in names.values():
         names[UNPROTECTED] = str(baseline)
@@ -64,11 +77,20 @@ def named_encoders(paths: tuple[str, ...]) -> dict[str, str]:
 
 def _name(path: Path) -> str:
     """What an encoder of ours was trained as; the folder's name of any other."""
-    record = path.parent / "config.json"
-    if not (path / "encoder.json").exists() or not record.exists():
+    try:
+        if not (path / "encoder.json").exists():
+            return path.resolve().name
+        loss = json.loads((path.parent / "config.json").read_text())["config"]["loss"]
+        return "protected" if loss["lambda1"] or loss["lambda2"] else UNPROTECTED
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or another program's
         return path.resolve().name
-    loss = json.loads(record.read_text())["config"]["loss"]
-    return "protected" if loss["lambda1"] or loss.get("lambda2") else UNPROTECTED
+
+
+def _free(name: str, taken: Iterable[str]) -> str:
+    """The name, with a number behind it if it is taken, or means something in a run's folder."""
+    taken = {*taken, *attack_sections.LABELS, *_FOLDERS}
+    numbered = (f"{name}_{i}" for i in itertools.count(2))
+    return next(each for each in itertools.chain([name], numbered) if each not in taken)
 
 
 def load_recognizers(config: Config, dataset: Dataset) -> list[Recognizer]:
@@ -77,24 +99,53 @@ def load_recognizers(config: Config, dataset: Dataset) -> list[Recognizer]:
     Raises:
         UserError: one of them can't be read, or two have the same name.
     """
-    fields = config.recognizer
-    paths = [path for path in (fields.path, *fields.others) if path]
-    recognizers = [
-        load_recognizer(path, fields.alignment, fields.layer, config.data.dataset) for path in paths
-    ]
-    for name, times in Counter(recognizer.name for recognizer in recognizers).items():
-        if times > 1:
-            raise UserError(f"two recognisers are called {name}: rename the file or folder of one")
+    fields, dataset_name = config.recognizer, config.data.dataset
+    if not fields.path:
+        return []
+    recognizers = [load_recognizer(fields.path, fields.alignment, fields.layer, dataset_name)]
+    for path in fields.others:
+        recognizers.append(load_recognizer(path, fields.alignment, "", dataset_name))
+    for one, other in itertools.combinations(recognizers, 2):
+        if one.name == other.name:
+            raise UserError(
+                f"two recognisers are called {one.name}: rename the file or folder of one"
+            )
+        if one.digest == other.digest:
+            raise UserError(
+                f"recognisers {one.name} and {other.name} are the same: leave one out of "
+                f"recognizer.others"
+            )
     return recognizers
 
 
+def check_feature_map(
+    config: Config, name: str, feature_shape: tuple[int, ...], recognizers: list[Recognizer]
+) -> None:
+    """Raises a UserError if M would be too large for the features of an encoder."""
+    fields = config.feature_map
+    weights = math.prod(feature_shape) * fields.hidden
+    if recognizers and fields.pooling == "flatten" and weights > _MOST_WEIGHTS:
+        raise UserError(
+            f"M would have {weights:,} weights for the features {list(feature_shape)} of {name}: "
+            f"set --config.feature_map.pooling=average or a smaller feature_map.hidden"
+        )
+
+
 def cache_folder(workdir: Workdir) -> Path:
-    """Where the embeddings of real pictures are kept: beside the data, for the next run too."""
-    data_dir = workdir.config.data.dir
-    return workdir.path / "embeddings" if "://" in data_dir else Path(data_dir) / "embeddings"
+    """Where the embeddings of real pictures are kept: beside the data, for the next run too.
+
+    In the run's folder where the data is remote or can't be written to.
+    """
+    beside = Path(workdir.config.data.dir) / "embeddings"
+    is_local = "://" not in workdir.config.data.dir
+    if is_local and os.access(beside if beside.exists() else beside.parent, os.W_OK):
+        return beside
+    return workdir.path / "embeddings"
 
 
-def measure_references(dataset: Dataset, test: TestSplit) -> dict[str, Finding]:
+def measure_references(
+    dataset: Dataset, test: TestSplit, recognizers: list[Recognizer], cache: Path
+) -> dict[str, Finding]:
     """Returns what needs no features: chance, the mean public face, the real picture."""
     mean = mean_face(dataset)
     references = {
@@ -102,10 +153,13 @@ def measure_references(dataset: Dataset, test: TestSplit) -> dict[str, Finding]:
             test.batches(), lambda batch: np.stack([mean] * len(batch["images"]))
         )
     }
-    if known := chance(test.identities):
-        references["chance"] = Finding(known)
-    if test.embeddings:
+    guess = dict(chance(test.identities))
+    if recognizers:
+        public = embed_split(recognizers[0], dataset, PUBLIC, TRAIN, cache).embedding
+        guess |= test.of_one_guess(public.mean(0, keepdims=True)).metrics
         references["real_picture"] = test.of_real_pictures()
+    if guess:
+        references["chance"] = Finding(guess)
     return references
 
 

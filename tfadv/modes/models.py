@@ -38,10 +38,19 @@ def build_adversary(
         discriminator = Discriminator(size, model.discriminator_width)
         discriminator.build((None, size, size, 3))
     if loss.mu2 or lambda2:
-        g = VGGFeatures(config.perceptual.weights, config.perceptual.layers, size)
+        g = load_g(config)
     return Adversary(
         decoder, discriminator, g, mu1=loss.mu1, mu2=loss.mu2, saturating=loss.saturating
     )
+
+
+def load_g(config: Config) -> VGGFeatures:
+    """Returns g.
+
+    Raises:
+        UserError: its weights can't be had, or lack a layer.
+    """
+    return VGGFeatures(config.perceptual.weights, config.perceptual.layers, config.data.size)
 
 
 def discriminator_optimizer(config: Config):

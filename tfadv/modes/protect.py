@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv import data, training
+from tfadv.checks import needs_vgg
 from tfadv.config import Config, UserError
 from tfadv.data import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset, to_uint8
 from tfadv.encoders import (
@@ -29,8 +30,10 @@ def run(workdir: Workdir) -> None:
     config = workdir.config
     precision = training.set_up(config.runtime)
     dataset = Dataset(config.data)
-    # Mistakes about attributes and batches show now, and not after the baseline is trained.
+    # Mistakes show now, and not after the baseline is trained.
     training_batches(dataset, config, start=0)
+    if needs_vgg(config, workdir.mode):
+        models.load_g(config)
     workdir.begin(dataset=dataset.description, precision=precision)
     pages.print_start(dataset, precision)
     others = {}
