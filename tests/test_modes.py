@@ -232,6 +232,7 @@ def test_run_killed_after_training_ends_with_the_same_metrics(root):
     assert metrics(root, "protect") == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["protect", "attack"])
 def test_interrupted_run_resumes_where_it_was_and_ends_as_if_nothing_had_happened(
     root, tmp_path, mode, monkeypatch, capsys

@@ -58,7 +58,18 @@ _SIDE_BY_SIDE = {
 }
 _PROBES = ("probe_majority/accuracy", "probe_linear/accuracy", "probe_mlp/accuracy")
 _PROBES += ("probe_linear/mcc", "probe_mlp/mcc", "probe_linear/auc", "probe_mlp/auc")
-# What the page's head and the terminal show, of the strongest attacker.
+# What `Recognizer.description` tells of each: a heading, and what it means.
+_RECOGNIZER = {
+    "kind": ("kind", "What it is, and what runs it."),
+    "input_size": ("input", "Pixels a side of the pictures that it is given."),
+    "alignment": ("alignment", "celeba: faces moved to where it wants them; whole: as they are."),
+    "interpolation": ("interpolation", "How pictures are brought to its size."),
+    "embedding": ("embedding", "Numbers in its embedding of a face."),
+    "layer": ("inner layer", "Where faces are compared too, before the embedding."),
+    "inner": ("inner size", "Numbers in that layer's output."),
+    "sha256": ("SHA-256", "Of its files: what tells it from any other."),
+}
+# What the terminal shows, each of the strongest attacker.
 SUMMARY = ("mcc", "psnr", "ssim", "face_similarity", "reid_rank1")
 READING = "The nearer a row comes to chance and the mean face, the less the features leak."
 
@@ -228,12 +239,13 @@ def recognizer_table(recognizers: Sequence[Recognizer]) -> list[Section]:
         [
             recognizer.name,
             "learned from it" if i == 0 else "did not see it",
-            *map(str, recognizer.description.values()),
+            *(str(recognizer.description[fact]) for fact in _RECOGNIZER),
         ]
         for i, recognizer in enumerate(recognizers)
     ]
-    names = ["recogniser", "M", *recognizers[0].description]
-    table = Table("Recognisers", [Column(name) for name in names], rows)
+    columns = [Column("recogniser"), Column("M", "Whether M learned to guess its embedding.")]
+    columns += [Column(*heading) for heading in _RECOGNIZER.values()]
+    table = Table("Recognisers", columns, rows)
     text = (
         "The first measures everything, and M learns its embedding; no decoder learned from any. "
         "What M(Z) is worth to a recogniser that it did not learn from is not measured."
