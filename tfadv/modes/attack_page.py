@@ -203,6 +203,6 @@ def _cards(leaks: Mapping[str, Leak], references: Mapping[str, Finding]) -> list
                 if other != subject and metric in values
             ]
             by = attack_sections.strongest(leaks[subject], metric)
-            note = f"by the {LABELS[by[0]].name}; " if by else ""
+            note = f"by {LABELS[by[0]].name}; " if by else ""
             cards.append(Card(column, found[subject][metric], note + ", ".join(beside)))
     return cards
