@@ -19,7 +19,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(READY)  ## train a protected encoder on generated faces, attack it, write a report
-	@echo "About ten minutes on two cores, in runs/demo: a face recogniser, an encoder without defence, one with it, attacks on both."
+	@echo "About nine minutes on two cores, in runs/demo: a face recogniser, an encoder without defence, one with it, attacks on both."
 	$(BIN)/python run.py --mode=recognizer
 	$(BIN)/python run.py --mode=protect
 	$(BIN)/python run.py --mode=attack

@@ -1,6 +1,6 @@
 """Drawn faces at 64 px, ResNet-18 of half width: a first look, with nothing downloaded.
 
-Some ten minutes on two CPU cores, for recognizer, protect and attack together; what comes out is in
+Some nine minutes on two CPU cores, for recognizer, protect and attack together; what comes out is in
 README.md.
 """
 
