@@ -1,7 +1,7 @@
 """Drawn faces at 64 px, ResNet-18 of half width: a first look, with nothing downloaded.
 
-Some nine minutes on two CPU cores, for recognizer, protect and attack together; what comes out is in
-README.md.
+Some nine minutes on two CPU cores, for recognizer, protect and attack together; README.md shows
+what comes out.
 """
 
 from tfadv.config import Attack, Config, Model, Train
