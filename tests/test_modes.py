@@ -450,6 +450,9 @@ def test_encoders_are_named_by_how_they_were_trained_or_by_their_folder(root):
 
 def test_names_of_encoders_differ_from_each_other_and_from_what_reports_are_made_of(tmp_path):
     assert list(attack.named_encoders(("e", "e_2", "x/e"))) == ["e", "e_2", "e_3"]
+    (tmp_path / "run/unprotected/encoder").mkdir(parents=True)  # the baseline beside the first
+    names = attack.named_encoders((str(tmp_path / "run/encoder"), "elsewhere/unprotected"))
+    assert list(names) == ["encoder", "unprotected", "unprotected_2"]
     paths = ("x/chance", "x/ridge", "x/checkpoints", "y/ridge")
     expected = ["chance_2", "ridge_2", "checkpoints_2", "ridge_3"]
     assert list(attack.named_encoders(paths)) == expected

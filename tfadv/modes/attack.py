@@ -71,7 +71,7 @@ def named_encoders(paths: tuple[str, ...]) -> dict[str, str]:
         names[_free(_name(path), names)] = str(path)
     baseline = Path(paths[0]).parent / UNPROTECTED / "encoder"
     if baseline.exists() and str(baseline) not in names.values():
-        names[UNPROTECTED] = str(baseline)
+        names[_free(UNPROTECTED, names)] = str(baseline)
     return names
 
 
