@@ -108,3 +108,14 @@ def test_how_much_directions_count_is_chosen_on_held_out_people(monkeypatch):
     chosen = aucs.pop((0.0, 0.5, 1.0))
     assert len(set(aucs.values())) > 1
     assert chosen == pytest.approx(max(aucs.values()), abs=1e-6)
+
+
+def test_choices_are_made_on_the_first_people_where_many_are_held_out(monkeypatch):
+    monkeypatch.setattr(linkage, "_COMPARED", 50)
+    vectors, identities = make_people(30, 5, 1)
+    few = Linkage(*make_people(100, 5, 0), vectors, identities)
+    same = Linkage(*make_people(100, 5, 0), vectors[:50], identities[:50])
+    asked = make_people(5, 2, 2)[0]
+    np.testing.assert_array_equal(few(asked), same(asked))
+    monkeypatch.setattr(linkage, "_COMPARED", 1)  # one person is none to tell from another
+    assert Linkage(*make_people(100, 5, 0), vectors, identities)(asked).shape[0] == 10

@@ -11,6 +11,7 @@ COMPONENTS = (8, 16, 32, 64, 128, 256, 512)
 # A direction counts as the power of the share s / (1 + s) of its spread that lies between people:
 # 0, all alike; 1/2, by its root; 1, in full.
 EMPHASES = (0.0, 0.5, 1.0)
+_COMPARED = 600  # held-out pictures, about: every choice compares all pairs of them
 
 
 class Linkage:
@@ -19,7 +20,7 @@ class Linkage:
     Linear discriminant analysis (Fisher 1936): directions in which people differ most beside how
     much their own pictures do. Shrinkage of the spread within people, how many directions count and
     how much less those count that tell people apart less, are chosen by the verification AUC on
-    held-out people.
+    held-out people, on the first of them where there are many.
 
     Args:
         vectors: of public pictures, float [N, D].
@@ -44,7 +45,7 @@ class Linkage:
         held_out_identities: np.ndarray,
     ):
         vectors, people = _of_people(vectors, identities, "to learn from")
-        held_out, others = _of_people(held_out, held_out_identities, "held out")
+        held_out, others = _first(*_of_people(held_out, held_out_identities, "held out"))
         self._whitening = Whitening([vectors])
         # In the standardised vectors' eigenbasis: rotated, but not white.
         deviations = np.sqrt(self._whitening.variances)
@@ -85,6 +86,13 @@ def _of_people(
     if len(people) < 2 or numbers.max(initial=0) < 1:
         raise ValueError(f"there are no two known people with two pictures each {what}")
     return np.asarray(vectors)[is_seen_again], numbers
+
+
+def _first(vectors: np.ndarray, person: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pictures of the first people, two at least, and as many as there is time to compare."""
+    seen = np.cumsum(np.bincount(person))
+    is_kept = person <= max(1, np.searchsorted(seen, _COMPARED))
+    return vectors[is_kept], person[is_kept]
 
 
 def _scatter(vectors: np.ndarray, person: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
