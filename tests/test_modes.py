@@ -1,5 +1,6 @@
 """The whole way on drawn faces: recognizer, protect, then attack, as a user runs them."""
 
+import dataclasses
 import json
 import re
 import runpy
@@ -9,15 +10,20 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
+from sklearn.metrics.pairwise import cosine_similarity
+from sklearn.preprocessing import StandardScaler
 
 import run
 from data_prep import faces
 from tests import recognizers
 from tfadv import data, workdir
-from tfadv.config import Config, Data
+from tfadv.closed_form import STRENGTHS
+from tfadv.config import BlackBox, Config, Data, Loss
+from tfadv.encoders import SavedEncoder
 from tfadv.meanings import describe
-from tfadv.modes import attack, attack_sections, inversion, protect
+from tfadv.modes import attack, attack_sections, inversion, models, protect
 
 CONFIG = """
 from tfadv.config import *
@@ -183,6 +189,40 @@ def test_attack_compares_with_the_mean_face_and_the_unprotected_encoder(root):
     assert "unprotected" in page
 
 
+def test_the_linear_m_is_scikit_learns_ridge_regression_chosen_on_held_out_pictures(
+    root, tiny_faces
+):
+    dataset = data.Dataset(dataclasses.replace(tiny_faces, held_out=0.3))
+    encode = SavedEncoder(str(root / "protect/encoder"), BlackBox(), 32)
+    recognizer = recognizers.load(root / "recognizer/recognizer")
+    features, embeddings = {}, {}
+    for part, split in ((data.TRAIN, data.PUBLIC), (data.HELD_OUT, data.PUBLIC), ("", data.TEST)):
+        batches = dataset.batches(split, part or data.WHOLE)
+        images = np.concatenate([batch["images"].numpy() for batch in batches])
+        features[part] = np.asarray(encode(images), np.float64)
+        embeddings[part] = recognizer(data.normalise(images).numpy()).embedding
+    scaler = StandardScaler().fit(features[data.TRAIN])
+    inputs = {part: scaler.transform(values) for part, values in features.items()}
+    fits = [
+        Ridge(alpha=len(features[data.TRAIN]) * strength).fit(
+            inputs[data.TRAIN], embeddings[data.TRAIN]
+        )
+        for strength in STRENGTHS
+    ]
+    errors = [
+        np.square(fit.predict(inputs[data.HELD_OUT]) - embeddings[data.HELD_OUT]).mean()
+        for fit in fits
+    ]
+    guesses = fits[int(np.argmin(errors))].predict(inputs[""])
+    found = metrics(root, "attack")
+    expected = cosine_similarity(guesses, embeddings[""]).diagonal().mean()
+    assert found["feature_ridge/held_out_loss"] == pytest.approx(min(errors), rel=1e-3)
+    assert found["feature_ridge/feature_similarity"] == pytest.approx(expected, abs=2e-3)
+    mean = embeddings[data.TRAIN].mean(0, keepdims=True)
+    expected = cosine_similarity(mean, embeddings[""]).mean()
+    assert found["chance/feature_similarity"] == pytest.approx(expected, abs=1e-4)
+
+
 def test_mean_face_scores_as_the_mean_public_picture_does(root, tiny_faces):
     config = data.Data(dir=tiny_faces.dir, dataset="synthetic/tiny", size=32)
     dataset = data.Dataset(config)
@@ -341,6 +381,7 @@ def test_other_recognisers_measure_beside_the_one_that_m_learned_from(root, tmp_
     flags = [f"--config.encoder={root / 'protect/unprotected/encoder'}", f"--workdir={tmp_path}"]
     flags += [f"--config.recognizer.path={root / 'recognizer/recognizer'}"]
     flags += [f"--config.recognizer.others={second}", "--config.train.steps=10"]
+    flags += ["--config.recognizer.layer=avgpool"]  # of the first: the other has none of the name
     assert call(root, "attack", *flags) == 0
     found = json.loads((tmp_path / "metrics.json").read_text())
     for name in ("face_similarity", "face_similarity_inner", "reid_rank1", "verification_auc"):
@@ -383,6 +424,18 @@ def test_m_that_would_be_too_large_is_refused_before_any_attack(root, tmp_path, 
     assert call(root, "attack", *flags) == 2
     assert "set --config.feature_map.pooling=average" in capsys.readouterr().err
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_vgg19_is_loaded_where_a_loss_compares_its_features_and_only_there(monkeypatch):
+    monkeypatch.setattr(models, "VGGFeatures", lambda weights, layers, size: (weights, size))
+    none, seen = Config(), ("imagenet", 64)
+    assert [models.load_g(none, mode) for mode in ("protect", "attack")] == [None, None]
+    hidden = Config(loss=Loss(lambda1=0.0, lambda2=1.0))
+    assert models.load_g(hidden, "protect") == seen
+    assert models.load_g(hidden, "attack") is None
+    simulated = Config(loss=Loss(lambda1=1.0, mu2=1.0))
+    assert [models.load_g(simulated, mode) for mode in ("protect", "attack")] == [seen, seen]
+    assert models.load_g(Config(loss=Loss(lambda1=0.0, mu2=1.0)), "protect") is None
 
 
 def test_a_mistake_about_vgg19_shows_before_the_baseline_is_trained(root, tmp_path, capsys):

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from tfadv import training
-from tfadv.checks import needs_vgg
 from tfadv.config import Config, UserError
 from tfadv.data import PUBLIC, TRAIN, WHOLE, Dataset, normalise
 from tfadv.embedding_cache import embed_split
@@ -40,8 +39,7 @@ def run(workdir: Workdir) -> None:
     recognizers = load_recognizers(config, dataset)
     for name, black_box in black_boxes.items():
         check_feature_map(config, name, black_box.feature_shape, recognizers)
-    if needs_vgg(config, workdir.mode):
-        models.load_g(config)
+    g = models.load_g(config, workdir.mode)
     workdir.begin(
         dataset=dataset.description,
         precision=precision,
@@ -54,10 +52,9 @@ def run(workdir: Workdir) -> None:
     leaks = {}
     for name, black_box in black_boxes.items():
         folder = workdir.path / name if leaks else workdir.path
-        # Not kept: the next one's pictures and features want the room.
-        leaks[name] = Battery(black_box, dataset, test, recognizers, config, folder, name).run(
-            cache
-        )
+        battery = Battery(black_box, dataset, test, recognizers, g, config, folder, name)
+        leaks[name] = battery.run(cache)
+        del battery  # the next one's pictures and features want the room
     references = measure_references(dataset, test, recognizers, cache)
     table = attack_page.write(workdir, dataset, leaks, references, test, recognizers)
     workdir.finish(flat_metrics(leaks, references))

@@ -18,6 +18,7 @@ from tfadv.modes import inversion
 from tfadv.modes.inversion import Effort
 from tfadv.modes.leakage import Finding, TestSplit
 from tfadv.pairs import Pairs
+from tfadv.perceptual import VGGFeatures
 from tfadv.probes import Examples, probe_attributes
 from tfadv.recognition import Recognizer
 from tfadv.whitening import to_vectors
@@ -71,6 +72,7 @@ class Battery:
         dataset: public pictures to learn from, test pictures to be measured on.
         test: what the measures need of the latter.
         recognizers: C; M learns from the first.
+        g: for the perceptual distance of Dec^a, if its loss has one.
         config: of the run.
         folder: for checkpoints and logs.
         name: what progress lines call the encoder.
@@ -82,6 +84,7 @@ class Battery:
         dataset: Dataset,
         test: TestSplit,
         recognizers: list[Recognizer],
+        g: VGGFeatures | None,
         config: Config,
         folder: Path,
         name: str,
@@ -90,6 +93,7 @@ class Battery:
         self._dataset = dataset
         self._test = test
         self._recognizers = recognizers
+        self._g = g
         self._config = config
         self._folder = folder
         self._name = name
@@ -127,6 +131,7 @@ class Battery:
             self._dataset,
             self._config,
             self._black_box.split,
+            self._g,
             self._folder,
             f"attack on {self._name}",
         )

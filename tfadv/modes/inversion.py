@@ -15,6 +15,7 @@ from tfadv.data import Dataset, to_uint8
 from tfadv.modes import models
 from tfadv.networks import FeatureMap
 from tfadv.pairs import Pairs
+from tfadv.perceptual import VGGFeatures
 
 Curve = tuple[list[int], list[float]]
 
@@ -44,6 +45,7 @@ def invert_pictures(
     dataset: Dataset,
     config: Config,
     split: str | None,
+    g: VGGFeatures | None,
     folder: Path,
     title: str,
 ) -> tuple[ImageInverter, Effort]:
@@ -55,12 +57,13 @@ def invert_pictures(
         dataset: where the pairs come from.
         config: of the run.
         split: the encoder's split point, if it has one of ours.
+        g: from `models.load_g`.
         folder: for checkpoints and logs.
         title: what the progress line calls it.
     """
     keras.utils.set_random_seed(config.runtime.seed)
     shape = train.feature_shape
-    inverter = ImageInverter(models.build_adversary(config, shape, split), shape)
+    inverter = ImageInverter(models.build_adversary(config, shape, split, g), shape)
     inverter.standardisation.adapt(batch["features"] for batch in train.batches())
     optimizer = training.adam(config.train.learning_rate, config.train.clip_norm)
     inverter.compile(optimizer, models.discriminator_optimizer(config))

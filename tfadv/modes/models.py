@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tfadv import training
 from tfadv.adversary import Adversary
+from tfadv.checks import needs_vgg
 from tfadv.config import Config
 from tfadv.data import PUBLIC, WHOLE, Dataset, normalise
 from tfadv.networks import Decoder, Discriminator
@@ -20,36 +21,36 @@ def is_defended(config: Config) -> bool:
 
 
 def build_adversary(
-    config: Config, feature_shape: tuple[int, ...], split: str | None, *, lambda2: float = 0.0
+    config: Config, feature_shape: tuple[int, ...], split: str | None, g: VGGFeatures | None
 ) -> Adversary:
-    """Returns Dec, with D and g if a loss weight asks for them; not compiled.
+    """Returns Dec, with D if a loss weight asks for it; not compiled.
 
     Args:
         config: of the run.
         feature_shape: of one picture's feature.
         split: the encoder's split point, if it has one of ours.
-        lambda2: weight of the perceptual distance in Enc's loss, which needs g too.
+        g: from `load_g`.
     """
     loss, model, size = config.loss, config.model, config.data.size
     decoder = Decoder(feature_shape, size, split, model.decoder_width)
     decoder.build((None, *feature_shape))
-    discriminator = g = None
+    discriminator = None
     if loss.mu1:
         discriminator = Discriminator(size, model.discriminator_width)
         discriminator.build((None, size, size, 3))
-    if loss.mu2 or lambda2:
-        g = load_g(config)
     return Adversary(
         decoder, discriminator, g, mu1=loss.mu1, mu2=loss.mu2, saturating=loss.saturating
     )
 
 
-def load_g(config: Config) -> VGGFeatures:
-    """Returns g.
+def load_g(config: Config, mode: str) -> VGGFeatures | None:
+    """Returns g, or None where no loss of this mode compares perceptual features.
 
     Raises:
         UserError: its weights can't be had, or lack a layer.
     """
+    if not needs_vgg(config, mode):
+        return None
     return VGGFeatures(config.perceptual.weights, config.perceptual.layers, config.data.size)
 
 

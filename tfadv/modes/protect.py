@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv import data, training
-from tfadv.checks import needs_vgg
 from tfadv.config import Config, UserError
 from tfadv.data import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset, to_uint8
 from tfadv.encoders import (
@@ -20,6 +19,7 @@ from tfadv.encoders import (
 from tfadv.metrics.utility import tuned_thresholds, utility_metrics
 from tfadv.modes import models, pages
 from tfadv.networks import Classifier, Encoder, load_torchvision
+from tfadv.perceptual import VGGFeatures
 from tfadv.protector import Protector
 from tfadv.report import Table
 from tfadv.workdir import Workdir
@@ -32,8 +32,7 @@ def run(workdir: Workdir) -> None:
     dataset = Dataset(config.data)
     # Mistakes show now, and not after the baseline is trained.
     training_batches(dataset, config, start=0)
-    if needs_vgg(config, workdir.mode):
-        models.load_g(config)
+    g = models.load_g(config, workdir.mode)
     workdir.begin(dataset=dataset.description, precision=precision)
     pages.print_start(dataset, precision)
     others = {}
@@ -43,17 +42,19 @@ def run(workdir: Workdir) -> None:
         folder = Workdir(workdir.path / "unprotected", workdir.mode, baseline)
         if folder.metrics is None:
             folder.begin(dataset=dataset.description, precision=precision)
-            protect(folder, dataset, others)
+            protect(folder, dataset, others, g=None)
         others["unprotected"] = folder.metrics
-    pages.print_result(workdir, protect(workdir, dataset, others))
+    pages.print_result(workdir, protect(workdir, dataset, others, g))
 
 
-def protect(workdir: Workdir, dataset: Dataset, others: dict[str, dict[str, float]]) -> Table:
+def protect(
+    workdir: Workdir, dataset: Dataset, others: dict[str, dict[str, float]], g: VGGFeatures | None
+) -> Table:
     """Trains, exports, measures and reports one encoder; returns its table beside the others'."""
     config, name = workdir.config, title(workdir.config)
     keras.utils.set_random_seed(config.runtime.seed)
     attributes = [dataset.attributes[i] for i in dataset.columns(config.task.attributes)]
-    protector = build(config, len(attributes))
+    protector = build(config, len(attributes), g)
     trainer = training.Trainer(protector, config.train, workdir.path, name)
     if protector.adversary is not None and trainer.step == 0:
         models.measure_scale(protector.adversary, dataset)
@@ -77,7 +78,7 @@ def title(config: Config) -> str:
     return "protected" if models.is_defended(config) else "unprotected"
 
 
-def build(config: Config, attributes: int) -> Protector:
+def build(config: Config, attributes: int, g: VGGFeatures | None) -> Protector:
     """Returns a compiled protector, without an adversary if no loss weight asks for one."""
     model, loss, size = config.model, config.loss, config.data.size
     encoder = Encoder(model.depth, model.width, model.split)
@@ -92,7 +93,7 @@ def build(config: Config, attributes: int) -> Protector:
             raise UserError(f"model.weights: {error}") from None
     adversary = None
     if models.is_defended(config):
-        adversary = models.build_adversary(config, feature_shape, model.split, lambda2=loss.lambda2)
+        adversary = models.build_adversary(config, feature_shape, model.split, g)
         adversary.compile(
             training.adam(config.train.decoder_learning_rate, config.train.clip_norm),
             models.discriminator_optimizer(config),
