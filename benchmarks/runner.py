@@ -1,0 +1,114 @@
+"""What the benchmarks share: fresh processes in turn, medians with their spread, a table, JSON."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from absl import flags
+
+ROOT = Path(__file__).parent.parent
+
+
+class BenchmarkError(RuntimeError):
+    """A program under measurement failed; the message holds its last words."""
+
+
+def alternate(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list[dict]]:
+    """Runs commands in turn (A B A B ...), each time in a fresh process.
+
+    Whatever slows the machine down for a while then meets all of them.
+
+    Args:
+        commands: name -> arguments of a program whose last line of output is a JSON object.
+        rounds: how often each runs.
+
+    Returns:
+        name -> the objects, one for each round.
+
+    Raises:
+        BenchmarkError: A program failed.
+    """
+    results = {name: [] for name in commands}
+    for done in range(rounds):
+        for name, command in commands.items():
+            print(f"round {done + 1} of {rounds}: {name}", file=sys.stderr, flush=True)
+            results[name].append(run(command))
+    return results
+
+
+def run(command: Sequence[str]) -> dict:
+    """Runs one program; returns the JSON object in its last line of output."""
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "2"} | os.environ
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if process.returncode:
+        words = process.stderr.strip()[-2000:]
+        raise BenchmarkError(f"{' '.join(command)} ended with {process.returncode}:\n{words}")
+    return json.loads(process.stdout.strip().splitlines()[-1])
+
+
+def python_module(name: str, python: str = sys.executable, **options) -> list[str]:
+    """The command that runs a module of this project with `--name=value` for each option."""
+    return [python, "-m", name, *(f"--{key}={value}" for key, value in options.items())]
+
+
+def summary(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the median, and the spread: (largest - smallest) / median."""
+    median = statistics.median(values)
+    return median, (max(values) - min(values)) / median
+
+
+def compare(results: Mapping[str, list[dict]], field: str) -> dict[str, float]:
+    """Compares "ours" with "peer" in a field where more is better.
+
+    Returns:
+        `ours`, `peer`: medians; `ratio`: theirs; `ours_spread`, `peer_spread`: see `summary`.
+    """
+    ours, ours_spread = summary([result[field] for result in results["ours"]])
+    peer, peer_spread = summary([result[field] for result in results["peer"]])
+    spreads = {"ours_spread": ours_spread, "peer_spread": peer_spread}
+    return {"ours": ours, "peer": peer, "ratio": ours / peer} | spreads
+
+
+def report(rows: Sequence[Mapping[str, object]], path: str | None) -> None:
+    """Prints rows as a table, and writes them as JSON where a path is given."""
+    print(f"\n{machine()}\n")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [columns] + [[_format(row.get(name, "")) for name in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+    if path:
+        Path(path).write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def machine() -> str:
+    """What it was measured on, in one line."""
+    model = platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), model)
+    return f"{len(os.sched_getaffinity(0))} cores of {model}, Python {platform.python_version()}"
+
+
+def peak_memory() -> float:
+    """The most memory this process has held so far, in MiB."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def define_common_flags(rounds: int) -> None:
+    """Defines --rounds and --json."""
+    flags.DEFINE_integer("rounds", rounds, "Fresh processes of each side.", lower_bound=1)
+    flags.DEFINE_string("json", None, "Write the rows here as well.")
+
+
+def _format(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) and value < 100 else (
+        f"{value:.0f}" if isinstance(value, float) else str(value)
+    )

@@ -1,0 +1,114 @@
+"""One process of `benchmarks.train_step`: the project's own step, timed on one batch in memory."""
+
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from absl import app, flags
+
+from benchmarks import runner
+from tfadv import startup
+
+FLAGS = flags.FLAGS
+ATTRIBUTES = 40
+WARM_UP = 3
+
+flags.DEFINE_enum("what", "protect", ["protect", "attack", "attack_all"], "Step to time.")
+flags.DEFINE_integer("size", 64, "Side of the pictures in pixels.")
+flags.DEFINE_integer("batch", 64, "Pictures.")
+flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16"], "Of the networks.")
+flags.DEFINE_integer("steps", 8, "Steps to take the median of.")
+flags.DEFINE_string("profile", None, "Write a TensorFlow profile of three steps to this folder.")
+
+
+def main(_) -> None:
+    """Prints one line of JSON."""
+    startup.import_tensorflow()
+    import tensorflow as tf
+
+    from tfadv import training
+    from tfadv.config import Config
+
+    config = Config()
+    config.data.size, config.train.batch = FLAGS.size, FLAGS.batch
+    config.train.clip_norm = 0.0  # the peer has none
+    config.runtime.precision = FLAGS.precision
+    training.set_up(config.runtime)
+    model, batch = _protect(config) if FLAGS.what == "protect" else _attack(config)
+    step = tf.function(model.train_step)
+
+    def timed_step() -> float:
+        began = time.perf_counter()
+        for loss in step(batch).values():
+            loss.numpy()
+        return time.perf_counter() - began
+
+    for _ in range(WARM_UP):
+        timed_step()
+    seconds = [timed_step() for _ in range(FLAGS.steps)]
+    median = statistics.median(seconds)
+    if FLAGS.profile:
+        with tf.profiler.experimental.Profile(FLAGS.profile):
+            for _ in range(3):
+                timed_step()
+    result = {
+        "step_s": median,
+        "images_per_s": FLAGS.batch / median,
+        "peak_mib": runner.peak_memory(),
+    }
+    print(json.dumps(result))
+
+
+def _protect(config):
+    import tensorflow as tf
+
+    from tfadv.modes import protect
+
+    config.loss.lambda1 = 1.0
+    protector = protect.build(config, ATTRIBUTES, g=None)
+    labels = tf.cast(tf.random.uniform((FLAGS.batch, ATTRIBUTES)) > 0.5, tf.uint8)
+    private = {"images": _pictures(), "labels": labels}
+    return protector, {"private": private, "public": {"images": _pictures()}}
+
+
+def _attack(config):
+    import tensorflow as tf
+
+    from tfadv import training
+    from tfadv.attackers import ImageInverter
+    from tfadv.modes import models
+
+    g = None
+    if FLAGS.what == "attack_all":
+        config.loss.mu1, config.loss.mu2 = 0.03, 1.0
+        g = _vgg(config)
+    shape = (1000,)
+    adversary = models.build_adversary(config, shape, None, g)
+    inverter = ImageInverter(adversary, shape)
+    inverter.compile(training.adam(1e-4, 0.0), models.discriminator_optimizer(config))
+    return inverter, {"images": _pictures(), "features": tf.random.normal((FLAGS.batch, *shape))}
+
+
+def _vgg(config):
+    """g with random weights: the time doesn't depend on them."""
+    import keras
+
+    from tfadv.perceptual import VGGFeatures
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "random.weights.h5")
+        keras.applications.VGG19(include_top=False, weights=None).save_weights(path)
+        return VGGFeatures(path, config.perceptual.layers, FLAGS.size)
+
+
+def _pictures():
+    import tensorflow as tf
+
+    shape = (FLAGS.batch, FLAGS.size, FLAGS.size, 3)
+    return tf.cast(tf.random.uniform(shape, maxval=256, dtype=tf.int32), tf.uint8)
+
+
+if __name__ == "__main__":
+    app.run(main)
