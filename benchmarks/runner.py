@@ -91,7 +91,9 @@ def machine() -> str:
     model = platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(": ")[1] for line in lines if line.startswith("model name")), model)
+        model = next(
+            (line.split(": ")[1] for line in lines if line.startswith("model name")), model
+        )
     return f"{len(os.sched_getaffinity(0))} cores of {model}, Python {platform.python_version()}"
 
 
@@ -109,6 +111,8 @@ def define_common_flags(rounds: int) -> None:
 
 
 def _format(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) and value < 100 else (
-        f"{value:.0f}" if isinstance(value, float) else str(value)
+    return (
+        f"{value:.3g}"
+        if isinstance(value, float) and value < 100
+        else (f"{value:.0f}" if isinstance(value, float) else str(value))
     )

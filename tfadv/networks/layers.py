@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import keras
 import tensorflow as tf
 
+from tfadv.networks.convolution import convolve, convolve_transposed
+
 
 def scaled_channels(channels: int, width: float) -> int:
     """Channels under a width multiplier: `channels * width`, to a multiple of 8, at least 8."""
@@ -42,14 +44,10 @@ class Convolution(keras.layers.Conv2D):
         # "same" gives the right output shape at every stride, and the right values at stride 1.
         super().__init__(filters, kernel_size, strides, "same", use_bias=use_bias, **kwargs)
 
-    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Convolves [N, H, W, C] with a kernel [K, K, C, filters]."""
-        if self.kernel_size == (1, 1) or self.strides == (1, 1):
-            return tf.nn.conv2d(inputs, kernel, self.strides, "SAME")
-        # Not conv2d's own explicit padding: on a CPU its gradients are 10 to 200 times as slow.
-        margins = [(size // 2, size // 2) for size in self.kernel_size]
-        padded = tf.pad(inputs, [(0, 0), *margins, (0, 0)])
-        return tf.nn.conv2d(padded, kernel, self.strides, "VALID")
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Convolves [N, H, W, C]; `training` prepares the kernel's gradient."""
+        outputs = convolve(inputs, self.kernel.value, self.strides[0], training)
+        return tf.nn.bias_add(outputs, self.bias.value) if self.use_bias else outputs
 
 
 class TransposedConvolution(keras.layers.Conv2DTranspose):
@@ -66,6 +64,11 @@ class TransposedConvolution(keras.layers.Conv2DTranspose):
     def __init__(self, filters: int, use_bias: bool = False, **kwargs):
         kwargs.setdefault("kernel_initializer", he_fan_out())
         super().__init__(filters, 3, 2, "same", use_bias=use_bias, **kwargs)
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Convolves [N, H, W, C]; `training` prepares the kernel's gradient."""
+        outputs = convolve_transposed(inputs, self.kernel.value, training)
+        return tf.nn.bias_add(outputs, self.bias.value) if self.use_bias else outputs
 
 
 class MaxPooling(keras.layers.MaxPooling2D):
