@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv.config import Runtime, Train, UserError
+from tfadv.fused_adam import FusedAdam
 
 
 class TrainingError(UserError):
@@ -54,7 +55,7 @@ def adam(
     rate = learning_rate
     if decay_steps:
         rate = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps)
-    return keras.optimizers.Adam(rate, beta_1, global_clipnorm=clip_norm or None)
+    return FusedAdam(rate, beta_1, global_clipnorm=clip_norm or None)
 
 
 class Trainer:

@@ -1,0 +1,177 @@
+"""Convolutions whose gradients are matrix products where that is faster: on a CPU.
+
+oneDNN's own gradient of a kernel reaches a fraction of the rate of its matrix product, and on maps
+of 2x2 so does everything about a transposed convolution (docs/performance.md has the figures). The
+product is over columns: for each output position, the K x K inputs that its window covers. On a GPU
+all of it is the plain convolution.
+"""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+# Gathering windows of fewer channels costs more than the product saves.
+FEWEST_CHANNELS = 16
+# Transposed convolutions of maps up to this side are products forward, too.
+LARGEST_PRODUCT_MAP = 2
+
+
+def convolve(inputs: tf.Tensor, kernel: tf.Tensor, strides: int, training: bool) -> tf.Tensor:
+    """Convolves with symmetric zero margins of K // 2.
+
+    Args:
+        inputs: Float [N, H, W, C].
+        kernel: [K, K, C, F] of the same dtype, K odd.
+        strides: Step in both directions.
+        training: Whether the kernel's gradient will be asked for. Without it, TensorFlow can fuse
+            the convolution with what follows.
+
+    Returns:
+        [N, ceil(H / strides), ceil(W / strides), F].
+    """
+    margin, padding = kernel.shape[0] // 2, "SAME"
+    if margin and strides > 1:
+        # "SAME" would pad an even map on one side only. Not conv2d's own explicit padding: on a CPU
+        # its gradients are 10 to 200 times as slow.
+        inputs = tf.pad(inputs, [(0, 0), (margin, margin), (margin, margin), (0, 0)])
+        padding = "VALID"
+    if training and _products_pay(inputs):
+        return _convolve(inputs, kernel, strides, padding)
+    return tf.nn.conv2d(inputs, kernel, strides, padding)
+
+
+def convolve_transposed(inputs: tf.Tensor, kernel: tf.Tensor, training: bool) -> tf.Tensor:
+    """Doubles a map: the transposed convolution with stride 2 and Keras's "same" padding.
+
+    Args:
+        inputs: Float [N, H, W, C].
+        kernel: [3, 3, F, C] of the same dtype.
+        training: Whether the kernel's gradient will be asked for.
+
+    Returns:
+        [N, 2H, 2W, F].
+    """
+    if not _products_pay(inputs):
+        return _transpose(inputs, kernel)
+    if max(inputs.shape[1:3]) <= LARGEST_PRODUCT_MAP:
+        return _double_by_product(inputs, kernel)
+    if training and kernel.shape[2] >= FEWEST_CHANNELS:
+        return _double(inputs, kernel)
+    return _transpose(inputs, kernel)
+
+
+def _products_pay(inputs: tf.Tensor) -> bool:
+    if inputs.shape[1:].is_fully_defined() and inputs.shape[-1] >= FEWEST_CHANNELS:
+        return not tf.config.list_logical_devices("GPU")
+    return False
+
+
+def _convolve(inputs: tf.Tensor, kernel: tf.Tensor, strides: int, padding: str) -> tf.Tensor:
+    @tf.custom_gradient
+    def convolution(inputs, kernel):
+        def gradients(upstream):
+            to_inputs = tf.nn.conv2d_transpose(upstream, kernel, tf.shape(inputs), strides, padding)
+            columns = _columns(inputs, kernel.shape[0], strides, padding)
+            return to_inputs, _kernel_gradient(columns, upstream, kernel)
+
+        return tf.nn.conv2d(inputs, kernel, strides, padding), gradients
+
+    return convolution(inputs, kernel)
+
+
+@tf.custom_gradient
+def _double(inputs, kernel):
+    def gradients(upstream):
+        to_inputs = tf.nn.conv2d(upstream, kernel, 2, "SAME")
+        return to_inputs, _kernel_gradient(_columns(upstream, 3, 2, "SAME"), inputs, kernel)
+
+    return _transpose(inputs, kernel), gradients
+
+
+@tf.custom_gradient
+def _double_by_product(inputs, kernel):
+    height, width, channels = inputs.shape[1:]
+    matrix = tf.reshape(kernel, (-1, channels))
+
+    def gradients(upstream):
+        columns = _columns(upstream, 3, 2, "SAME")
+        to_inputs = tf.reshape(tf.matmul(columns, matrix), tf.shape(inputs))
+        return to_inputs, _kernel_gradient(columns, inputs, kernel)
+
+    columns = tf.matmul(tf.reshape(inputs, (-1, channels)), matrix, transpose_b=True)
+    return _from_columns(columns, height, width, kernel.shape[2]), gradients
+
+
+def _transpose(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    count, height, width, _ = tf.unstack(tf.shape(inputs))
+    shape = (count, 2 * height, 2 * width, kernel.shape[2])
+    return tf.nn.conv2d_transpose(inputs, kernel, shape, 2, "SAME")
+
+
+def _kernel_gradient(columns: tf.Tensor, rows: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Columns [N H W, K K C] and rows [N, H, W, F] to the gradient of a kernel [K, K, C, F]."""
+    rows = tf.reshape(rows, (-1, rows.shape[-1]))
+    return tf.reshape(tf.matmul(columns, rows, transpose_a=True), kernel.shape)
+
+
+def _columns(inputs: tf.Tensor, size: int, strides: int, padding: str) -> tf.Tensor:
+    """The window of each output position of a convolution of [N, H, W, C]: [N H' W', K K C]."""
+    height, width, channels = inputs.shape[1:]
+    if size == strides == 1:
+        return tf.reshape(inputs, (-1, channels))
+    positions, outside = _windows(height, width, size, strides, padding)
+    flat = tf.reshape(inputs, (-1, height * width, channels))
+    if outside:
+        flat = tf.pad(flat, [(0, 0), (0, 1), (0, 0)])
+    return tf.reshape(tf.gather(flat, positions, axis=1), (-1, size**2 * channels))
+
+
+def _from_columns(columns: tf.Tensor, height: int, width: int, channels: int) -> tf.Tensor:
+    """The adjoint of `_columns` of a doubled map: [N H W, 9 C] to [N, 2H, 2W, C]."""
+    positions, _ = _windows(2 * height, 2 * width, 3, 2, "SAME")
+    flat = tf.reshape(columns, (-1, 9 * height * width, channels))
+    flat = tf.pad(flat, [(0, 0), (0, 1), (0, 0)])
+    parts = tf.gather(flat, _sources(positions, 4 * height * width), axis=1)
+    total = tf.reduce_sum(tf.reshape(parts, (-1, 4 * height * width, 4, channels)), axis=2)
+    return tf.reshape(total, (-1, 2 * height, 2 * width, channels))
+
+
+@functools.cache
+def _windows(
+    height: int, width: int, size: int, strides: int, padding: str
+) -> tuple[np.ndarray, bool]:
+    """Flat positions in a map of what the windows of a convolution cover, row by row.
+
+    Returns:
+        int32 [H' W' K K], H W for a place outside of the map; and whether there is one.
+    """
+    rows, columns = (_reach(side, size, strides, padding) for side in (height, width))
+    row, column = rows[:, None, :, None], columns[None, :, None, :]
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    flat = np.where(inside, row * width + column, height * width)
+    return flat.ravel().astype(np.int32), not inside.all()
+
+
+def _reach(side: int, size: int, strides: int, padding: str) -> np.ndarray:
+    """What the windows cover along one axis: [outputs, size]."""
+    if padding == "VALID":
+        count, before = (side - size) // strides + 1, 0
+    else:
+        count = -(-side // strides)
+        before = max(0, (count - 1) * strides + size - side) // 2
+    return np.arange(count)[:, None] * strides + np.arange(size) - before
+
+
+def _sources(positions: np.ndarray, count: int) -> np.ndarray:
+    """Where each of `count` places occurs among positions, at most four times; int32 [4 count].
+
+    Filled up with len(positions).
+    """
+    sources = np.full((count, 4), len(positions), np.int32)
+    filled = np.zeros(count, int)
+    for source, place in enumerate(positions):
+        if place < count:
+            sources[place, filled[place]] = source
+            filled[place] += 1
+    return sources.ravel()
