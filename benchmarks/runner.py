@@ -63,15 +63,18 @@ def summary(values: Sequence[float]) -> tuple[float, float]:
 
 
 def compare(results: Mapping[str, list[dict]], field: str) -> dict[str, float]:
-    """Compares "ours" with "peer" in a field where more is better.
+    """Compares "ours" with "peer", if it was run, in a field where more is better.
 
     Returns:
-        `ours`, `peer`: medians; `ratio`: theirs; `ours_spread`, `peer_spread`: see `summary`.
+        `ours`, `peer`: medians; `ratio`: of the medians; `ours_spread`, `peer_spread`: see
+        `summary`.
     """
-    ours, ours_spread = summary([result[field] for result in results["ours"]])
-    peer, peer_spread = summary([result[field] for result in results["peer"]])
-    spreads = {"ours_spread": ours_spread, "peer_spread": peer_spread}
-    return {"ours": ours, "peer": peer, "ratio": ours / peer} | spreads
+    row, spreads = {}, {}
+    for side, outcomes in results.items():
+        row[side], spreads[f"{side}_spread"] = summary([outcome[field] for outcome in outcomes])
+    if "peer" in row:
+        row["ratio"] = row["ours"] / row["peer"]
+    return row | spreads
 
 
 def report(rows: Sequence[Mapping[str, object]], path: str | None) -> None:

@@ -1,6 +1,7 @@
 """One process of `benchmarks.train_step`: the project's own step, timed on one batch in memory."""
 
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -58,7 +59,40 @@ def main(_) -> None:
         "images_per_s": FLAGS.batch / median,
         "peak_mib": runner.peak_memory(),
     }
-    print(json.dumps(result))
+    print(json.dumps(result | {"gmacs": multiply_adds(model) / 1e9}))
+
+
+def multiply_adds(model) -> float:
+    """Of one step: passes forward, and backward to the inputs and to the kernels."""
+    adversary = model.adversary
+    passes = [(adversary.decoder, 3)]
+    if FLAGS.what == "protect":
+        # Enc in inference in (a), Dec in inference with a gradient to its inputs in (b).
+        passes = [(model.encoder, 1 + 3), (model.classifier, 3), (adversary.decoder, 3 + 2)]
+    if FLAGS.what == "attack_all":
+        # D learns from both kinds of pictures, then judges and guides; g sees both, guides by one.
+        passes += [(adversary.discriminator, 2 * 3 + 2), (adversary.g._network, 2 + 1)]
+    return FLAGS.batch * sum(count * macs_per_picture(network) for network, count in passes)
+
+
+def macs_per_picture(network) -> int:
+    """Multiply-adds of one picture's way forward through all convolutions and linear layers."""
+    import keras
+
+    total = 0
+    for layer in network._flatten_layers():
+        if isinstance(layer, keras.layers.Conv2DTranspose):
+            total += math.prod(layer.get_build_config()["input_shape"][1:3]) * _size(layer.kernel)
+        elif isinstance(layer, keras.layers.Conv2D):
+            shape = layer.compute_output_shape(layer.get_build_config()["input_shape"])
+            total += math.prod(shape[1:3]) * _size(layer.kernel)
+        elif isinstance(layer, keras.layers.Dense):
+            total += _size(layer.kernel)
+    return total
+
+
+def _size(kernel) -> int:
+    return math.prod(kernel.shape)
 
 
 def _protect(config):

@@ -1,0 +1,65 @@
+"""Times the training steps against the same networks and updates in plain PyTorch.
+
+    python -m benchmarks.train_step [--sizes=64,128,224] [--precisions=float32,mixed_bfloat16]
+        [--what=protect,attack,attack_all] [--rounds=3] [--json=FILE] [--peer_python=PYTHON]
+
+PYTHON is one that can import torch; without it only our own side is timed. Each row: `ours` and
+`peer` in pictures/s (a protect step counts its private pictures), their `ratio`, the spreads over
+the rounds, the peak memory of both, and `of_limit`: the step's multiply-adds (`gmacs`, 1e9) at the
+rate that this machine reaches in a large matrix product of that precision.
+"""
+
+import sys
+
+from absl import app, flags
+
+from benchmarks import runner
+from benchmarks.runner import python_module
+
+FLAGS = flags.FLAGS
+BATCHES = {64: 64, 128: 32, 224: 16}
+STEPS = ("protect", "attack", "attack_all")
+PRECISIONS = ("float32", "mixed_bfloat16")
+
+flags.DEFINE_list("what", list(STEPS), "Steps to time.")
+flags.DEFINE_list("sizes", list(map(str, BATCHES)), "Sides of the pictures in pixels.")
+flags.DEFINE_list("precisions", list(PRECISIONS), "Of the networks.")
+flags.DEFINE_integer("batch", 0, "Pictures; 0 is 64, 32 or 16 by size.", lower_bound=0)
+flags.DEFINE_integer("steps", 6, "Steps that a process takes the median of.", lower_bound=1)
+flags.DEFINE_string("peer_python", None, "A Python with PyTorch.")
+runner.define_common_flags(rounds=3)
+
+
+def main(_) -> None:
+    """Prints and writes the table."""
+    limits = runner.run(python_module("benchmarks.matrix_product"))
+    rows = []
+    for what in FLAGS.what:
+        for size in map(int, FLAGS.sizes):
+            for precision in FLAGS.precisions:
+                rows.append(measure(what, size, precision, limits))
+    runner.report(rows, FLAGS.json)
+
+
+def measure(what: str, size: int, precision: str, limits: dict[str, float]) -> dict[str, object]:
+    """Returns one row."""
+    batch = FLAGS.batch or BATCHES.get(size, 16)
+    setting = {"what": what, "size": size, "batch": batch, "precision": precision}
+    options = setting | {"steps": FLAGS.steps}
+    commands = {"ours": python_module("benchmarks.train_step_ours", **options)}
+    if FLAGS.peer_python:
+        module = "benchmarks.peer_torch"
+        commands["peer"] = python_module(module, FLAGS.peer_python, **options)
+    print(f"{what}, {size} px, batch {batch}, {precision}", file=sys.stderr)
+    results = runner.alternate(commands, FLAGS.rounds)
+    row = setting | runner.compare(results, "images_per_s")
+    for side, outcomes in results.items():
+        row[f"{side}_mib"] = max(outcome["peak_mib"] for outcome in outcomes)
+    row["gmacs"] = results["ours"][0]["gmacs"]
+    step_s = batch / row["ours"]
+    row["of_limit"] = 2 * row["gmacs"] / step_s / limits[precision]
+    return row
+
+
+if __name__ == "__main__":
+    app.run(main)
