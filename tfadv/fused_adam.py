@@ -12,7 +12,9 @@ class FusedAdam(keras.optimizers.Adam):
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable and its moments (Kingma and Ba 2015, end of section 2)."""
-        if self.amsgrad or variable.dtype != "float32" or isinstance(gradient, tf.IndexedSlices):
+        is_sparse = isinstance(gradient, tf.IndexedSlices)
+        is_other = self.amsgrad or self.gradient_accumulation_steps
+        if is_sparse or is_other or variable.dtype != "float32":
             super().update_step(gradient, variable, learning_rate)
             return
         index = self._get_variable_index(variable)

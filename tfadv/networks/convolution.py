@@ -1,7 +1,7 @@
 """Convolutions whose gradients are matrix products where that is faster: on a CPU.
 
-oneDNN's own gradient of a kernel reaches a fraction of the rate of its matrix product, and on maps
-of 2x2 so does everything about a transposed convolution (docs/performance.md has the figures). The
+oneDNN's own gradient of a kernel reaches a fraction of the rate of its matrix product, and on small
+maps so does everything about a transposed convolution (docs/performance.md has the figures). The
 product is over columns: for each output position, the K x K inputs that its window covers. On a GPU
 all of it is the plain convolution.
 """
@@ -15,7 +15,7 @@ import tensorflow as tf
 FEWEST_CHANNELS = 16
 # Up to these sides of the map the outputs are products, too: of 1x1 kernels, and transposed.
 LARGEST_1X1_MAP = 4
-LARGEST_TRANSPOSED_MAP = 2
+LARGEST_TRANSPOSED_MAP = 4
 
 
 def convolve(inputs: tf.Tensor, kernel: tf.Tensor, strides: int, training: bool) -> tf.Tensor:
@@ -33,7 +33,7 @@ def convolve(inputs: tf.Tensor, kernel: tf.Tensor, strides: int, training: bool)
     """
     by_product = training and _products_pay(inputs)
     if by_product and kernel.shape[0] == strides == 1 and _side(inputs) <= LARGEST_1X1_MAP:
-        return _multiply(inputs, kernel)
+        return _convolve_1x1(inputs, kernel)
     margin, padding = kernel.shape[0] // 2, "SAME"
     if margin and strides > 1:
         # "SAME" would pad an even map on one side only. Not conv2d's own explicit padding: on a CPU
@@ -65,17 +65,40 @@ def convolve_transposed(inputs: tf.Tensor, kernel: tf.Tensor, training: bool) ->
     return _transpose(inputs, kernel)
 
 
+def multiply(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Multiplies rows [N, C] by a kernel [C, F] of the same dtype; returns [N, F].
+
+    A gradient of few rows times the transpose of a large kernel is two to four times as slow in
+    float32 as the transpose of the kernel times them.
+    """
+    if inputs.dtype != tf.float32 or not _is_on_cpu():
+        return tf.matmul(inputs, kernel)
+    return _multiply(inputs, kernel)
+
+
+@tf.custom_gradient
+def _multiply(inputs, kernel):
+    def gradients(upstream):
+        to_inputs = tf.transpose(tf.matmul(kernel, upstream, transpose_b=True))
+        return to_inputs, tf.matmul(inputs, upstream, transpose_a=True)
+
+    return tf.matmul(inputs, kernel), gradients
+
+
+def _is_on_cpu() -> bool:
+    return not tf.config.list_logical_devices("GPU")
+
+
 def _products_pay(inputs: tf.Tensor) -> bool:
-    if inputs.shape[1:].is_fully_defined() and inputs.shape[-1] >= FEWEST_CHANNELS:
-        return not tf.config.list_logical_devices("GPU")
-    return False
+    known = inputs.shape[1:].is_fully_defined() and inputs.shape[-1] >= FEWEST_CHANNELS
+    return known and _is_on_cpu()
 
 
 def _side(inputs: tf.Tensor) -> int:
     return max(inputs.shape[1:3])
 
 
-def _multiply(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+def _convolve_1x1(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """A 1x1 convolution; its gradients are TensorFlow's own, products as well."""
     height, width, channels = inputs.shape[1:]
     rows = tf.reshape(inputs, (-1, channels))

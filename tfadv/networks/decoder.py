@@ -5,7 +5,13 @@ import math
 import keras
 import tensorflow as tf
 
-from tfadv.networks.layers import TransposedConvolution, build_in_order, scaled_channels, track
+from tfadv.networks.layers import (
+    Linear,
+    TransposedConvolution,
+    build_in_order,
+    scaled_channels,
+    track,
+)
 from tfadv.networks.normalisation import BatchNormalization
 from tfadv.networks.resnet import SPLITS
 
@@ -69,8 +75,8 @@ class Decoder(keras.Model):
         hidden = scaled_channels(HIDDEN, self.width)
         layers = [
             keras.layers.Flatten(dtype=dtype),
-            keras.layers.Dense(hidden, activation="relu", dtype=dtype),
-            keras.layers.Dense(hidden * side**2, activation="relu", dtype=dtype),
+            Linear(hidden, activation="relu", dtype=dtype),
+            Linear(hidden * side**2, activation="relu", dtype=dtype),
             keras.layers.Reshape((side, side, hidden), dtype=dtype),
         ]
         if self.split == "avgpool":

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import keras
 import tensorflow as tf
 
-from tfadv.networks.convolution import convolve, convolve_transposed
+from tfadv.networks.convolution import convolve, convolve_transposed, multiply
 
 
 def scaled_channels(channels: int, width: float) -> int:
@@ -69,6 +69,15 @@ class TransposedConvolution(keras.layers.Conv2DTranspose):
         """Convolves [N, H, W, C]; `training` prepares the kernel's gradient."""
         outputs = convolve_transposed(inputs, self.kernel.value, training)
         return tf.nn.bias_add(outputs, self.bias.value) if self.use_bias else outputs
+
+
+class Linear(keras.layers.Dense):
+    """A linear layer of vectors, [N, C] -> [N, units]; the arguments of `keras.layers.Dense`."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Maps [N, C]."""
+        outputs = tf.nn.bias_add(multiply(inputs, self.kernel.value), self.bias.value)
+        return self.activation(outputs)
 
 
 class MaxPooling(keras.layers.MaxPooling2D):

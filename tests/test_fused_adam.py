@@ -1,0 +1,71 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfadv.fused_adam import FusedAdam
+
+STEPS = 20
+SETTINGS = {
+    "plain": {},
+    "other betas": {"beta_1": 0.5, "beta_2": 0.99, "epsilon": 1e-5},
+    "clipped": {"global_clipnorm": 0.1},
+    "decayed weights": {"weight_decay": 0.01},
+    "accumulated": {"gradient_accumulation_steps": 3},
+    "averaged": {"use_ema": True, "ema_momentum": 0.9},
+    "amsgrad": {"amsgrad": True},
+}
+
+
+def fit(optimizer, steps=STEPS):
+    """The variables after each step of a problem whose gradients change sign and size."""
+    random = np.random.default_rng(0)
+    variables = [keras.Variable(random.normal(size=s).astype("float32")) for s in ((5, 7), (3,))]
+    optimizer.build(variables)
+
+    @tf.function
+    def step(targets):
+        with tf.GradientTape() as tape:
+            total = sum(
+                tf.reduce_sum(tf.square(variable.value - target))
+                for variable, target in zip(variables, targets, strict=True)
+            )
+        optimizer.apply(tape.gradient(total, [each.value for each in variables]), variables)
+
+    path = []
+    for _ in range(steps):
+        step([tf.constant(random.normal(size=v.shape), tf.float32) for v in variables])
+        path.append(np.concatenate([variable.numpy().ravel() for variable in variables]))
+    return np.array(path)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_equals_adam_of_keras_at_every_step(name):
+    ours = fit(FusedAdam(0.01, **SETTINGS[name]))
+    np.testing.assert_allclose(
+        ours, fit(keras.optimizers.Adam(0.01, **SETTINGS[name])), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_follows_a_schedule():
+    schedules = [keras.optimizers.schedules.CosineDecay(0.01, STEPS) for _ in range(2)]
+    ours, reference = fit(FusedAdam(schedules[0])), fit(keras.optimizers.Adam(schedules[1]))
+    np.testing.assert_allclose(ours, reference, rtol=1e-5, atol=1e-6)
+    assert np.abs(np.diff(ours, axis=0)[-1]).max() < 1e-3
+
+
+def test_takes_a_checkpoint_of_keras_adam(tmp_path):
+    variable = keras.Variable([1.0, -2.0])
+    reference, ours = keras.optimizers.Adam(0.1), FusedAdam(0.1)
+    for optimizer in (reference, ours):
+        optimizer.build([variable])
+    reference.apply([tf.constant([0.5, 3.0])])
+    path = tf.train.Checkpoint(optimizer=reference).save(tmp_path / "checkpoint")
+    tf.train.Checkpoint(optimizer=ours).restore(path).assert_consumed()
+    for value, expected in zip(ours.variables, reference.variables, strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_is_adam_in_what_it_says_of_itself():
+    assert isinstance(FusedAdam(0.1), keras.optimizers.Adam)
+    assert FusedAdam.from_config(FusedAdam(0.1, beta_1=0.5).get_config()).beta_1 == 0.5
