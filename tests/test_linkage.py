@@ -69,7 +69,9 @@ def test_scatter_is_the_covariance_within_people_and_between_their_means():
     expected = sum(2 * np.cov(vectors[identities == who].T) for who in range(6)) / (18 - 6)
     np.testing.assert_allclose(within, expected, rtol=1e-6, atol=1e-8)
     means = np.stack([vectors[identities == who].mean(0) for who in range(6)])
-    np.testing.assert_allclose(weighted.T @ weighted, np.cov(means.T, bias=True), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(
+        weighted.T @ weighted, np.cov(means.T, bias=True), rtol=1e-6, atol=1e-8
+    )
 
 
 def test_the_auc_is_scikit_learns_ties_included():
