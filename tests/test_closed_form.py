@@ -6,6 +6,7 @@ from sklearn.preprocessing import StandardScaler
 
 from tfadv import closed_form
 from tfadv.closed_form import ClosedFormDecoder, NearestNeighbour, RandomFeatures, Ridge
+from tfadv.whitening import Whitening
 
 SIZE = 32
 
@@ -97,7 +98,7 @@ def test_input_without_emphasis_is_hardly_used(rng):
     targets = inputs.sum(1, keepdims=True)
     noise = 0.5 * rng.normal(size=(100, 1))
     pairs = blocks(inputs, targets + noise)
-    with_little = Ridge(pairs, pairs, emphasis=np.array([1.0, 1e-4]))
+    with_little = Ridge(pairs, pairs, Whitening([inputs], np.array([1.0, 1e-4])))
     with_little._coefficients *= with_little._shrinkage(1e-2) / with_little._shrinkage(
         with_little.strength
     )
@@ -180,11 +181,28 @@ def test_random_features_find_what_is_not_linear():
 
 def test_random_features_are_relus_of_directions_fixed_by_their_seed(rng):
     vectors = rng.normal(size=(50, 4)).astype(np.float32)
-    first, same, other = (RandomFeatures([vectors], 6, seed)(vectors) for seed in (0, 0, 1))
+    first, same, other = (
+        RandomFeatures(Whitening([vectors]), 6, seed)(vectors) for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(first, same)
     assert not np.allclose(first, other)
     np.testing.assert_array_equal(first[:, :4], vectors)
     assert first[:, 4:].min() == 0.0
+
+
+@pytest.mark.parametrize("random_features", [0, 20])
+def test_a_whitening_at_hand_changes_nothing(random_features):
+    train, held_out, unseen = (linear_pairs(count, i) for i, count in enumerate((200, 60, 60)))
+    shared = Whitening([train.features])
+    decoders = (
+        ClosedFormDecoder(train, held_out, SIZE, random_features, whitening=whitening)
+        for whitening in (None, shared)
+    )
+    alone, together = (decoder(unseen.features) for decoder in decoders)
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+    searches = (NearestNeighbour(train, held_out, whitening) for whitening in (None, shared))
+    alone, together = (search(unseen.features) for search in searches)
+    np.testing.assert_array_equal(together, alone)
 
 
 def test_large_pictures_are_fitted_small_and_enlarged(monkeypatch):

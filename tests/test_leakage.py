@@ -42,6 +42,33 @@ def test_the_very_picture_is_as_near_as_8_bits_allow(test_split):
     assert found["verification_auc"] == real["verification_auc"]
 
 
+def test_what_a_recogniser_is_known_to_see_is_not_asked_for_again(tiny_faces, tmp_path):
+    class Once(Colours):
+        asked = 0
+
+        def __call__(self, pictures):
+            self.asked += len(pictures)
+            return super().__call__(pictures)
+
+    recognizer = Once()
+    config = Config(data=tiny_faces, metrics=Metrics(replicates=50))
+    split = TestSplit(Dataset(tiny_faces), [recognizer], config, tmp_path)
+
+    def mirrored(batch):
+        return normalise(batch["images"]).numpy()[:, :, ::-1]
+
+    expected = split.of_pictures(split.batches(), mirrored).metrics
+    seen = Colours()(np.concatenate([mirrored(batch) for batch in split.batches()]))
+    asked = recognizer.asked
+    found = split.of_pictures(
+        split.batches(),
+        mirrored,
+        lambda recognizer, batch: Embeddings(*(each[batch["index"]] for each in seen)),
+    ).metrics
+    assert recognizer.asked == asked
+    assert found == expected
+
+
 def test_people_are_told_apart_by_what_a_guess_has_beyond_the_mean(test_split):
     real = test_split.embeddings["colours"].embedding
     centre = real.mean(0)

@@ -4,6 +4,7 @@ from sklearn.metrics import roc_auc_score
 
 from tfadv import linkage
 from tfadv.linkage import Linkage
+from tfadv.whitening import Whitening
 
 
 def make_people(count, pictures, seed, signal=1.0, dimensions=30, nuisance=10.0):
@@ -64,11 +65,42 @@ def test_people_seen_once_and_nobody_known_are_left_out():
 
 def test_scatter_is_the_covariance_within_people_and_between_their_means():
     vectors, identities = make_people(6, 3, 0, dimensions=8)
-    within, between = linkage._scatter(vectors, identities)
+    within, weighted = linkage._scatter(vectors, identities)
     expected = sum(2 * np.cov(vectors[identities == who].T) for who in range(6)) / (18 - 6)
     np.testing.assert_allclose(within, expected, rtol=1e-6, atol=1e-8)
     means = np.stack([vectors[identities == who].mean(0) for who in range(6)])
-    np.testing.assert_allclose(between, np.cov(means.T, bias=True), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(
+        weighted.T @ weighted, np.cov(means.T, bias=True), rtol=1e-6, atol=1e-8
+    )
+
+
+def test_the_auc_is_scikit_learns_ties_included():
+    random = np.random.default_rng(0)
+    person = np.arange(20).repeat(4)
+    # Few distinct vectors, so that many scores are equal.
+    codes = random.integers(-1, 2, (80, 3)) + person[:, None] % 3 * 0.5 + 0.1
+    codes = codes.astype(np.float32)
+    first, second = np.triu_indices(80, 1)
+    unit_codes = unit(codes)
+    expected = roc_auc_score(
+        person[first] == person[second], (unit_codes @ unit_codes.T)[first, second]
+    )
+    found = linkage._auc(codes, *linkage._pairs(person))
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_whitening_at_hand_changes_nothing_and_is_left_where_it_saw_more_people():
+    vectors, identities = make_people(60, 3, 0)
+    held_out, asked = make_people(20, 3, 1), make_people(20, 3, 2)[0]
+    expected = Linkage(vectors, identities, *held_out)(asked)
+    shared = Linkage(vectors, identities, *held_out, Whitening(np.array_split(vectors, 3)))
+    np.testing.assert_allclose(shared(asked), expected, atol=1e-4)
+
+    strangers = 1e3 * np.random.default_rng(3).normal(size=(40, vectors.shape[1]))
+    more = np.concatenate([vectors, strangers])
+    left_out = np.concatenate([identities, np.full(40, -1)])
+    found = Linkage(more, left_out, *held_out, Whitening([more]))(asked)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_two_pictures_each_are_enough_to_learn_from():

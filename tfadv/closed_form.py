@@ -36,8 +36,9 @@ class Ridge:
         pairs: called twice; each time yields all pairs, inputs float [N, D] and targets float
             [N, T].
         held_out: the same of others.
+        whitening: of the inputs, where it is at hand; one with emphasis penalises an input less
+            that has more of it.
         per_target: whether each target has a strength of its own.
-        emphasis: as for `Whitening`; an input with more of it is penalised less.
 
     Attributes:
         strength: chosen; a float, or float64 [T] with `per_target`.
@@ -48,11 +49,11 @@ class Ridge:
         self,
         pairs: Callable[[], Iterable[Pair]],
         held_out: Callable[[], Iterable[Pair]],
+        whitening: Whitening | None = None,
         *,
         per_target: bool = False,
-        emphasis: np.ndarray | float = 1.0,
     ):
-        self._whitening = Whitening((inputs for inputs, _ in pairs()), emphasis)
+        self._whitening = whitening or Whitening(inputs for inputs, _ in pairs())
         self._mean, self._coefficients = self._solve(pairs())
         self.strength, self.held_out_error = self._choose(held_out(), per_target)
         self._coefficients *= self._shrinkage(self.strength)
@@ -65,9 +66,9 @@ class Ridge:
         """The targets' mean [T] and the coefficients without penalty, [R, T], of white inputs."""
         count, sums, products = 0, 0.0, 0.0
         for inputs, targets in pairs:
-            products = products + self._whitening(inputs).T @ targets
+            products += self._whitening(inputs).T @ targets
             count += len(inputs)
-            sums = sums + targets.sum(0, dtype=np.float64)
+            sums += targets.sum(0, dtype=np.float64)
         return (sums / count).astype(np.float32), np.float32(products) / count
 
     def _choose(
@@ -102,14 +103,14 @@ class RandomFeatures:
     """Random ReLU features of vectors, beside the vectors themselves.
 
     Args:
-        batches: vectors, float [N, D], whose directions are brought to light before they are mixed.
+        whitening: of vectors, float [N, D]: brings their directions to light before they are mixed.
         count: how many are random.
         seed: which they are.
     """
 
-    def __init__(self, batches: Iterable[np.ndarray], count: int, seed: int):
-        self._whitening = Whitening(batches)
-        variances, random = self._whitening.variances, np.random.default_rng(seed)
+    def __init__(self, whitening: Whitening, count: int, seed: int):
+        self._whitening = whitening
+        variances, random = whitening.variances, np.random.default_rng(seed)
         # Half-way between white, where noise would drown all, and the plain vectors.
         scale = np.sqrt(variances / (variances + _SOFTNESS))
         weights = random.normal(size=(len(scale), count)) * scale[:, None]
@@ -135,27 +136,35 @@ class ClosedFormDecoder:
         random_features: how many random ReLU features are put beside the feature; how much they
             count is chosen on held-out pairs too.
         seed: of the random features.
+        whitening: of the training features, where it is at hand.
 
     Attributes:
         held_out_loss: mean squared error of held-out pictures in [-1, 1], at the size of the fit.
     """
 
     def __init__(
-        self, train: Pairs, held_out: Pairs, size: int, random_features: int = 0, seed: int = 0
+        self,
+        train: Pairs,
+        held_out: Pairs,
+        size: int,
+        random_features: int = 0,
+        seed: int = 0,
+        whitening: Whitening | None = None,
     ):
+        whitening = whitening or whiten(train)
         self._size, self._side = size, min(size, _SIDE)
         self._expand = to_vectors
-        emphases = [1.0]
+        whitenings = [whitening]
         if random_features:
-            vectors = (to_vectors(batch["features"]) for batch in train.batches())
-            random = RandomFeatures(vectors, random_features, seed)
+            random = RandomFeatures(whitening, random_features, seed)
             self._expand = lambda features: random(to_vectors(features))
             plain = math.prod(to_vectors(next(iter(train.batches()))["features"]).shape[1:])
             emphases = [np.repeat([1.0, each], [plain, random_features]) for each in _EMPHASES]
-        fits = [
-            Ridge(self._pairs(train), self._pairs(held_out), emphasis=emphasis)
-            for emphasis in emphases
-        ]
+            whitenings = [
+                Whitening((self._expand(batch["features"]) for batch in train.batches()), emphasis)
+                for emphasis in emphases
+            ]
+        fits = [Ridge(self._pairs(train), self._pairs(held_out), each) for each in whitenings]
         self._ridge = min(fits, key=lambda fit: fit.held_out_error)
         errors = [
             np.square(self._fit(inputs) - targets).sum(dtype=np.float64) / targets.shape[1]
@@ -189,6 +198,11 @@ def _resized(pictures: np.ndarray, side: int, method: int) -> np.ndarray:
     return np.stack([cv2.resize(each, (side, side), interpolation=method) for each in pictures])
 
 
+def whiten(pairs: Pairs) -> Whitening:
+    """Returns the whitening of the features of pairs, as vectors."""
+    return Whitening(to_vectors(batch["features"]) for batch in pairs.batches())
+
+
 class NearestNeighbour:
     """Finds the public picture whose whitened feature is nearest, by cosine similarity.
 
@@ -198,10 +212,11 @@ class NearestNeighbour:
     Args:
         train: public pairs to look among.
         held_out: public pairs of other people, on which that strength is chosen.
+        whitening: of the training features, where it is at hand.
     """
 
-    def __init__(self, train: Pairs, held_out: Pairs):
-        self._whitening = Whitening(to_vectors(b["features"]) for b in train.batches())
+    def __init__(self, train: Pairs, held_out: Pairs, whitening: Whitening | None = None):
+        self._whitening = whitening or whiten(train)
         known = np.concatenate([self._white(b["features"]) for b in train.batches()])
         small, asked, wanted = (
             np.concatenate([_thumbnails(b["images"]) for b in train.batches()]),

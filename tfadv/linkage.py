@@ -1,8 +1,8 @@
 """Linkage: who a stranger is, from features alone, by a metric learned on public people."""
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
+from tfadv.metrics.roc import area_under, roc_curve
 from tfadv.whitening import Whitening
 
 # Of the spread within people, towards its mean over directions.
@@ -27,6 +27,7 @@ class Linkage:
         identities: who is in them, int [N]; -1, nobody known, is left out.
         held_out: vectors of other public people, [M, D].
         held_out_identities: who they are, int [M].
+        whitening: of all `vectors`, where it is at hand; of use where nobody is left out.
 
     Attributes:
         shrinkage: chosen.
@@ -43,29 +44,35 @@ class Linkage:
         identities: np.ndarray,
         held_out: np.ndarray,
         held_out_identities: np.ndarray,
+        whitening: Whitening | None = None,
     ):
+        count = len(vectors)
         vectors, people = _of_people(vectors, identities, "to learn from")
         held_out, others = _first(*_of_people(held_out, held_out_identities, "held out"))
-        self._whitening = Whitening([vectors])
+        if whitening is None or len(vectors) < count:
+            whitening = Whitening([vectors])
+        self._whitening = whitening
         # In the standardised vectors' eigenbasis: rotated, but not white.
         deviations = np.sqrt(self._whitening.variances)
-        within, between = _scatter(self._whitening(vectors) * deviations, people)
+        within, means = _scatter(self._whitening(vectors) * deviations, people)
         spreads, directions = np.linalg.eigh(within)
         asked = self._whitening(held_out) * deviations
+        pairs = _pairs(others)
         best = (-np.inf,)
         for shrinkage in SHRINKAGES:
             shrunk = (1 - shrinkage) * spreads + shrinkage * spreads.mean()
             basis = directions / np.sqrt(np.maximum(shrunk, np.finfo(np.float64).tiny))
-            separations, rotation = np.linalg.eigh(basis.T @ between @ basis)
             # The most telling direction first; K people differ in K - 1 directions at most.
-            order = np.argsort(separations)[::-1][: min(people.max(), COMPONENTS[-1])]
-            share = np.maximum(separations[order], 0.0)
+            _, separations, rotation = np.linalg.svd(means @ basis, full_matrices=False)
+            telling = slice(min(people.max(), COMPONENTS[-1]))
+            share = np.square(separations[telling])
             share = share / (1.0 + share)
+            directed = basis @ rotation[telling].T
             for emphasis in EMPHASES:
-                metric = (basis @ rotation[:, order] * share**emphasis).astype(np.float32)
+                metric = (directed * share**emphasis).astype(np.float32)
                 codes = asked @ metric
-                for components in sorted({min(count, len(order)) for count in COMPONENTS}):
-                    auc = _auc(codes[:, :components], others)
+                for components in sorted({min(count, len(share)) for count in COMPONENTS}):
+                    auc = _auc(codes[:, :components], *pairs)
                     if auc > best[0]:
                         best = (auc, shrinkage, components, emphasis, metric[:, :components])
         _, self.shrinkage, self.components, self.emphasis, metric = best
@@ -96,7 +103,11 @@ def _first(vectors: np.ndarray, person: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _scatter(vectors: np.ndarray, person: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Covariances within people and between their means, float64 [D, D]."""
+    """The covariance within people, float64 [D, D], and what gives that between their means.
+
+    The latter is B, float64 [K, D], of which B'B is the covariance: people are often fewer than
+    dimensions.
+    """
     count = np.bincount(person)
     order = np.argsort(person, kind="stable")
     sums = np.add.reduceat(vectors[order].astype(np.float64), np.cumsum(count) - count)
@@ -104,15 +115,22 @@ def _scatter(vectors: np.ndarray, person: np.ndarray) -> tuple[np.ndarray, np.nd
     spread = vectors - means[person]
     means = means - vectors.mean(0, dtype=np.float64)
     within = spread.T @ spread / (len(vectors) - len(count))
-    return within, (means * count[:, None]).T @ means / len(vectors)
+    return within, means * np.sqrt(count / len(vectors))[:, None]
 
 
-def _auc(codes: np.ndarray, person: np.ndarray) -> float:
+def _pairs(person: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where pairs of one person's pictures and pairs of two people's are in a flat [N, N]."""
+    first, second = np.triu_indices(len(person), 1)
+    is_genuine = person[first] == person[second]
+    place = first * len(person) + second
+    return place[is_genuine], place[~is_genuine]
+
+
+def _auc(codes: np.ndarray, genuine: np.ndarray, impostor: np.ndarray) -> float:
     """The chance that two pictures of one person are nearer than two of strangers."""
     codes = _unit(codes)
-    pairs = np.triu_indices(len(codes), 1)
-    scores = (codes @ codes.T)[pairs]
-    return float(roc_auc_score(person[pairs[0]] == person[pairs[1]], scores))
+    scores = (codes @ codes.T).ravel()
+    return float(area_under(*roc_curve(np.sort(scores[genuine]), np.sort(scores[impostor]))))
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

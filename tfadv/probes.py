@@ -25,7 +25,12 @@ class Examples(NamedTuple):
 
 
 def probe_attributes(
-    train: Examples, held_out: Examples, test: Examples, names: Sequence[str], seed: int
+    train: Examples,
+    held_out: Examples,
+    test: Examples,
+    names: Sequence[str],
+    seed: int,
+    whitening: Whitening | None = None,
 ) -> dict[str, float]:
     """Measures how well attributes are read from features, by a linear and by an MLP probe.
 
@@ -40,6 +45,7 @@ def probe_attributes(
         test: pictures to be measured on.
         names: of the A attributes.
         seed: of the MLP.
+        whitening: of the training vectors, where it is at hand.
 
     Returns:
         `probe_linear/mcc`, `probe_linear/auc` and `probe_linear/accuracy`, means over attributes;
@@ -48,9 +54,10 @@ def probe_attributes(
         or all lack, has MCC 0 and no AUC.
     """
     metrics = {}
+    whitening = whitening or Whitening([train.vectors])
     for probe, scores in (
-        ("probe_linear", _linear(train, held_out, test)),
-        ("probe_mlp", _mlp(train, held_out, test, seed)),
+        ("probe_linear", _linear(train, held_out, test, whitening)),
+        ("probe_mlp", _mlp(train, held_out, test, seed, whitening)),
     ):
         thresholds = tuned_thresholds(held_out.labels, scores[0])
         metrics |= _named(f"{probe}/mcc", names, mcc(test.labels, scores[1], thresholds))
@@ -85,9 +92,11 @@ def accurate_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return np.where(np.isinf(above), above, np.where(np.isinf(below), below, (below + above) / 2))
 
 
-def _linear(train: Examples, held_out: Examples, test: Examples) -> tuple[np.ndarray, np.ndarray]:
+def _linear(
+    train: Examples, held_out: Examples, test: Examples, whitening: Whitening
+) -> tuple[np.ndarray, np.ndarray]:
     """Scores of held-out and of test pictures, [N, A] each."""
-    ridge = Ridge(lambda: _blocks(train), lambda: _blocks(held_out), per_target=True)
+    ridge = Ridge(lambda: _blocks(train), lambda: _blocks(held_out), whitening, per_target=True)
     return ridge(held_out.vectors), ridge(test.vectors)
 
 
@@ -99,10 +108,9 @@ def _blocks(examples: Examples):
 
 
 def _mlp(
-    train: Examples, held_out: Examples, test: Examples, seed: int
+    train: Examples, held_out: Examples, test: Examples, seed: int, whitening: Whitening
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores of held-out and of test pictures, [N, A] each: log odds."""
-    whitening = Whitening([train.vectors])
     # Standardised, in the eigenbasis; white, directions of noise would be as loud as any.
     scale = np.sqrt(whitening.variances).astype(np.float32)
     learned, asked, tested = (

@@ -26,6 +26,7 @@ from tfadv.recognizer_files import (
 )
 
 _BATCH = 32
+_OPENCV_BATCH = 8  # MobileFaceNet is 8% faster at it than at 32
 _LINEAR = ("InnerProduct", "Gemm", "MatMul")
 
 Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -156,7 +157,7 @@ class _OpenCv:
         for name in (output, self.layer):
             _check_layer(path, name, layers)
         self._names = [output, self.layer]
-        self._batch = _BATCH if self._takes_batches() else 1
+        self._batch = _OPENCV_BATCH if self._takes_batches() else 1
 
     def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pixels = (pictures + 1.0) * 127.5

@@ -88,6 +88,6 @@ def _moments(batches: Iterable[np.ndarray]) -> tuple[int, np.ndarray, np.ndarray
         shift = centre - mean
         mean = mean + shift * (len(batch) / count)
         batch -= centre
-        products = products + batch.T @ batch
+        products += batch.T @ batch
         products += np.outer(shift, shift * (known * len(batch) / count))
     return count, mean, products

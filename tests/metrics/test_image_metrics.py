@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from tfadv.metrics.image import psnr, ssim
@@ -30,6 +31,16 @@ def test_ssim_agrees_with_scikit_image_where_the_window_fits(pictures):
 
     expected = [scikit_ssim(*pair) for pair in zip(*pictures, strict=True)]
     np.testing.assert_allclose(ssim(*pictures), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [11, 32])
+def test_ssim_and_psnr_agree_with_tensorflow(pictures, side):
+    images, reconstructions = (each[:, :side, :side] for each in pictures)
+    for ours, peer in ((ssim, tf.image.ssim), (psnr, tf.image.psnr)):
+        expected = peer(images, reconstructions, max_val=2.0).numpy()
+        found = ours(images, reconstructions)
+        assert found.dtype == expected.dtype
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_psnr_agrees_with_scikit_image(pictures):

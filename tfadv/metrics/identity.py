@@ -19,6 +19,8 @@ _RESAMPLED_PAIRS = 2**17  # impostor pairs of those for the intervals
 _THRESHOLDS = 500  # of each kind of pair, for the intervals
 _PIECE = 256  # impostor pairs whose weights are in memory at a time, for the intervals
 _DECIMALS = 10  # of scores; equal beyond them is a tie
+_PLACE_BITS = 23  # of the place of a pair; its score takes 35 of the other 41 bits
+_LOWEST = -(2**40)  # below every score
 _HISTOGRAM_SCORES = 20_000
 _SEED = 0  # of the impostor pairs, where there are too many
 
@@ -150,7 +152,8 @@ class _Scores:
         genuine: Scores of pairs of one person.
         genuine_person: Who that is.
         impostor: Scores of pairs of two people.
-        impostor_people: Who they are, [2, pairs].
+        resampled: Scores of those of them that intervals are estimated from.
+        resampled_people: Who they are, [2, pairs].
     """
 
     above: np.ndarray
@@ -159,51 +162,65 @@ class _Scores:
     genuine: np.ndarray
     genuine_person: np.ndarray
     impostor: np.ndarray
-    impostor_people: np.ndarray
+    resampled: np.ndarray
+    resampled_people: np.ndarray
 
 
 def _compare(probes: np.ndarray, gallery: np.ndarray, person: np.ndarray) -> _Scores:
     """Compares all unit vectors with all, some rows at a time."""
     count = len(person)
-    person = person.astype(np.int32)
-    random = np.random.default_rng(_SEED)
-    all_pairs = count * (count - 1) <= _IMPOSTOR_PAIRS
+    drawn = None
+    if count * (count - 1) > _IMPOSTOR_PAIRS:
+        shape = count, _IMPOSTOR_PAIRS // count
+        drawn = np.random.default_rng(_SEED).integers(count, size=shape)
     ranks, genuine, impostor = [], [], []
     for rows in np.array_split(np.arange(count), -(-count * count // _BLOCK)):
         # Rounded so that equal vectors have equal scores: near the edges of a matrix the product
         # sums in another order, and the last bits differ.
-        scores = np.round(probes[rows] @ gallery.T, _DECIMALS)
+        scores = np.rint(probes[rows] @ gallery.T * 10**_DECIMALS).astype(np.int64)
         itself = np.arange(len(rows)), rows
-        scores[itself] = -np.inf
+        scores[itself] = _LOWEST
         is_right = person[rows, None] == person
-        is_right[itself] = False
-
-        nearest = np.where(is_right, scores, -np.inf).max(axis=1, keepdims=True)
-        is_tied = scores == nearest
-        right = (is_tied & is_right).sum(axis=1)
-        ranks.append([(scores > nearest).sum(axis=1), is_tied.sum(axis=1) - right, right])
-        genuine.append((scores[is_right], np.repeat(person[rows], is_right.sum(axis=1))))
-
-        shape = len(rows), count if all_pairs else _IMPOSTOR_PAIRS // count
-        if all_pairs:
-            columns = np.broadcast_to(np.arange(count), shape)
+        if drawn is None:
+            columns = np.arange(count)
+            pairs = (scores << _PLACE_BITS | rows[:, None] * count + columns)[~is_right]
         else:
-            columns = random.integers(count, size=shape)
-        other = person[columns]
-        probed = np.broadcast_to(person[rows, None], shape)
-        is_other = other != probed
-        drawn = np.take_along_axis(scores, columns, axis=1)
-        impostor.append((drawn[is_other], probed[is_other], other[is_other]))
+            columns = drawn[rows]
+            pairs = np.take_along_axis(scores, columns, axis=1) << _PLACE_BITS
+            pairs |= rows[:, None] * columns.shape[1] + np.arange(columns.shape[1])
+            pairs = pairs[person[columns] != person[rows, None]]
+        impostor.append(pairs)
+
+        is_right[itself] = False
+        probe, picture = np.nonzero(is_right)
+        right = scores[probe, picture]
+        nearest = np.full(len(rows), _LOWEST)
+        np.maximum.at(nearest, probe, right)
+        tied = (scores == nearest[:, None]).sum(axis=1)
+        tied_right = np.bincount(probe, right == nearest[probe], len(rows)).astype(int)
+        ranks.append([(scores > nearest[:, None]).sum(axis=1), tied - tied_right, tied_right])
+        genuine.append((right, person[rows[probe]]))
 
     genuine, genuine_person = map(np.concatenate, zip(*genuine, strict=True))
-    impostor, *impostor_people = map(np.concatenate, zip(*impostor, strict=True))
-    by_genuine, by_impostor = np.argsort(genuine), np.argsort(impostor)
+    by_genuine = np.argsort(genuine)
+    # The score and, in its last bits, the place of a pair: a plain sort takes a fraction of what
+    # argsort and fetching who they are would take.
+    impostor = np.concatenate(impostor)
+    impostor.sort()
+    # At even distances in sorted order, the sample has the curve of all pairs.
+    resampled = impostor[_evenly(len(impostor), _RESAMPLED_PAIRS)]
+    place = resampled & (2**_PLACE_BITS - 1)
+    if drawn is None:
+        first, second = np.divmod(place, count)
+    else:
+        first, second = place // drawn.shape[1], drawn.ravel()[place]
     return _Scores(
         *np.concatenate(ranks, axis=1),
-        genuine[by_genuine],
+        genuine[by_genuine] / 10**_DECIMALS,
         genuine_person[by_genuine],
-        impostor[by_impostor],
-        np.stack(impostor_people)[:, by_impostor],
+        (impostor >> _PLACE_BITS) / 10**_DECIMALS,
+        (resampled >> _PLACE_BITS) / 10**_DECIMALS,
+        person[np.stack([first, second])],
     )
 
 
@@ -231,9 +248,7 @@ def _resampled_roc(scores: _Scores, weights: np.ndarray) -> tuple[np.ndarray, np
     times, not w squared: a pair across two of the copies is neither one person's nor two people's,
     and is left out. An impostor pair of people drawn v and w times occurs v w times.
     """
-    # At even distances in sorted order, the sample has the curve of all pairs.
-    sample = _evenly(len(scores.impostor), _RESAMPLED_PAIRS)
-    impostor, (first, second) = scores.impostor[sample], scores.impostor_people[:, sample]
+    impostor, (first, second) = scores.resampled, scores.resampled_people
     thresholds = np.unique(
         np.concatenate([s[_evenly(len(s), _THRESHOLDS)] for s in (scores.genuine, impostor)])
     )

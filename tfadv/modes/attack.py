@@ -18,7 +18,7 @@ from tfadv.metrics.identity import chance
 from tfadv.modes import attack_page, attack_sections, models, pages
 from tfadv.modes.battery import Battery, Leak
 from tfadv.modes.leakage import Finding, TestSplit
-from tfadv.recognition import Recognizer, load_recognizer
+from tfadv.recognition import Embeddings, Recognizer, load_recognizer
 from tfadv.workdir import Workdir
 
 UNPROTECTED = "unprotected"
@@ -145,9 +145,14 @@ def measure_references(
 ) -> dict[str, Finding]:
     """Returns what needs no features: chance, the mean public face, the real picture."""
     mean = mean_face(dataset)
+    seen = {recognizer.name: recognizer(mean[None]) for recognizer in recognizers}
     references = {
         "mean_face": test.of_pictures(
-            test.batches(), lambda batch: np.stack([mean] * len(batch["images"]))
+            test.batches(),
+            lambda batch: np.stack([mean] * len(batch["images"])),
+            lambda recognizer, batch: Embeddings(
+                *(each.repeat(len(batch["images"]), axis=0) for each in seen[recognizer.name])
+            ),
         )
     }
     guess = dict(chance(test.identities))

@@ -1,13 +1,14 @@
 """All attackers on one encoder: what each recovers, and how hard those tried that are trained."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from tfadv import training
-from tfadv.closed_form import ClosedFormDecoder, NearestNeighbour, Ridge
+from tfadv.closed_form import ClosedFormDecoder, NearestNeighbour, Ridge, whiten
 from tfadv.config import Config
 from tfadv.data import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset, normalise
 from tfadv.embedding_cache import embed_split
@@ -20,8 +21,8 @@ from tfadv.modes.leakage import Finding, TestSplit
 from tfadv.pairs import Pairs
 from tfadv.perceptual import VGGFeatures
 from tfadv.probes import Examples, probe_attributes
-from tfadv.recognition import Recognizer
-from tfadv.whitening import to_vectors
+from tfadv.recognition import Embeddings, Recognizer
+from tfadv.whitening import Whitening, to_vectors
 
 # Attackers, in the order in which they are shown; the first one's metrics have plain names.
 DECODER, RIDGE, RANDOM_FEATURES = "decoder", "ridge", "random_features"
@@ -108,7 +109,7 @@ class Battery:
         attackers, efforts = {}, {}
         attackers[DECODER], efforts[DECODER] = self._invert_pictures()
         attackers |= self._closed_form_decoders()
-        attackers[NEAREST_NEIGHBOUR] = self._nearest_neighbour()
+        attackers[NEAREST_NEIGHBOUR] = self._nearest_neighbour(cache)
         if self._recognizers:
             train, held_out = (
                 embed_split(self._recognizers[0], self._dataset, PUBLIC, part, cache).embedding
@@ -137,23 +138,36 @@ class Battery:
         )
         return self._measure(tf.function(inverter, reduce_retracing=True)), effort
 
+    @functools.cached_property
+    def _whitening(self) -> Whitening:
+        """What all but the networks start from."""
+        return whiten(self._train)
+
     def _closed_form_decoders(self) -> dict[str, Finding]:
         found = {}
         seed = self._config.runtime.seed
         for name, count in ((RIDGE, 0), (RANDOM_FEATURES, self._config.attack.random_features)):
             decoder = ClosedFormDecoder(
-                self._train, self._held_out, self._dataset.size, count, seed
+                self._train, self._held_out, self._dataset.size, count, seed, self._whitening
             )
             found[name] = self._measure(decoder)
             found[name].metrics["held_out_loss"] = decoder.held_out_loss
         return found
 
-    def _nearest_neighbour(self) -> Finding:
-        search = NearestNeighbour(self._train, self._held_out)
+    def _nearest_neighbour(self, cache: Path) -> Finding:
+        search = NearestNeighbour(self._train, self._held_out, self._whitening)
         nearest = np.concatenate([search(b["features"]) for b in self._tested.batches()])
         pictures = self._train.pictures(nearest)
+        seen = {
+            recognizer.name: embed_split(recognizer, self._dataset, PUBLIC, TRAIN, cache)
+            for recognizer in self._recognizers
+        }
         return self._test.of_pictures(
-            self._tested.batches(), lambda batch: normalise(pictures[batch["index"]]).numpy()
+            self._tested.batches(),
+            lambda batch: normalise(pictures[batch["index"]]).numpy(),
+            lambda recognizer, batch: Embeddings(
+                *(each[nearest[batch["index"]]] for each in seen[recognizer.name])
+            ),
         )
 
     def _measure(self, decode) -> Finding:
@@ -187,7 +201,9 @@ class Battery:
 
             return batches
 
-        ridge = Ridge(pairs_with(self._train, train), pairs_with(self._held_out, held_out))
+        ridge = Ridge(
+            pairs_with(self._train, train), pairs_with(self._held_out, held_out), self._whitening
+        )
         found = self._test.of_guesses(ridge(_vectors(self._tested)), train.mean(0))
         found.metrics["held_out_loss"] = ridge.held_out_error
         return found
@@ -196,7 +212,9 @@ class Battery:
         """Linkage, or None where too few people are known to learn from."""
         people, others = (self._dataset.annotations(PUBLIC, part)[0] for part in (TRAIN, HELD_OUT))
         try:
-            linkage = Linkage(_vectors(self._train), people, _vectors(self._held_out), others)
+            linkage = Linkage(
+                _vectors(self._train), people, _vectors(self._held_out), others, self._whitening
+            )
         except ValueError as error:
             print(f"linkage isn't measured: {error}", flush=True)
             return None
@@ -218,7 +236,9 @@ class Battery:
                 (self._tested, TEST, WHOLE),
             )
         )
-        return probe_attributes(train, held_out, test, names, self._config.runtime.seed)
+        return probe_attributes(
+            train, held_out, test, names, self._config.runtime.seed, self._whitening
+        )
 
     def _utility(self) -> dict[str, float | list[float]]:
         """The utility of an encoder on the test split, if its classifier lies beside it."""
