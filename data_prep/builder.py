@@ -5,9 +5,11 @@ whatever the size of the source; the order within a split is a seeded shuffle ma
 """
 
 import abc
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +21,9 @@ from data_prep import pictures, spec
 SEED = 0
 PICTURES_PER_SHARD = 2048
 SKIPPED_NAMES_KEPT = 20
+THREADS = 2  # that read and check; more of them wait for Python's lock
+PICTURES_AT_A_TIME = 32  # of a thread
+TASKS_AHEAD = 3  # of so many pictures, before what is written
 
 
 @dataclasses.dataclass(eq=False)
@@ -95,11 +100,12 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return spec.digest(source, with_partition=self.builder_config.scheme == "official")
 
     def example(self, source: spec.Source, index: int) -> dict[str, Any]:
-        """Returns one example; raises `spec.DataError` if its picture doesn't decode."""
-        path = source.root / source.names[index]
-        pictures.check_picture(path)
+        """Returns one example; raises `spec.DataError` if its picture doesn't decode.
+
+        Several threads call it at the same time.
+        """
         return {
-            "image": path,
+            "image": pictures.read_picture(source.root / source.names[index]),
             "attributes": source.attributes[index],
             "identity": source.identities[index],
             "name": source.names[index],
@@ -150,20 +156,43 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         progress: Any,
     ) -> Iterator[tuple[str, dict]]:
         progress.set_description(split)
-        for index in positions:
+        for index, example in zip(positions, self._examples(source, positions), strict=True):
             progress.update()
-            try:
-                example = self.example(source, index)
-            except spec.DataError:
+            if isinstance(example, spec.DataError):
                 if not self._skip:
                     progress.close()
-                    raise
+                    raise example
                 self._note_skipped(source.names[index])
                 continue
             identities.add(int(example["identity"]))
             yield source.names[index], example
+            example.clear()  # written by now; TFDS holds on to it until the shard is done
         known = len(identities - {spec.UNKNOWN_IDENTITY})
         self.info.metadata["identities"][split] = known
+
+    def _examples(
+        self, source: spec.Source, positions: np.ndarray
+    ) -> Iterator[dict[str, Any] | spec.DataError]:
+        """The examples of a shard in its order, or what is wrong with them; a little ahead."""
+
+        def examples(few: np.ndarray) -> list[dict[str, Any] | spec.DataError]:
+            return [self._try_example(source, index) for index in few]
+
+        starts = range(PICTURES_AT_A_TIME, len(positions), PICTURES_AT_A_TIME)
+        with futures.ThreadPoolExecutor(THREADS) as pool:
+            pending: collections.deque[futures.Future] = collections.deque()
+            for few in np.split(positions, starts):
+                pending.append(pool.submit(examples, few))
+                if len(pending) > TASKS_AHEAD:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+
+    def _try_example(self, source: spec.Source, index: int) -> dict[str, Any] | spec.DataError:
+        try:
+            return self.example(source, index)
+        except spec.DataError as error:
+            return error
 
     def _note_skipped(self, name: str) -> None:
         skipped = self.info.metadata["skipped"]

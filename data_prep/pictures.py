@@ -31,8 +31,8 @@ def list_pictures(root: Path) -> list[str]:
     return names
 
 
-def check_picture(path: Path) -> None:
-    """Checks that a file is a whole JPEG or PNG that decodes.
+def read_picture(path: Path) -> bytes:
+    """Returns the bytes of a file that is a whole JPEG or PNG and decodes.
 
     Decodes at an eighth of the size; a file cut short, which decoders fill up with grey, is told
     by its missing end marker.
@@ -46,6 +46,7 @@ def check_picture(path: Path) -> None:
         raise DataError(f"{path}: can't be read: {error.strerror}") from error
     if fault := _fault(encoded):
         raise DataError(f"{path}: {fault}")
+    return encoded
 
 
 def _walk(root: Path) -> Iterator[str]:

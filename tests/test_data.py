@@ -12,9 +12,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from tfadv import data
+from tfadv import data, pictures
 from tfadv.config import Data, UserError
 from tfadv.data import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset
+from tfadv.pictures import decode_picture
 
 SPLITS = (PRIVATE, PUBLIC, TEST)
 PARTS = (WHOLE, TRAIN, HELD_OUT)
@@ -130,13 +131,13 @@ def test_the_last_batch_is_as_small_as_it_comes(dataset):
 
 def test_a_portrait_of_celebas_size_is_cut_to_rows_20_to_198():
     rows = np.broadcast_to(np.arange(218, dtype=np.uint8)[:, None, None], (218, 178, 3))
-    picture = data.decode_picture(encode(rows, ".png"), 178).numpy()
+    picture = decode_picture(encode(rows, ".png"), 178).numpy()
     np.testing.assert_array_equal(picture, rows[20:198])
 
 
 def test_a_landscape_is_cut_to_its_middle_columns():
     columns = np.broadcast_to(np.arange(100, dtype=np.uint8)[None, :, None], (60, 100, 3))
-    picture = data.decode_picture(encode(columns, ".png"), 60).numpy()
+    picture = decode_picture(encode(columns, ".png"), 60).numpy()
     np.testing.assert_array_equal(picture, columns[:, 20:80])
 
 
@@ -154,7 +155,7 @@ def test_the_square_is_what_pillow_decodes_and_cuts(extension, shape):
     side = min(shape)
     top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
     expected = whole[top : top + side, left : left + side].astype(int)
-    found = data.decode_picture(encoded, side).numpy().astype(int)
+    found = decode_picture(encoded, side).numpy().astype(int)
     difference = np.abs(found - expected)
     if extension == ".png":
         assert difference.max() == 0
@@ -170,15 +171,40 @@ def test_resizing_is_within_one_level_of_pillows(extension, size):
     encoded = encode(colourful(178, 178), extension)
     whole = Image.fromarray(pillow(encoded))
     expected = np.array(whole.resize((size, size), Image.Resampling.BILINEAR)).astype(int)
-    found = data.decode_picture(encoded, size).numpy()
+    found = decode_picture(encoded, size).numpy()
     assert (found.shape, found.dtype) == ((size, size, 3), np.uint8)
     assert np.abs(found - expected).max() <= 1
+
+
+@pytest.mark.parametrize("side", [1, 20, 64, 65, 89, 178])
+@pytest.mark.parametrize("size", [32, 64, 224])
+def test_resizing_is_tensorflows_to_the_bit(side, size):
+    square = np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)
+    expected = tf.image.resize(square, (size, size), antialias=True)
+    np.testing.assert_array_equal(pictures.resize_square(square, size), expected)
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_black_and_white_stay_as_they_are_when_resized(level):
+    encoded = encode(np.full((178, 178, 3), level, np.uint8), ".png")
+    for size in (32, 64, 96, 224):
+        assert (decode_picture(encoded, size).numpy() == level).all()
+
+
+def test_a_batch_may_hold_pictures_of_any_shape_and_format():
+    encoded = [
+        encode(colourful(height, width), extension)
+        for height, width in ((218, 178), (64, 90), (20, 20))
+        for extension in (".jpg", ".png")
+    ]
+    found = pictures.decode_pictures(tf.constant(encoded), 64)
+    np.testing.assert_array_equal(found, [decode_picture(each, 64) for each in encoded])
 
 
 def test_resizing_averages_what_it_leaves_out():
     stripes = np.zeros((128, 128, 3), np.uint8)
     stripes[:, ::2] = 255
-    picture = data.decode_picture(encode(stripes, ".png"), 32).numpy().astype(int)
+    picture = decode_picture(encode(stripes, ".png"), 32).numpy().astype(int)
     assert np.abs(picture[:, 2:-2] - 127.5).max() <= 1
 
 
@@ -186,7 +212,7 @@ def test_resizing_averages_what_it_leaves_out():
 def test_greyscale_becomes_three_equal_channels(extension):
     grey = colourful(50, 40)[..., 0]
     encoded = encode(grey, extension, cv2.IMWRITE_JPEG_QUALITY, 100)
-    picture = data.decode_picture(encoded, 40).numpy()
+    picture = decode_picture(encoded, 40).numpy()
     assert picture.shape == (40, 40, 3)
     np.testing.assert_array_equal(picture, picture[..., :1].repeat(3, -1))
     assert np.abs(picture[..., 0].astype(int) - grey[5:45]).max() <= 2
@@ -195,7 +221,7 @@ def test_greyscale_becomes_three_equal_channels(extension):
 def test_transparency_is_left_out():
     picture = np.dstack([colourful(32, 32), np.zeros((32, 32), np.uint8)])
     _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGBA2BGRA))
-    decoded = data.decode_picture(encoded.tobytes(), 32).numpy()
+    decoded = decode_picture(encoded.tobytes(), 32).numpy()
     np.testing.assert_array_equal(decoded, picture[..., :3])
 
 
@@ -411,6 +437,25 @@ def test_several_shards_are_read_in_the_same_order_each_time(crowd):
     assert (
         first(dataset.training_batches(PRIVATE, TRAIN, 50, seed=0, start=20), 10) == orders[0][20:]
     )
+
+
+def test_pictures_are_read_in_the_order_of_tfds(crowd):
+    builder = tfds.builder_from_directory(Path(crowd.dir) / "pictures" / "1.0.0")
+    expected = [e["identity"] for e in builder.as_dataset(split=PRIVATE).as_numpy_iterator()]
+    assert expected != sorted(expected)
+    found = read(Dataset(crowd).batches(PRIVATE, WHOLE, 64))
+    np.testing.assert_array_equal(found["identity"], expected)
+    np.testing.assert_array_equal(found["index"], np.arange(1000))
+
+
+@pytest.mark.parametrize("part", [TRAIN, HELD_OUT])
+def test_an_index_is_the_place_in_the_part(crowd, part):
+    dataset = Dataset(crowd)
+    found = read(dataset.batches(PRIVATE, part, 64))
+    np.testing.assert_array_equal(found["index"], np.arange(dataset.count(PRIVATE, part)))
+    trained = dataset.training_batches(PRIVATE, part, 10, seed=0).take(5).as_numpy_iterator()
+    for batch in trained:
+        np.testing.assert_array_equal(batch["identity"], found["identity"][batch["index"]])
 
 
 def test_in_memory_batches_hold_every_row_once_an_epoch():

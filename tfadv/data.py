@@ -16,12 +16,13 @@ from tensorflow_datasets.core import read_only_builder
 
 from tfadv.checks import check_dataset, missing_dataset
 from tfadv.config import Data, UserError
-from tfadv.pictures import decode_picture
+from tfadv.pictures import decode_pictures
 
 PRIVATE, PUBLIC, TEST = "private", "public", "test"
 TRAIN, HELD_OUT, WHOLE = "train", "held_out", "whole"
 
 _SHUFFLE_BYTES = 512 * 2**20
+_RECORDS = 64  # at a time where their pictures aren't wanted
 
 
 def normalise(images: tf.Tensor) -> tf.Tensor:
@@ -100,10 +101,7 @@ class Dataset:
         Raises:
             UserError: everybody in the split is the same person, so that it has no two parts.
         """
-        if part == WHOLE:
-            return self.sizes[split]
-        is_held_out = self._hashes(split) <= self._threshold(split)
-        return int(np.sum(is_held_out if part == HELD_OUT else ~is_held_out))
+        return int(np.sum(self._is_in(split, part)))
 
     def annotations(self, split: str, part: str = WHOLE) -> tuple[np.ndarray, np.ndarray]:
         """Returns who is in each picture of a part and its labels, in its order.
@@ -111,8 +109,8 @@ class Dataset:
         Returns:
             int64 [N], -1 where it is not known, and uint8 [N, A].
         """
-        records = self._records(split, part)
-        batches = records.map(lambda r: (r["identity"], r["attributes"])).batch(4096)
+        records = self._records(split, part).batch(_RECORDS).map(self._parse)
+        batches = records.map(lambda r: (r["identity"], r["labels"]))
         identities, labels = zip(*batches.as_numpy_iterator(), strict=True)
         return np.concatenate(identities), np.concatenate(labels)
 
@@ -137,8 +135,8 @@ class Dataset:
 
         Without `batch`, the batches have as many pixels as 256 pictures of 64 x 64 have.
         """
-        pictures = self._pictures(self._records(split, part))
-        return pictures.batch(batch or self.evaluation_batch).prefetch(2)
+        records = self._records(split, part).batch(batch or self.evaluation_batch)
+        return self._pictures(records)
 
     @property
     def evaluation_batch(self) -> int:
@@ -165,7 +163,7 @@ class Dataset:
             buffer=self._shuffle_buffer(split),
             seed=seed,
         )
-        return self._pictures(stream).batch(batch, drop_remainder=True).prefetch(2)
+        return self._pictures(stream.batch(batch, drop_remainder=True))
 
     def _shuffle_buffer(self, split: str) -> int:
         """Pictures to shuffle among: photographs of several MB each must fit the memory too."""
@@ -175,23 +173,30 @@ class Dataset:
         )
 
     def _records(self, split: str, part: str) -> tf.data.Dataset:
-        """The records of a part of a split, pictures still encoded."""
-        decoders = {"image": tfds.decode.SkipDecoding()}
-        records = self._builder.as_dataset(split=split, decoders=decoders)
+        """The records of a part of a split, serialized, each with its place in the part."""
+        is_in = self._is_in(split, part)
+        files = [str(path) for path in self._builder.info.splits[split].filepaths]
+        records = {
+            # In the order of TFDS's own reader, which would parse them one by one.
+            "record": tf.data.Dataset.from_tensor_slices(files).interleave(
+                tf.data.TFRecordDataset, cycle_length=16, block_length=16
+            ),
+            "is_in": tf.data.Dataset.from_tensor_slices(is_in),
+            "index": tf.data.Dataset.from_tensor_slices(np.cumsum(is_in) - 1),
+        }
+        return tf.data.Dataset.zip(records).filter(lambda record: record["is_in"])
+
+    def _is_in(self, split: str, part: str) -> np.ndarray:
+        """Whether each picture of a split is in a part of it, bool [N]."""
         if part == WHOLE:
-            return records.enumerate().map(_with_index)
-        threshold = self._threshold(split)
-
-        def belongs(record):
-            is_held_out = _hash(record) <= threshold
-            return is_held_out if part == HELD_OUT else ~is_held_out
-
-        return records.filter(belongs).enumerate().map(_with_index)
+            return np.ones(self.sizes[split], bool)
+        is_held_out = self._hashes(split) <= self._threshold(split)
+        return is_held_out if part == HELD_OUT else ~is_held_out
 
     def _hashes(self, split: str) -> np.ndarray:
         """The hash of who is in each picture of a split, int64 [N]; one pass over its records."""
         if split not in self._hashes_of:
-            hashes = self._records(split, WHOLE).map(_hash).batch(4096)
+            hashes = self._records(split, WHOLE).batch(_RECORDS).map(self._parse).map(_hash)
             self._hashes_of[split] = np.concatenate(list(hashes.as_numpy_iterator()))
         return self._hashes_of[split]
 
@@ -206,19 +211,27 @@ class Dataset:
         return int(people[max(1, round(self._config.held_out * len(people))) - 1])
 
     def _pictures(self, records: tf.data.Dataset) -> tf.data.Dataset:
-        def decode(record):
+        """Batches of records as `batches` returns them."""
+
+        def decode(records):
+            examples = self._parse(records)
             return {
-                "images": decode_picture(record["image"], self.size),
-                "labels": record["attributes"],
-                "identity": record["identity"],
-                "index": record["index"],
+                "images": decode_pictures(examples["image"], self.size),
+                "labels": examples["labels"],
+                "identity": examples["identity"],
+                "index": examples["index"],
             }
 
-        return records.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+        # Two, as in each up to ten pictures are decoded at the same time: memory stays bounded.
+        return records.map(decode, num_parallel_calls=2).prefetch(2)
 
-
-def _with_index(index: tf.Tensor, record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return record | {"index": index}
+    def _parse(self, records: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The features of a batch of records, pictures still encoded."""
+        stored = self._builder.info.features.tf_example_spec
+        features = {name: stored[name] for name in _FEATURES}
+        examples = tf.io.parse_example(records["record"], features)
+        labels = tf.cast(examples.pop("attributes"), tf.uint8)
+        return examples | {"labels": labels, "index": records["index"]}
 
 
 def _hash(record: dict[str, tf.Tensor]) -> tf.Tensor:

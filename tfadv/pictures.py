@@ -12,8 +12,53 @@ def decode_picture(encoded: tf.Tensor, size: int) -> tf.Tensor:
     square = tf.cond(
         tf.io.is_jpeg(encoded), lambda: _square_of_jpeg(encoded), lambda: _square_of_other(encoded)
     )
-    picture = tf.image.resize(square, (size, size), antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(picture), 0, 255), tf.uint8)
+    picture = resize_square(square, size)
+    return tf.cast(tf.round(picture), tf.uint8)
+
+
+def decode_pictures(encoded: tf.Tensor, size: int) -> tf.Tensor:
+    """Decodes a batch of pictures, several at a time; see `decode_picture`.
+
+    Args:
+        encoded: string [N].
+        size: S, pixels a side.
+
+    Returns:
+        uint8 [N, S, S, 3].
+    """
+    signature = tf.TensorSpec((size, size, 3), tf.uint8)
+    return tf.map_fn(lambda e: decode_picture(e, size), encoded, fn_output_signature=signature)
+
+
+def resize_square(square: tf.Tensor, size: int) -> tf.Tensor:
+    """Returns what `tf.image.resize(square, (size, size), antialias=True)` does, to the bit.
+
+    That op deals the rows of each picture to threads, which costs more than it saves where the
+    pictures themselves are dealt to threads. A picture of one row it leaves to one thread.
+
+    Args:
+        square: uint8 [T, T, 3].
+        size: S, pixels a side.
+
+    Returns:
+        float32 [S, S, 3].
+    """
+    side = tf.shape(square)[0]
+    scale = tf.stack([1.0, tf.cast(size, tf.float32) / tf.cast(side, tf.float32)])
+
+    def resize_row(pictures):
+        return tf.raw_ops.ScaleAndTranslate(
+            images=pictures,
+            size=(1, size),
+            scale=scale,
+            translation=(0.0, 0.0),
+            kernel_type="triangle",
+            antialias=True,
+        )
+
+    column_of_rows = resize_row(tf.reshape(square, (1, 1, side, 3 * side)))
+    rows = resize_row(tf.reshape(column_of_rows, (size, 1, side, 3)))
+    return tf.reshape(rows, (size, size, 3))
 
 
 def _square_of_jpeg(encoded: tf.Tensor) -> tf.Tensor:

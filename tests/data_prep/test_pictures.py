@@ -14,7 +14,7 @@ def test_whole_pictures_pass(tmp_path):
     for extension in (".jpg", ".png"):
         path = tmp_path / f"a{extension}"
         path.write_bytes(encode(0, extension) + b"\0\0")
-        pictures.check_picture(path)
+        pictures.read_picture(path)
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png"])
@@ -24,7 +24,7 @@ def test_a_picture_cut_short_is_told(tmp_path, extension, kept):
     encoded = encode(0, extension)
     path.write_bytes(encoded[: int(kept * len(encoded))])
     with pytest.raises(spec.DataError, match=rf"a\{extension}: is cut short"):
-        pictures.check_picture(path)
+        pictures.read_picture(path)
 
 
 def test_the_end_of_a_thumbnail_does_not_end_the_picture(tmp_path):
@@ -32,10 +32,10 @@ def test_the_end_of_a_thumbnail_does_not_end_the_picture(tmp_path):
     block = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
     path = tmp_path / "a.jpg"
     path.write_bytes(encoded[:2] + block + encoded[2:])
-    pictures.check_picture(path)
+    pictures.read_picture(path)
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(spec.DataError, match="is cut short"):
-        pictures.check_picture(path)
+        pictures.read_picture(path)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_the_end_of_a_thumbnail_does_not_end_the_picture(tmp_path):
 def test_what_follows_a_picture_is_not_judged(tmp_path, film):
     path = tmp_path / "a.jpg"
     path.write_bytes(encode(0) + film)
-    pictures.check_picture(path)
+    pictures.read_picture(path)
 
 
 def test_a_progressive_picture_is_whole_only_with_its_last_scan(tmp_path):
@@ -55,11 +55,11 @@ def test_a_progressive_picture_is_whole_only_with_its_last_scan(tmp_path):
     scans = [at for at in range(len(encoded)) if encoded.startswith(pictures.JPEG_SCAN, at)]
     assert len(scans) > 2
     path.write_bytes(encoded)
-    pictures.check_picture(path)
+    pictures.read_picture(path)
     for end in (*scans[1:], len(encoded) - 2):
         path.write_bytes(encoded[:end])
         with pytest.raises(spec.DataError, match="is cut short"):
-            pictures.check_picture(path)
+            pictures.read_picture(path)
 
 
 @pytest.mark.parametrize("filling", [b"\xff" * 3, b"junk"])
@@ -68,7 +68,7 @@ def test_filling_between_segments_is_stepped_over(tmp_path, filling):
     length = int.from_bytes(encoded[4:6], "big")  # of the first segment, after SOI
     path = tmp_path / "a.jpg"
     path.write_bytes(encoded[: 4 + length] + filling + encoded[4 + length :])
-    pictures.check_picture(path)
+    pictures.read_picture(path)
 
 
 @pytest.mark.parametrize("kept", [3, 5, 30])
@@ -76,11 +76,11 @@ def test_a_jpeg_cut_in_its_header_is_cut_short(tmp_path, kept):
     path = tmp_path / "a.jpg"
     path.write_bytes(encode(0)[:kept])
     with pytest.raises(spec.DataError, match="is cut short"):
-        pictures.check_picture(path)
+        pictures.read_picture(path)
 
 
 def test_a_picture_whose_header_is_broken_does_not_decode(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(pictures.JPEG_START + pictures.JPEG_SCAN + pictures.JPEG_END)
     with pytest.raises(spec.DataError, match=r"a\.jpg: doesn't decode"):
-        pictures.check_picture(path)
+        pictures.read_picture(path)

@@ -1,0 +1,85 @@
+"""One process of `benchmarks.input_pipeline`: pictures a second of one side."""
+
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from absl import app, flags
+
+from benchmarks import runner
+
+FLAGS = flags.FLAGS
+PASSES = 3  # after one that isn't counted
+
+
+def main(_) -> None:
+    """Prints one line of JSON."""
+    from tfadv import startup
+
+    startup.import_tensorflow()
+    pictures, one_pass = _decode() if FLAGS.what == "decode" else _read()
+    one_pass()
+    began = time.perf_counter()
+    for _ in range(PASSES):
+        one_pass()
+    rate = PASSES * pictures / (time.perf_counter() - began)
+    print(json.dumps({"pictures_per_s": rate, "peak_mib": runner.peak_memory()}))
+
+
+def _read() -> tuple[int, Callable[[], None]]:
+    """How many pictures a pass over the project's own pipeline reads, and the pass."""
+    from tfadv.config import Data
+    from tfadv.data import PRIVATE, WHOLE, Dataset, normalise
+
+    dataset = Dataset(Data(dir=FLAGS.data_dir, dataset=FLAGS.dataset, size=FLAGS.size))
+    count = min(FLAGS.pictures, dataset.count(PRIVATE))
+    if FLAGS.what == "batches":
+        batch = dataset.evaluation_batch
+        batches = dataset.batches(PRIVATE, WHOLE).take(-(-count // batch)).repeat()
+        count = min(-(-count // batch) * batch, dataset.count(PRIVATE))
+    else:
+        batch = min(FLAGS.batch, count)
+        batches = dataset.training_batches(PRIVATE, WHOLE, batch, seed=0)
+        count -= count % batch
+    images = iter(batches.map(lambda batch: normalise(batch["images"])).prefetch(1))
+    return count, lambda: _exhaust(itertools.islice(images, -(-count // batch)))
+
+
+def _decode() -> tuple[int, Callable[[], None]]:
+    """As `_read`, for decoding alone."""
+    import cv2
+    import numpy as np
+    import tensorflow_datasets as tfds
+
+    cv2.setNumThreads(1)
+    stored = tfds.builder(FLAGS.dataset, data_dir=FLAGS.data_dir).as_dataset(
+        split="private", decoders={"image": tfds.decode.SkipDecoding()}
+    )
+    examples = stored.take(FLAGS.pictures).as_numpy_iterator()
+    encoded = [np.frombuffer(example["image"], np.uint8) for example in examples]
+    threads = len(os.sched_getaffinity(0))
+
+    def decode(share: int) -> None:
+        for picture in encoded[share::threads]:
+            cv2.imdecode(picture, cv2.IMREAD_COLOR)
+
+    pool = ThreadPoolExecutor(threads)
+    return len(encoded), lambda: _exhaust(pool.map(decode, range(threads)))
+
+
+def _exhaust(values: Iterable) -> None:
+    for _ in values:
+        pass
+
+
+if __name__ == "__main__":
+    flags.DEFINE_enum("what", "batches", ["batches", "training_batches", "decode"], "Side to time.")
+    flags.DEFINE_string("data_dir", None, "Folder of the dataset.", required=True)
+    flags.DEFINE_string("dataset", None, "The dataset's name.", required=True)
+    flags.DEFINE_integer("pictures", 4096, "Pictures to time.")
+    flags.DEFINE_integer("size", 64, "Side of the pictures in pixels.")
+    flags.DEFINE_integer("batch", 64, "Pictures in a training batch.")
+    app.run(main)
