@@ -84,3 +84,15 @@ def test_checkpoint_saves_every_variable_of_a_stage(tmp_path):
 )
 def test_scaled_channels_are_multiples_of_eight(channels, width, expected):
     assert scaled_channels(channels, width) == expected
+
+
+@pytest.mark.parametrize("layer", [Convolution, TransposedConvolution])
+def test_bias_and_activation_are_keras_layers_own(layer):
+    inputs = np.random.default_rng(0).normal(size=(2, 4, 4, 16)).astype(np.float32)
+    arguments = (5, 3) if layer is Convolution else (5,)
+    built = layer(*arguments, use_bias=True, activation="relu", bias_initializer="ones")
+    bare = layer(*arguments)
+    outputs = built(inputs, training=True)
+    bare.build(inputs.shape)
+    bare.set_weights(built.get_weights()[:1])
+    np.testing.assert_allclose(outputs, np.maximum(bare(inputs) + 1.0, 0.0), rtol=1e-4, atol=1e-4)

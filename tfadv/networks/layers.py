@@ -47,7 +47,9 @@ class Convolution(keras.layers.Conv2D):
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Convolves [N, H, W, C]; `training` prepares the kernel's gradient."""
         outputs = convolve(inputs, self.kernel.value, self.strides[0], training)
-        return tf.nn.bias_add(outputs, self.bias.value) if self.use_bias else outputs
+        if self.use_bias:
+            outputs = tf.nn.bias_add(outputs, self.bias.value)
+        return self.activation(outputs)
 
 
 class TransposedConvolution(keras.layers.Conv2DTranspose):
@@ -68,7 +70,9 @@ class TransposedConvolution(keras.layers.Conv2DTranspose):
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Convolves [N, H, W, C]; `training` prepares the kernel's gradient."""
         outputs = convolve_transposed(inputs, self.kernel.value, training)
-        return tf.nn.bias_add(outputs, self.bias.value) if self.use_bias else outputs
+        if self.use_bias:
+            outputs = tf.nn.bias_add(outputs, self.bias.value)
+        return self.activation(outputs)
 
 
 class Linear(keras.layers.Dense):
