@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -69,3 +72,40 @@ def test_takes_a_checkpoint_of_keras_adam(tmp_path):
 def test_is_adam_in_what_it_says_of_itself():
     assert isinstance(FusedAdam(0.1), keras.optimizers.Adam)
     assert FusedAdam.from_config(FusedAdam(0.1, beta_1=0.5).get_config()).beta_1 == 0.5
+
+
+# In a process of its own, as devices are set up before TensorFlow starts.
+TWO_REPLICAS = """
+import keras, tensorflow as tf
+from tfadv.fused_adam import FusedAdam
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+def fit(adam):
+    with strategy.scope():
+        variable = keras.Variable([1.0, -2.0, 3.0])
+        optimizer = adam(0.1)
+        optimizer.build([variable])
+
+    def replica_step():
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        gradient = variable.value - 4.0 * tf.cast(replica, tf.float32)  # to 2 in all
+        optimizer.apply([gradient], [variable])
+
+    step = tf.function(lambda: strategy.run(replica_step))
+    for _ in range(20):
+        step()
+    return [each.numpy() for each in variable.value.values]
+
+for ours, other, expected in zip(*fit(FusedAdam), fit(keras.optimizers.Adam)[0], strict=True):
+    assert abs(ours - expected) < 1e-4 and ours == other, (ours, other, expected)
+print("equal")
+"""
+
+
+def test_on_two_replicas_it_is_keras_adam_and_both_have_the_same_weights():
+    command = [sys.executable, "-c", TWO_REPLICAS]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.strip() == "equal", done.stderr[-2000:]
