@@ -606,6 +606,14 @@ def test_a_dataset_of_other_features_is_refused(tmp_path, missing):
         Dataset(prepare(tmp_path, without=(missing,)))
 
 
+def test_a_dataset_of_another_file_format_is_refused(tmp_path):
+    config = prepare(tmp_path)
+    (path,) = Path(config.dir).rglob("dataset_info.json")
+    path.write_text(path.read_text().replace('"tfrecord"', '"array_record"'))
+    with pytest.raises(UserError, match="is stored as array_record; make it as tfrecord"):
+        Dataset(config)
+
+
 def test_one_person_alone_can_not_be_held_out(tmp_path):
     people = [(0, "a.png"), (0, "b.png")]
     dataset = Dataset(prepare(tmp_path, splits=dict.fromkeys(SPLITS, people)))

@@ -59,6 +59,12 @@ class Dataset:
                     f"dataset {config.dataset} in {config.dir} has no feature {feature}; make it "
                     f"with data_prep"
                 )
+        stored = self._builder.info.file_format
+        if stored != tfds.core.FileFormat.TFRECORD:
+            raise UserError(
+                f"dataset {config.dataset} in {config.dir} is stored as {stored.value}; make it "
+                f"as tfrecord"
+            )
         metadata = self._builder.info.metadata or {}
         self.attributes = tuple(metadata.get("attributes", ()))
         self.sizes = {name: info.num_examples for name, info in self._builder.info.splits.items()}
