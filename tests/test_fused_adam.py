@@ -50,6 +50,19 @@ def test_equals_adam_of_keras_at_every_step(name):
     )
 
 
+def test_is_the_adam_of_the_paper():
+    gradients = np.random.default_rng(0).normal(size=(STEPS, 5))
+    variable, optimizer = keras.Variable(np.ones(5, np.float32)), FusedAdam(0.1, epsilon=1e-8)
+    expected, first, second = np.ones(5), 0.0, 0.0
+    for step, gradient in enumerate(gradients, start=1):
+        optimizer.apply([tf.constant(gradient, tf.float32)], [variable])
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * np.square(gradient)
+        unbiased = first / (1 - 0.9**step), second / (1 - 0.999**step)
+        expected = expected - 0.1 * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
+    np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_follows_a_schedule():
     schedules = [keras.optimizers.schedules.CosineDecay(0.01, STEPS) for _ in range(2)]
     ours, reference = fit(FusedAdam(schedules[0])), fit(keras.optimizers.Adam(schedules[1]))

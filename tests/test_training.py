@@ -208,7 +208,8 @@ def test_adam_is_keras_adam_with_cosine_decay_and_clipping():
     for optimizer, weight in zip((ours, theirs), weights, strict=True):
         for step in range(10):
             optimizer.apply([tf.constant([3.0, -4.0, 0.5 * step])], [weight])
-    np.testing.assert_array_equal(weights[0].numpy(), weights[1].numpy())
+    # Not to the bit: Keras rounds 1 - beta_2 in one place and not in the other.
+    np.testing.assert_allclose(weights[0].numpy(), weights[1].numpy(), rtol=1e-5)
     assert float(ours.learning_rate) == pytest.approx(0.0, abs=1e-8)
 
 
