@@ -2,11 +2,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.optimizers import Adam
 
 from tfadv.adversary import Adversary
 from tfadv.data import normalise
+from tfadv.fused_adam import FusedAdam
 from tfadv.losses import perceptual_loss, reconstruction_loss, utility_loss
-from tfadv.networks import Classifier, Decoder, Discriminator, Encoder
+from tfadv.networks import Classifier, Decoder, Discriminator, Encoder, convolution
 from tfadv.protector import Protector
 
 SIZE, BATCH, ATTRIBUTES = 32, 4, 3
@@ -236,3 +238,21 @@ def test_defence_hides_what_the_task_does_not_need():
 
 def adam(_):
     return keras.optimizers.Adam(0.003)
+
+
+def test_products_and_the_fused_adam_train_as_plain_convolutions_and_keras_adam_do(monkeypatch):
+    """At a small rate: at a large one, training blows the last bits of the weights up."""
+
+    def train(adam):
+        protector = make_protector(lambda1=0.5, optimizer=lambda rate: adam(1e-3 * rate))
+        step = tf.function(protector.train_step)
+        losses = [[float(loss) for loss in step(make_batch(seed=i)).values()] for i in range(20)]
+        return losses, np.concatenate([v.numpy().ravel() for v in protector.trainable_variables])
+
+    losses, weights = train(FusedAdam)
+    monkeypatch.setattr(convolution, "_is_on_cpu", lambda: False)
+    expected_losses, expected = train(Adam)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    # The way that Adam went in these steps is 2e-4 for each of the weights.
+    np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-5)
+    assert np.abs(weights - expected).mean() < 1e-8
