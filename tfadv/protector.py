@@ -83,8 +83,16 @@ class Protector(keras.Model):
             for images in tf.split(data["public"]["images"], self.decoder_steps):
                 public = self._update_adversary(normalise(images))
                 losses |= {f"public_{name}": loss for name, loss in public.items()}
-        private = data["private"]
-        return losses | self._update_encoder(normalise(private["images"]), private["labels"])
+        images, labels = data["private"]["images"], data["private"]["labels"]
+        if self.adversary is not None:
+            # Else TensorFlow starts (b) beside (a), and holds what both need for their gradients.
+            with tf.control_dependencies([self._last_updated_by_adversary()]):
+                images = tf.identity(images)
+        return losses | self._update_encoder(normalise(images), labels)
+
+    def _last_updated_by_adversary(self):
+        """Dec's first kernel, whose gradient comes last."""
+        return tf.convert_to_tensor(self.adversary.decoder.trainable_variables[0])
 
     def _update_adversary(self, images):
         """Update (a): Dec and D by Eq. 5; no gradient reaches Enc, whose statistics stay too."""
