@@ -234,9 +234,21 @@ print(keras.config.dtype_policy().name, keras.random.normal((2,)).numpy())
     assert next(iter(runs)).startswith("mixed_bfloat16\nmixed_bfloat16 [")
 
 
-@pytest.mark.parametrize(("has_amx", "expected"), [(True, "mixed_bfloat16"), (False, "float32")])
-def test_auto_precision_follows_the_hardware(monkeypatch, has_amx, expected):
-    monkeypatch.setattr(training, "_is_fast_at_bfloat16", lambda: has_amx)
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags : fma avx512f avx512_bf16 amx_bf16 amx_tile", "mixed_bfloat16"),
+        ("flags : fma avx512f avx512_bf16", "mixed_bfloat16"),
+        ("flags : fma avx512f", "float32"),
+        (None, "float32"),
+    ],
+)
+def test_auto_precision_follows_the_cpu(monkeypatch, tmp_path, flags, expected):
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("with a GPU, the GPU decides")
+    monkeypatch.setattr(training, "CPU_INFO", tmp_path / "cpuinfo")
+    if flags:
+        training.CPU_INFO.write_text(flags)
     try:
         assert training.set_up(Runtime(precision="auto")) == expected
     finally:

@@ -8,7 +8,6 @@ import datetime
 import json
 import math
 import os
-import platform
 import statistics
 import sys
 import time
@@ -22,6 +21,8 @@ import tensorflow as tf
 
 from tfadv.config import Runtime, Train, UserError
 from tfadv.fused_adam import FusedAdam
+
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 class TrainingError(UserError):
@@ -44,8 +45,8 @@ def _is_fast_at_bfloat16() -> bool:
     for gpu in tf.config.list_physical_devices("GPU"):
         details = tf.config.experimental.get_device_details(gpu)
         return details.get("compute_capability", (0, 0)) >= (8, 0)
-    flags = Path("/proc/cpuinfo")
-    return platform.machine() == "x86_64" and flags.exists() and "amx_bf16" in flags.read_text()
+    flags = CPU_INFO.read_text() if CPU_INFO.exists() else ""
+    return any(f"{kind}_bf16" in flags for kind in ("amx", "avx512"))
 
 
 def adam(
