@@ -1,11 +1,12 @@
-"""How fast pictures are read, beside bare decoding of the same JPEG files.
+"""How fast pictures are read, beside bare decoding, and whether training waits for them.
 
     python -m benchmarks.input_pipeline [--data_dir=DIR --dataset=NAME] [--json=FILE] [--rounds=N]
 
 Ours is what training waits for: records from the disk, parsed, decoded, cut, resized, batched and
 normalised; shuffled in `training_batches`, in order in `batches`. The peer is `cv2.imdecode` of the
-same bytes, held in memory, in as many threads as there are cores; it does nothing else. Without
-`--data_dir`, faces of CelebA's size are drawn first.
+same bytes, held in memory, in as many threads as there are cores; it does nothing else. The row
+`protect` is training with the paper's networks, its peer the same with one batch kept in memory.
+Without `--data_dir`, faces of CelebA's size are drawn first.
 """
 
 import subprocess
@@ -17,7 +18,7 @@ from absl import app, flags
 from benchmarks import celeba_files, runner
 
 FLAGS = flags.FLAGS
-STREAMS, PEER = ("training_batches", "batches"), "decode"
+PEERS = {"training_batches": "decode", "batches": "decode", "protect": "protect_in_memory"}
 
 
 def main(_) -> None:
@@ -28,15 +29,16 @@ def main(_) -> None:
             dataset = _draw(Path(folder))
         options = {"data_dir": data_dir, "dataset": dataset, "size": FLAGS.size}
         options |= {"batch": FLAGS.batch, "pictures": FLAGS.pictures}
+        options |= {"steps": FLAGS.steps, "width": FLAGS.width}
         commands = {
             what: runner.python_module("benchmarks.input_pipeline_side", what=what, **options)
-            for what in (*STREAMS, PEER)
+            for what in dict.fromkeys(side for pair in PEERS.items() for side in pair)
         }
         results = runner.alternate(commands, FLAGS.rounds)
     rows = [
-        {"what": stream, "size": FLAGS.size}
-        | runner.compare({"ours": results[stream], "peer": results[PEER]}, "pictures_per_s")
-        for stream in STREAMS
+        {"what": what, "size": FLAGS.size}
+        | runner.compare({"ours": results[what], "peer": results[peer]}, "pictures_per_s")
+        for what, peer in PEERS.items()
     ]
     runner.report(rows, FLAGS.json)
 
@@ -60,4 +62,6 @@ if __name__ == "__main__":
         "pictures", 4096, "Pictures to draw, and to time at most.", lower_bound=200
     )
     flags.DEFINE_integer("batch", 64, "Pictures in a training batch.", lower_bound=1)
+    flags.DEFINE_integer("steps", 2, "Training steps in a pass, of which four.", lower_bound=1)
+    flags.DEFINE_float("width", 1.0, "Of the networks that are trained; the paper's have 1.")
     app.run(main)

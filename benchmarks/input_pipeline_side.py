@@ -20,7 +20,7 @@ def main(_) -> None:
     from tfadv import startup
 
     startup.import_tensorflow()
-    pictures, one_pass = _decode() if FLAGS.what == "decode" else _read()
+    pictures, one_pass = SIDES[FLAGS.what]()
     one_pass()
     began = time.perf_counter()
     for _ in range(PASSES):
@@ -46,6 +46,37 @@ def _read() -> tuple[int, Callable[[], None]]:
         count -= count % batch
     images = iter(batches.map(lambda batch: normalise(batch["images"])).prefetch(1))
     return count, lambda: _exhaust(itertools.islice(images, -(-count // batch)))
+
+
+def _train() -> tuple[int, Callable[[], None]]:
+    """As `_read`, for training."""
+    import tensorflow as tf
+
+    from tfadv import training
+    from tfadv.config import Config, Data, Loss, Model, Train
+    from tfadv.data import Dataset
+    from tfadv.modes import protect
+
+    config = Config(
+        data=Data(dir=FLAGS.data_dir, dataset=FLAGS.dataset, size=FLAGS.size),
+        model=Model(width=FLAGS.width, decoder_width=FLAGS.width),
+        loss=Loss(lambda1=1.0),
+        train=Train(batch=FLAGS.batch),
+    )
+    training.set_up(config.runtime)
+    dataset = Dataset(config.data)
+    protector = protect.build(config, len(dataset.attributes), g=None)
+    batches = protect.training_batches(dataset, config, start=0)
+    if FLAGS.what == "protect_in_memory":
+        batches = batches.take(1).cache().repeat()
+    iterator = iter(batches)
+    step = tf.function(lambda: protector.train_step(next(iterator)))
+
+    def one_pass() -> None:
+        for _ in range(FLAGS.steps):
+            float(step()["utility"])
+
+    return FLAGS.steps * FLAGS.batch, one_pass
 
 
 def _decode() -> tuple[int, Callable[[], None]]:
@@ -75,11 +106,21 @@ def _exhaust(values: Iterable) -> None:
         pass
 
 
+SIDES = {
+    "batches": _read,
+    "training_batches": _read,
+    "decode": _decode,
+    "protect": _train,
+    "protect_in_memory": _train,
+}
+
 if __name__ == "__main__":
-    flags.DEFINE_enum("what", "batches", ["batches", "training_batches", "decode"], "Side to time.")
+    flags.DEFINE_enum("what", "batches", list(SIDES), "Side to time.")
     flags.DEFINE_string("data_dir", None, "Folder of the dataset.", required=True)
     flags.DEFINE_string("dataset", None, "The dataset's name.", required=True)
     flags.DEFINE_integer("pictures", 4096, "Pictures to time.")
     flags.DEFINE_integer("size", 64, "Side of the pictures in pixels.")
     flags.DEFINE_integer("batch", 64, "Pictures in a training batch.")
+    flags.DEFINE_integer("steps", 2, "Training steps in a pass.")
+    flags.DEFINE_float("width", 1.0, "Of the networks that are trained.")
     app.run(main)
