@@ -11,14 +11,14 @@ shows whether memory grows with the source. Without `--source`, faces of CelebA'
 import tempfile
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import celeba_files, runner
 
 FLAGS = flags.FLAGS
 
 
-def main(_) -> None:
+def main() -> None:
     """Prints the table."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -46,4 +46,4 @@ if __name__ == "__main__":
     runner.define_common_flags(rounds=3)
     flags.DEFINE_string("source", None, "Folder with CelebA's official files.")
     flags.DEFINE_integer("pictures", 16_384, "Faces to draw.", lower_bound=200)
-    app.run(main)
+    runner.start(main)

@@ -4,10 +4,11 @@
 
 Generated data of the size of the results in docs/ (2,020 test pictures of 404 people, 3,635 public
 ones to learn from and 405 held out, 1,000 features); nothing is downloaded. Rates are pictures a
-second, more is better; `difference` is how far the two sides' results are apart.
+second, more is better; `difference` is how far the two sides' results are apart. The reference
+needs scikit-image, of the extra `dev`.
 """
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import runner
 
@@ -24,7 +25,7 @@ WHAT = {
 }
 
 
-def main(_) -> None:
+def main() -> None:
     """Prints a table."""
     sizes = {name: FLAGS[name].value for name in ("people", "features", "size")}
     commands = {
@@ -44,7 +45,8 @@ def row(part: str, results: dict[str, list[dict]]) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    from benchmarks import evaluation_side  # noqa: F401 its flags set the sizes
+    from benchmarks import evaluation_side
 
+    flags.adopt_module_key_flags(evaluation_side)  # they set the sizes
     runner.define_common_flags(rounds=3)
-    app.run(main)
+    runner.start(main)

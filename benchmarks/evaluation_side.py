@@ -112,7 +112,8 @@ def _our_identify(data):
 
 
 def _our_bootstrap(data):
-    low, high = data.bootstrap.mean(data.real[:, 0])
+    bootstrap = IdentityBootstrap(data.identities, REPLICATES)
+    low, high = bootstrap.mean(data.real[:, 0])
     return data.test, high - low
 
 

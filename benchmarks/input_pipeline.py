@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import celeba_files, runner
 
@@ -21,7 +21,7 @@ FLAGS = flags.FLAGS
 PEERS = {"training_batches": "decode", "batches": "decode", "protect": "protect_in_memory"}
 
 
-def main(_) -> None:
+def main() -> None:
     """Prints the table."""
     with tempfile.TemporaryDirectory() as folder:
         data_dir, dataset = FLAGS.data_dir or folder, FLAGS.dataset
@@ -58,10 +58,15 @@ if __name__ == "__main__":
     flags.DEFINE_integer("size", 64, "Side of the pictures in pixels.")
     flags.DEFINE_string("data_dir", None, "Folder of a prepared dataset; by default one is drawn.")
     flags.DEFINE_string("dataset", None, "The dataset's name.")
+    flags.register_multi_flags_validator(
+        ["data_dir", "dataset"],
+        lambda given: (given["data_dir"] is None) == (given["dataset"] is None),
+        message="go together",
+    )
     flags.DEFINE_integer(
-        "pictures", 4096, "Pictures to draw, and to time at most.", lower_bound=200
+        "pictures", 4096, "Pictures to draw, and to time at most.", lower_bound=1000
     )
     flags.DEFINE_integer("batch", 64, "Pictures in a training batch.", lower_bound=1)
-    flags.DEFINE_integer("steps", 2, "Training steps in a pass, of which four.", lower_bound=1)
+    flags.DEFINE_integer("steps", 2, "Training steps in a pass; there are four passes.", lower_bound=1)
     flags.DEFINE_float("width", 1.0, "Of the networks that are trained; the paper's have 1.")
-    app.run(main)
+    runner.start(main)

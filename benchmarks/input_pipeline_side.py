@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -91,7 +90,7 @@ def _decode() -> tuple[int, Callable[[], None]]:
     )
     examples = stored.take(FLAGS.pictures).as_numpy_iterator()
     encoded = [np.frombuffer(example["image"], np.uint8) for example in examples]
-    threads = len(os.sched_getaffinity(0))
+    threads = runner.cores()
 
     def decode(share: int) -> None:
         for picture in encoded[share::threads]:

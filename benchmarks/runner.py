@@ -6,11 +6,12 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from absl import flags
+from absl import app, flags
 
+flags.disclaim_key_flags()  # those defined here are of the program that asks for them
 ROOT = Path(__file__).parent.parent
 
 
@@ -79,12 +80,17 @@ def compare(results: Mapping[str, list[dict]], field: str) -> dict[str, float]:
 
 def report(rows: Sequence[Mapping[str, object]], path: str | None) -> None:
     """Prints rows as a table, and writes them as JSON where a path is given."""
+    save(rows, path)
     print(f"\n{machine()}\n")
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = [columns] + [[_format(row.get(name, "")) for name in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
+
+
+def save(rows: Sequence[Mapping[str, object]], path: str | None) -> None:
+    """Writes rows as JSON where a path is given."""
     if path:
         Path(path).write_text(json.dumps(rows, indent=1) + "\n")
 
@@ -97,20 +103,38 @@ def machine() -> str:
         model = next(
             (line.split(": ")[1] for line in lines if line.startswith("model name")), model
         )
-    return f"{len(os.sched_getaffinity(0))} cores of {model}, Python {platform.python_version()}"
+    return f"{cores()} cores of {model}, Python {platform.python_version()}"
+
+
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def peak_memory() -> float:
     """The most memory this process has held so far, in MiB."""
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def define_common_flags(rounds: int) -> None:
     """Defines --rounds and --json."""
     flags.DEFINE_integer("rounds", rounds, "Fresh processes of each side.", lower_bound=1)
     flags.DEFINE_string("json", None, "Write the rows here as well.")
+
+
+def start(program: Callable[[], None]) -> None:
+    """Runs a benchmark once its flags are parsed; a failure under measurement is no traceback."""
+
+    def main(_) -> None:
+        try:
+            program()
+        except BenchmarkError as error:
+            sys.exit(str(error))
+
+    app.run(main)
 
 
 def _format(value: object) -> str:

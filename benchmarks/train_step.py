@@ -7,11 +7,14 @@ PYTHON is one that can import torch; without it only our own side is timed. Each
 `peer` in pictures/s (a protect step counts its private pictures), their `ratio`, the spreads over
 the rounds, the peak memory of both, and `of_limit`: the step's multiply-adds (`gmacs`, 1e9) at the
 rate that this machine reaches in a large matrix product of that precision.
+
+All rows take hours and 10 GB on two cores, `--what=protect --sizes=64` some ten minutes; FILE is
+written after each row.
 """
 
 import sys
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import runner
 from benchmarks.runner import python_module
@@ -24,20 +27,34 @@ PRECISIONS = ("float32", "mixed_bfloat16")
 flags.DEFINE_list("what", list(STEPS), "Steps to time.")
 flags.DEFINE_list("sizes", list(map(str, BATCHES)), "Sides of the pictures in pixels.")
 flags.DEFINE_list("precisions", list(PRECISIONS), "Of the networks.")
+for name, values in {"what": STEPS, "precisions": PRECISIONS}.items():
+    flags.register_validator(
+        name,
+        lambda chosen, values=values: set(chosen) <= set(values),
+        message=f"must be some of {', '.join(values)}",
+    )
+flags.register_validator(
+    "sizes",
+    lambda chosen: all(each.isdecimal() and int(each) % 32 == 0 for each in chosen),
+    message="must be multiples of 32",
+)
 flags.DEFINE_integer("batch", 0, "Pictures; 0 is 64, 32 or 16 by size.", lower_bound=0)
 flags.DEFINE_integer("steps", 6, "Steps that a process takes the median of.", lower_bound=1)
 flags.DEFINE_string("peer_python", None, "A Python with PyTorch.")
 runner.define_common_flags(rounds=3)
 
 
-def main(_) -> None:
+def main() -> None:
     """Prints and writes the table."""
+    if FLAGS.peer_python:
+        runner.run([FLAGS.peer_python, "-c", "import torch; print(0)"])
     limits = runner.run(python_module("benchmarks.matrix_product"))
     rows = []
     for what in FLAGS.what:
         for size in map(int, FLAGS.sizes):
             for precision in FLAGS.precisions:
                 rows.append(measure(what, size, precision, limits))
+                runner.save(rows, FLAGS.json)
     runner.report(rows, FLAGS.json)
 
 
@@ -62,4 +79,4 @@ def measure(what: str, size: int, precision: str, limits: dict[str, float]) -> d
 
 
 if __name__ == "__main__":
-    app.run(main)
+    runner.start(main)
