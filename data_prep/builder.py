@@ -22,7 +22,7 @@ SEED = 0
 PICTURES_PER_SHARD = 2048
 SKIPPED_NAMES_KEPT = 20
 THREADS = 2  # that read and check; more of them wait for Python's lock
-PICTURES_AT_A_TIME = 32  # of a thread
+PICTURES_AT_A_TIME = 8  # of a thread
 TASKS_AHEAD = 3  # of so many pictures, before what is written
 
 

@@ -349,6 +349,38 @@ def test_a_changed_record_file_changes_the_digest_of_its_split_alone(tmp_path):
     assert {split for split in SPLITS if before[split] != after[split]} == {PUBLIC}
 
 
+def test_a_record_file_that_ends_too_soon_is_told(tmp_path):
+    data = prepare(tmp_path)
+    (path,) = tmp_path.glob("pictures/*/*test*")
+    path.write_bytes(b"")
+    with pytest.raises(tf.errors.FailedPreconditionError, match="expected to contain 8"):
+        read(Dataset(data).batches(TEST, WHOLE))
+
+
+def test_large_pictures_are_decoded_a_few_at_a_time(tiny_faces, monkeypatch):
+    expected = read(Dataset(tiny_faces).batches(TEST, WHOLE, batch=16))
+    order = first(Dataset(tiny_faces).training_batches(PUBLIC, WHOLE, 16, seed=3), 9)
+    monkeypatch.setattr(data, "_DECODED_BYTES", 1)
+    counts, decode = [], data.decode_pictures
+
+    def spy(encoded, size):
+        note = tf.numpy_function(lambda e: counts.append(len(e)), [encoded], [])
+        with tf.control_dependencies([note]):
+            return decode(tf.identity(encoded), size)
+
+    monkeypatch.setattr(data, "decode_pictures", spy)
+    dataset = Dataset(tiny_faces)
+    batches = dataset.batches(TEST, WHOLE, batch=16)
+    found = read(batches)
+    assert max(counts) == 1
+    assert [len(batch["images"]) for batch in batches] == [16, 4]
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name])
+    training = dataset.training_batches(PUBLIC, WHOLE, 16, seed=3)
+    assert training.element_spec["images"].shape == (16, tiny_faces.size, tiny_faces.size, 3)
+    np.testing.assert_array_equal(first(training, 9), order)
+
+
 # --- batches to train on
 
 

@@ -7,6 +7,7 @@ Models bring the pictures to [-1, 1] themselves, on their device (`normalise`).
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,7 @@ PRIVATE, PUBLIC, TEST = "private", "public", "test"
 TRAIN, HELD_OUT, WHOLE = "train", "held_out", "whole"
 
 _SHUFFLE_BYTES = 512 * 2**20
+_DECODED_BYTES = 64 * 2**20  # of encoded pictures that are taken from the disk for decoding
 _RECORDS = 64  # at a time where their pictures aren't wanted
 
 
@@ -141,8 +143,8 @@ class Dataset:
 
         Without `batch`, the batches have as many pixels as 256 pictures of 64 x 64 have.
         """
-        records = self._records(split, part).batch(batch or self.evaluation_batch)
-        return self._pictures(records)
+        records = self._records(split, part)
+        return self._pictures(records, split, batch or self.evaluation_batch)
 
     @property
     def evaluation_batch(self) -> int:
@@ -169,14 +171,16 @@ class Dataset:
             buffer=self._shuffle_buffer(split),
             seed=seed,
         )
-        return self._pictures(stream.batch(batch, drop_remainder=True))
+        return self._pictures(stream, split, batch, drop_remainder=True)
 
     def _shuffle_buffer(self, split: str) -> int:
         """Pictures to shuffle among: photographs of several MB each must fit the memory too."""
+        return min(self._config.shuffle_buffer, self._within(_SHUFFLE_BYTES, split))
+
+    def _within(self, limit: int, split: str) -> int:
+        """How many encoded pictures of a split fit into so many bytes, at least one."""
         info = self._builder.info.splits[split]
-        return min(
-            self._config.shuffle_buffer, 1 + _SHUFFLE_BYTES * info.num_examples // info.num_bytes
-        )
+        return 1 + limit * info.num_examples // max(1, info.num_bytes)
 
     def _records(self, split: str, part: str) -> tf.data.Dataset:
         """The records of a part of a split, serialized, each with its place in the part."""
@@ -190,7 +194,10 @@ class Dataset:
             "is_in": tf.data.Dataset.from_tensor_slices(is_in),
             "index": tf.data.Dataset.from_tensor_slices(np.cumsum(is_in) - 1),
         }
-        return tf.data.Dataset.zip(records).filter(lambda record: record["is_in"])
+        whole = tf.data.Dataset.zip(records)
+        # Told, and not taken for the end: a file that was cut short.
+        whole = whole.apply(tf.data.experimental.assert_cardinality(len(is_in)))
+        return whole.filter(lambda record: record["is_in"])
 
     def _is_in(self, split: str, part: str) -> np.ndarray:
         """Whether each picture of a split is in a part of it, bool [N]."""
@@ -216,8 +223,11 @@ class Dataset:
             )
         return int(people[max(1, round(self._config.held_out * len(people))) - 1])
 
-    def _pictures(self, records: tf.data.Dataset) -> tf.data.Dataset:
-        """Batches of records as `batches` returns them."""
+    def _pictures(
+        self, records: tf.data.Dataset, split: str, batch: int, drop_remainder: bool = False
+    ) -> tf.data.Dataset:
+        """Batches as `batches` returns them."""
+        at_once = min(batch, self._within(_DECODED_BYTES, split))
 
         def decode(records):
             examples = self._parse(records)
@@ -228,8 +238,12 @@ class Dataset:
                 "index": examples["index"],
             }
 
-        # Two, as in each up to ten pictures are decoded at the same time: memory stays bounded.
-        return records.map(decode, num_parallel_calls=2).prefetch(2)
+        # In each call up to ten pictures are decoded at the same time.
+        calls = max(2, (os.cpu_count() or 1) // 8)
+        decoded = records.batch(at_once).map(decode, num_parallel_calls=calls)
+        if at_once < batch:
+            decoded = decoded.rebatch(batch, drop_remainder)
+        return decoded.prefetch(2)
 
     def _parse(self, records: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The features of a batch of records, pictures still encoded."""
