@@ -151,3 +151,10 @@ def test_choices_are_made_on_the_first_people_where_many_are_held_out(monkeypatc
     np.testing.assert_array_equal(few(asked), same(asked))
     monkeypatch.setattr(linkage, "_COMPARED", 1)  # one person is none to tell from another
     assert Linkage(*make_people(100, 5, 0), vectors, identities)(asked).shape[0] == 10
+
+
+def test_people_whose_pictures_do_not_differ_are_told():
+    vectors, identities = make_people(20, 2, 0)
+    same = vectors[::2].repeat(2, axis=0)
+    with pytest.raises(ValueError, match="the same features"):
+        Linkage(same, identities, *make_people(30, 5, 1))

@@ -35,7 +35,8 @@ class Linkage:
         emphasis: chosen.
 
     Raises:
-        ValueError: There are no two people with two pictures each, in either part.
+        ValueError: There are no two people with two pictures each, in either part; or everybody's
+            pictures have the same features.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Linkage:
         deviations = np.sqrt(self._whitening.variances)
         within, means = _scatter(self._whitening(vectors) * deviations, people)
         spreads, directions = np.linalg.eigh(within)
+        if spreads[-1] < 1e-12:  # of standardised vectors: nothing but rounding
+            raise ValueError("everybody's pictures have the same features")
         asked = self._whitening(held_out) * deviations
         pairs = _pairs(others)
         best = (-np.inf,)

@@ -158,17 +158,18 @@ class Battery:
         search = NearestNeighbour(self._train, self._held_out, self._whitening)
         nearest = np.concatenate([search(b["features"]) for b in self._tested.batches()])
         pictures = self._train.pictures(nearest)
-        seen = {
-            recognizer.name: embed_split(recognizer, self._dataset, PUBLIC, TRAIN, cache)
-            for recognizer in self._recognizers
-        }
-        return self._test.of_pictures(
-            self._tested.batches(),
-            lambda batch: normalise(pictures[batch["index"]]).numpy(),
-            lambda recognizer, batch: Embeddings(
-                *(each[nearest[batch["index"]]] for each in seen[recognizer.name])
-            ),
-        )
+
+        def reconstruct(batch):
+            return normalise(pictures[batch["index"]]).numpy()
+
+        def embed(recognizer, batch):
+            if recognizer is not self._recognizers[0]:
+                return recognizer(reconstruct(batch))
+            # Of the first, M needs all public embeddings anyway.
+            known = embed_split(recognizer, self._dataset, PUBLIC, TRAIN, cache)
+            return Embeddings(*(each[nearest[batch["index"]]] for each in known))
+
+        return self._test.of_pictures(self._tested.batches(), reconstruct, embed)
 
     def _measure(self, decode) -> Finding:
         """Measures reconstructions of the test pictures from their features."""
