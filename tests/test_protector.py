@@ -240,6 +240,19 @@ def adam(_):
     return keras.optimizers.Adam(0.003)
 
 
+def test_on_a_cpu_a_step_is_made_of_products_and_of_one_kernel_for_each_update(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [])
+    protector = make_protector(optimizer=FusedAdam)
+    step = tf.function(protector.train_step).get_concrete_function(make_batch())
+    operations = step.graph.get_operations()
+    updates = [each for each in operations if each.type == "ResourceApplyAdam"]
+    assert len(updates) == len(protector.trainable_variables)
+    plain = [each for each in operations if each.type == "Conv2DBackpropFilter"]
+    assert plain  # of the picture, and of maps of 8 channels
+    for each in plain:
+        assert min(each.inputs[0].shape[-1], each.inputs[2].shape[-1]) < convolution.FEWEST_CHANNELS
+
+
 def test_products_and_the_fused_adam_train_as_plain_convolutions_and_keras_adam_do(monkeypatch):
     """At a small rate: at a large one, training blows the last bits of the weights up."""
 

@@ -65,9 +65,18 @@ def test_linear_product_has_the_plain_gradients():
     assert_equal(multiply, tf.matmul, draw(5, 32), draw(32, 40)[:, :])
 
 
-def test_products_take_maps_of_bfloat16():
-    inputs, kernel = draw(2, 4, 4, CHANNELS), draw(3, 3, CHANNELS, FILTERS)
-    function = lambda x, w: convolve(x, w, 2, training=True)  # noqa: E731
+@pytest.mark.parametrize(
+    ("function", "side", "size"),
+    [
+        (lambda x, w: convolve(x, w, 2, training=True), 4, 3),
+        (lambda x, w: convolve(x, w, 1, training=True), 4, 1),
+        (lambda x, w: convolve_transposed(x, w, training=True), 4, 3),
+        (lambda x, w: convolve_transposed(x, w, training=True), 8, 3),
+    ],
+    ids=["strided", "1x1", "transposed", "transposed, large"],
+)
+def test_products_take_maps_of_bfloat16(function, side, size):
+    inputs, kernel = draw(2, side, side, CHANNELS), draw(size, size, CHANNELS, CHANNELS)
     exact = outputs_and_gradients(function, inputs, kernel)
     rounded = (tf.cast(inputs, tf.bfloat16), tf.cast(kernel, tf.bfloat16))
     with tf.GradientTape() as tape:

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tfadv.networks.layers import (
     Convolution,
+    Linear,
     MaxPooling,
     Stage,
     TransposedConvolution,
@@ -96,3 +97,13 @@ def test_bias_and_activation_are_keras_layers_own(layer):
     bare.build(inputs.shape)
     bare.set_weights(built.get_weights()[:1])
     np.testing.assert_allclose(outputs, np.maximum(bare(inputs) + 1.0, 0.0), rtol=1e-4, atol=1e-4)
+
+
+def test_linear_is_keras_dense_with_or_without_bias():
+    inputs = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    for use_bias in (True, False):
+        layer, dense = (kind(5, "relu", use_bias) for kind in (Linear, keras.layers.Dense))
+        expected = dense(inputs)
+        layer.build(inputs.shape)
+        layer.set_weights(dense.get_weights())
+        np.testing.assert_allclose(layer(inputs), expected, rtol=1e-5, atol=1e-6)

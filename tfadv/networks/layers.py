@@ -34,7 +34,7 @@ class Convolution(keras.layers.Conv2D):
         kernel_size: Odd side of the square kernel.
         strides: Step in both directions.
         use_bias: Whether to add a bias; needless before batch normalisation.
-        **kwargs: As for `keras.layers.Conv2D`.
+        **kwargs: As for `keras.layers.Conv2D`, but for `dilation_rate` and `data_format`.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class TransposedConvolution(keras.layers.Conv2DTranspose):
     Args:
         filters: Output channels.
         use_bias: Whether to add a bias; needless before batch normalisation.
-        **kwargs: As for `keras.layers.Conv2DTranspose`.
+        **kwargs: As for `keras.layers.Conv2DTranspose`, but for `dilation_rate` and `data_format`.
     """
 
     def __init__(self, filters: int, use_bias: bool = False, **kwargs):
@@ -76,11 +76,13 @@ class TransposedConvolution(keras.layers.Conv2DTranspose):
 
 
 class Linear(keras.layers.Dense):
-    """A linear layer of vectors, [N, C] -> [N, units]; the arguments of `keras.layers.Dense`."""
+    """`keras.layers.Dense` for vectors, [N, C] -> [N, units]."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Maps [N, C]."""
-        outputs = tf.nn.bias_add(multiply(inputs, self.kernel.value), self.bias.value)
+        outputs = multiply(inputs, self.kernel.value)
+        if self.use_bias:
+            outputs = tf.nn.bias_add(outputs, self.bias.value)
         return self.activation(outputs)
 
 
