@@ -67,6 +67,8 @@ if __name__ == "__main__":
         "pictures", 4096, "Pictures to draw, and to time at most.", lower_bound=1000
     )
     flags.DEFINE_integer("batch", 64, "Pictures in a training batch.", lower_bound=1)
-    flags.DEFINE_integer("steps", 2, "Training steps in a pass; there are four passes.", lower_bound=1)
+    flags.DEFINE_integer(
+        "steps", 2, "Training steps in a pass; there are four passes.", lower_bound=1
+    )
     flags.DEFINE_float("width", 1.0, "Of the networks that are trained; the paper's have 1.")
     runner.start(main)
