@@ -2,9 +2,11 @@
 
     python run.py --mode=protect|attack|recognizer [--config=configs/NAME.py]
                   [--config.FIELD=VALUE ...] [--workdir=DIR]
+    python run.py --mode=reproduce --config=configs/table1.py [--config.scale=small] [--rows=1,2]
+                  [--dry_run] [--config.FIELD=VALUE ...] [--workdir=DIR]
 
-Without --config it is configs/demo.py; without --workdir it is runs/NAME/MODE. The same call again
-resumes where it stopped.
+Without --config it is configs/demo.py; without --workdir it is runs/NAME/MODE, and runs/reproduce
+for all experiments. The same call again resumes where it stopped.
 """
 
 import re
@@ -15,8 +17,9 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from tfadv import checks
+from tfadv import checks, experiment
 from tfadv.config import MODES, Config, UserError, describe, flatten
+from tfadv.experiment import Plan
 from tfadv.recognizer_files import check_recognizer
 from tfadv.workdir import Workdir
 
@@ -40,13 +43,13 @@ config_flags.register_flag_parser_for_type(tuple, TextParser())
 def main(argv: list[str]) -> int:
     """Runs one command line; returns its exit code."""
     try:
-        workdir = parse(argv)
-        if workdir is None:
+        command = parse(argv)
+        if command is None:
             print(f"{__doc__}\n{describe()}")
-        elif workdir.metrics is not None:
-            print(f"{workdir.path} is finished: see {workdir.path / 'report.html'}")
+        elif isinstance(command, Workdir) and command.metrics is not None:
+            print(f"{command.path} is finished: see {command.path / 'report.html'}")
         else:
-            run(workdir)
+            run(command)
     except (UserError, OSError) as error:
         print(f"run.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -56,8 +59,11 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def parse(argv: list[str]) -> Workdir | None:
-    """Turns a command line into a run's folder with a checked config; None if it asks for help.
+def parse(argv: list[str]) -> Workdir | Plan | None:
+    """Turns a command line into a run's folder with a checked config, or an experiment's plan.
+
+    Returns:
+        None if it asks for help.
 
     Raises:
         UserError: the command line or the config has a mistake.
@@ -66,6 +72,8 @@ def parse(argv: list[str]) -> Workdir | None:
     flags.DEFINE_string("mode", None, "What to do.", flag_values=early)
     flags.DEFINE_string("config", str(DEFAULT_CONFIG), "Config file.", flag_values=early)
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=early)
+    flags.DEFINE_list("rows", [], "Rows of an experiment.", flag_values=early)
+    flags.DEFINE_bool("dry_run", False, "Only list an experiment.", flag_values=early)
     flags.DEFINE_bool("help", False, "Show this.", short_name="h", flag_values=early)
     try:
         overrides = early(argv, known_only=True)
@@ -76,6 +84,11 @@ def parse(argv: list[str]) -> Workdir | None:
     if early.mode not in MODES:
         given = f"--mode is {early.mode}" if early.mode else "--mode is missing"
         raise UserError(f"{given}; it must be one of {', '.join(MODES)}")
+    if early.mode == "reproduce":
+        return parse_experiment(early, overrides)
+    for name in ("rows", "dry_run"):
+        if early[name].value:
+            raise UserError(f"--{name} goes with --mode=reproduce")
     config = override(read_config(early.config, early.mode), overrides)
     checks.check_dataset(config.data)
     path = Path(early.workdir or Path("runs") / Path(early.config).stem / early.mode)
@@ -89,8 +102,54 @@ def parse(argv: list[str]) -> Workdir | None:
     return Workdir(path, early.mode, config)
 
 
+def parse_experiment(early: flags.FlagValues, overrides: list[str]) -> Plan:
+    """Returns the plan of an experiment, every run's config checked.
+
+    Raises:
+        UserError: the command line or the experiment has a mistake.
+    """
+    scale = override(Config(), overrides).scale
+    chosen = call_file(early.config, "get_experiment", scale)
+    experiment.check(chosen, early.config)
+    if early.rows:
+        chosen = experiment.choose(chosen, early.rows)
+    # A path of its own makes the names of the runs the same wherever they are called from.
+    root = Path(early.workdir or "runs/reproduce").resolve()
+    plan = experiment.plan(
+        chosen, root, Path(early.config).stem, lambda config: override(config, overrides)
+    )
+    for part in plan.parts:
+        checks.check_dataset(part.config.data)
+        checks.check_weights(part.config.model.weights)
+        if checks.needs_vgg(part.config, part.mode):
+            checks.check_perceptual(part.config.perceptual.weights)
+        if part.mode == "attack" and part.config.recognizer.path not in trained(plan):
+            check_recognizer(part.config.recognizer.path)
+    plan.is_dry = early.dry_run
+    return plan
+
+
+def trained(plan: Plan) -> set[str]:
+    """The recognisers that a plan trains itself."""
+    return {str(part.path / "recognizer") for part in plan.parts if part.mode == "recognizer"}
+
+
 def read_config(path: str, mode: str) -> Config:
     """Returns what `get_config(mode)` of a file gives.
+
+    Raises:
+        UserError: says what is wrong with the file.
+    """
+    config = call_file(path, "get_config", mode)
+    if not isinstance(config, Config):
+        raise UserError(f"--config={path}: get_config(mode) must return a tfadv.config.Config")
+    checks.normalise(config)
+    checks.check_types(config)
+    return config
+
+
+def call_file(path: str, function: str, argument: str) -> object:
+    """Returns what a function of a Python file gives.
 
     Raises:
         UserError: says what is wrong with the file.
@@ -98,15 +157,10 @@ def read_config(path: str, mode: str) -> Config:
     if not Path(path).is_file():
         raise UserError(f"--config={path}: there is no such file")
     try:
-        config = runpy.run_path(path)["get_config"](mode)
+        return runpy.run_path(path)[function](argument)
     except Exception as error:  # a config file is a program: anything can go wrong in it
         hint = checks.hint_for(error)
         raise UserError(f"--config={path}: {type(error).__name__}: {error}{hint}") from None
-    if not isinstance(config, Config):
-        raise UserError(f"--config={path}: get_config(mode) must return a tfadv.config.Config")
-    checks.normalise(config)
-    checks.check_types(config)
-    return config
 
 
 def override(config: Config, arguments: list[str]) -> Config:
@@ -145,7 +199,7 @@ def check_override(argument: str) -> None:
     if not match and re.match(r"--?[a-zA-Z]", argument):
         raise UserError(
             f"there is no flag {argument.partition('=')[0]}; there are --mode, --config, "
-            f"--config.FIELD and --workdir"
+            f"--config.FIELD and --workdir, and --rows and --dry_run for --mode=reproduce"
         )
 
 
@@ -177,14 +231,14 @@ def choose_recognizer(config: Config, workdir: Path) -> None:
         )
 
 
-def run(workdir: Workdir) -> None:
+def run(command: Workdir | Plan) -> None:
     """Runs the mode; TensorFlow is imported only here, after all that needs none of it."""
     from tfadv import startup
 
     startup.import_tensorflow()
     from tfadv import modes
 
-    modes.run(workdir)
+    modes.run(command)
 
 
 if __name__ == "__main__":

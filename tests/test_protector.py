@@ -31,6 +31,7 @@ def make_protector(
     lambda2=0.0,
     mu1=0.0,
     mu2=0.0,
+    warm_up=0,
 ):
     keras.utils.set_random_seed(seed)
     encoder = Encoder(depth=18, width=0.125, split="avgpool")
@@ -56,6 +57,7 @@ def make_protector(
         lambda1=lambda1,
         lambda2=lambda2,
         decoder_steps=decoder_steps,
+        warm_up=warm_up,
     )
     protector.compile(optimizer(0.01))
     return protector
@@ -111,6 +113,16 @@ def test_update_of_the_encoder_leaves_the_decoder_with_its_statistics():
     assert_equal(decoder, protector.adversary.decoder.get_weights())
     assert differs(encoder, protector.encoder.get_weights())
     assert differs(classifier, protector.classifier.get_weights())
+
+
+@pytest.mark.parametrize(("step", "strength"), [(0, 0.0), (1, 0.25), (4, 1.0), (9, 1.0)])
+def test_the_defence_grows_from_nothing_over_the_warm_up(step, strength):
+    protector = make_protector(lambda1=2.0, lambda2=3.0, warm_up=4)
+    protector.optimizer.iterations.assign(step)
+    losses = protector.train_step(make_batch())
+    defence = 2.0 * losses["private_reconstruction"] + 3.0 * losses["private_perceptual"]
+    expected = losses["utility"] - strength * defence
+    np.testing.assert_allclose(losses["protector"], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("lambda1", "lambda2"), [(2.0, 0.0), (0.0, 3.0), (2.0, 3.0)])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tfadv.config import PRECISIONS, SPLITS, VGG19_LAYERS, Config, Data, UserError, flatten
+from tfadv.config import PRECISIONS, SCALES, SPLITS, VGG19_LAYERS, Config, Data, UserError, flatten
 
 
 def unknown_field(name: str) -> UserError:
@@ -191,6 +191,7 @@ _RANGES = {
     "loss.lambda2": (0.0, _INFINITY),
     "loss.mu1": (0.0, _INFINITY),
     "loss.mu2": (0.0, _INFINITY),
+    "loss.warm_up": (0, _LARGEST),
     "train.steps": (1, _LARGEST),
     "train.batch": (2, _LARGEST),
     "train.learning_rate": (1e-9, 10.0),
@@ -213,6 +214,7 @@ _RANGES = {
     "report.examples": (1, 64),
 }
 _CHOICES = {
+    "scale": SCALES,
     "model.depth": (18, 34, 50),
     "model.split": SPLITS,
     "feature_map.pooling": ("flatten", "average"),

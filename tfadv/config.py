@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-MODES = ("protect", "attack", "recognizer")
+MODES = ("protect", "attack", "recognizer", "reproduce")
+SCALES = ("paper", "small")
 SPLITS = ("conv1", "conv2", "conv3", "conv4", "avgpool", "fc")
 # Before each pooling of VGG19 (Simonyan and Zisserman 2015, Table 1, column E).
 VGG19_LAYERS = tuple(
@@ -63,6 +64,7 @@ class Loss:
     lambda2: float = 0.0  # negative perceptual distance in Eq. 9
     mu1: float = 0.0  # adversarial loss in Eq. 5, from a discriminator D; 0: no D
     mu2: float = 0.0  # perceptual distance in Eq. 5
+    warm_up: int = 0  # steps over which both lambda grow from 0 to their values
     saturating: bool = False  # Dec minimises log(1 - D(X_hat)) as printed in Eq. 2, not -log D
 
 
@@ -159,6 +161,7 @@ class Config:
     """Everything that a run depends on."""
 
     encoder: tuple[str, ...] = ()  # attack: SavedModels; empty: of the same config's protect run
+    scale: str = "paper"  # reproduce: paper, or small: 64 px, for two cores
     baseline: bool = False  # protect: also train the same encoder without defence, to compare
     data: Data = field(default_factory=Data)
     task: Task = field(default_factory=Task)

@@ -25,6 +25,8 @@ class Protector(keras.Model):
         lambda1: weight of the negative reconstruction loss in Eq. 9.
         lambda2: weight of the negative perceptual distance in Eq. 9; needs an adversary with g.
         decoder_steps: updates (a) for each update (b); 1 in the paper.
+        warm_up: steps over which lambda1 and lambda2 grow from 0 to their values, so that Enc
+            learns the task first.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Protector(keras.Model):
         lambda1=0.0,
         lambda2=0.0,
         decoder_steps=1,
+        warm_up=0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -50,6 +53,7 @@ class Protector(keras.Model):
         self.lambda1 = lambda1
         self.lambda2 = lambda2
         self.decoder_steps = decoder_steps
+        self.warm_up = warm_up
 
     @property
     def measurements(self) -> tuple[str, ...]:
@@ -94,6 +98,13 @@ class Protector(keras.Model):
         """Dec's first kernel, whose gradient comes last."""
         return tf.convert_to_tensor(self.adversary.decoder.trainable_variables[0])
 
+    @property
+    def _strength(self):
+        """What both lambda are multiplied by in this step."""
+        if not self.warm_up:
+            return 1.0
+        return tf.minimum(1.0, tf.cast(self.optimizer.iterations.value, tf.float32) / self.warm_up)
+
     def _update_adversary(self, images):
         """Update (a): Dec and D by Eq. 5; no gradient reaches Enc, whose statistics stay too."""
         return self.adversary.update(images, self.encoder(images, training=False))
@@ -114,8 +125,8 @@ class Protector(keras.Model):
                     utility,
                     private["reconstruction"],
                     private.get("perceptual", 0.0),
-                    self.lambda1,
-                    self.lambda2,
+                    self._strength * self.lambda1,
+                    self._strength * self.lambda2,
                 )
                 losses["protector"] = total
         variables = self._private_variables

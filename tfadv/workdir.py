@@ -64,17 +64,11 @@ class Workdir:
             "git_commit": _git_commit(),
             "digests": self.digests,
         }
-        self._write("config.json", record | facts)
+        write_json(self.path / "config.json", record | facts)
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Records what was measured; the run is done."""
-        self._write("metrics.json", metrics)
-
-    def _write(self, name: str, content: dict[str, Any]) -> None:
-        """Writes all or nothing: a half-written metrics.json would pass for a finished run."""
-        partial = self.path / f".{name}.partial"
-        partial.write_text(json.dumps(content, indent=2) + "\n")
-        partial.replace(self.path / name)
+        write_json(self.path / "metrics.json", metrics)
 
     def _read(self, name: str) -> Any:
         try:
@@ -108,6 +102,13 @@ class Workdir:
                 f"--workdir={self.path} holds another run: {', '.join(differing)}; choose another "
                 f"--workdir or remove that one"
             )
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes all or nothing: a half-written metrics.json would pass for a finished run."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.replace(path)
 
 
 def summary(mode: str, config: Config, dataset: dict[str, Any]) -> dict[str, str]:

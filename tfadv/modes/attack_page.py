@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from tfadv import figures, report, workdir
 from tfadv.data import Dataset
 from tfadv.meanings import describe
@@ -126,6 +128,12 @@ def _pictures(run, dataset, leaks, references, test) -> list[Section]:
         pictures = leaks[subject].attackers[attacker].pictures
         rows.append((f"{subject}: {LABELS[attacker].name}", pictures))
     rows.append((LABELS["mean_face"].name, references["mean_face"].pictures))
+    # What --mode=reproduce sets side by side with other attacks.
+    np.savez(
+        run.path / "reconstructions.npz",
+        input=first,
+        decoder=leaks[subject].attackers["decoder"].pictures,
+    )
     png = figures.picture_grid(rows, run.path / "reconstructions.png")
     who = pages.strangers(dataset)
     caption = f"Test pictures, {who}, and what attackers made of their features."

@@ -1,0 +1,31 @@
+"""Figure 4 of the paper: t-SNE maps of features, for forty attributes and for Smiling alone.
+
+    python run.py --mode=reproduce --config=configs/figure4.py [--config.scale=small]
+
+The encoders are those of Table 1. Beside each map stands how well a linear probe tells Eyeglasses
+and Smiling from the features themselves: t-SNE alone persuades nobody.
+"""
+
+from configs import celeba, celeba_small
+from tfadv.experiment import Experiment, Row
+
+NONE, DEFENCE = {"loss.lambda1": 0.0}, {"loss.lambda1": 1.0}
+SMILING = {"task.attributes": ("Smiling",)}
+
+
+def get_experiment(scale: str) -> Experiment:
+    """Returns the four encoders of Figure 4."""
+    base = {"paper": celeba, "small": celeba_small}[scale]
+    return Experiment(
+        title="Figure 4: latent features",
+        about="Features of test pictures, coloured by Eyeglasses and Smiling.",
+        base=base.get_config,
+        rows=(
+            Row("40 attributes, without", NONE, None, "no defence"),
+            Row("40 attributes, with", DEFENCE, None, "λ₁ = 1"),
+            Row("Smiling, without", NONE | SMILING, None, "no defence"),
+            Row("Smiling, with", DEFENCE | SMILING, None, "λ₁ = 1"),
+        ),
+        metrics=("mcc", "mcc_task"),
+        latent=("Eyeglasses", "Smiling"),
+    )

@@ -1,0 +1,181 @@
+import copy
+from pathlib import Path
+
+import pytest
+
+import run
+from tfadv import experiment
+from tfadv.config import Attack, Config, Data, FeatureMap, Recognizer, UserError
+from tfadv.experiment import Claim, Experiment, Plot, Row
+
+ROOT = Path(__file__).parents[1]
+TABLES = ("table1", "table2", "table3", "figure4")
+
+
+def base(mode):
+    return Config(data=Data(size=32), baseline=True)
+
+
+def make(*rows, **options):
+    return Experiment("Title", "About.", base, rows, **options)
+
+
+def plan(*rows, override=copy.deepcopy, root=Path("/root"), **options):
+    return experiment.plan(make(*rows, **options), root, "name", override)
+
+
+NONE, DEFENCE = {"loss.lambda1": 0.0}, {"loss.lambda1": 1.0}
+
+
+def test_one_encoder_under_two_attackers_is_trained_once():
+    found = plan(Row("1", NONE), Row("2", NONE, {"loss.mu1": 0.1}))
+    assert [part.mode for part in found.parts] == ["recognizer", "protect", "attack", "attack"]
+    assert found.encoders["1"] is found.encoders["2"]
+    assert found.encoders["1"].rows == ["1", "2"]
+    assert found.attacks["1"] is not found.attacks["2"]
+    for attack in found.attacks.values():
+        assert attack.config.encoder == (str(found.encoders["1"].path / "encoder"),)
+        assert attack.target is found.encoders["1"]
+
+
+def test_rows_with_the_same_runs_share_them():
+    found = plan(Row("1", NONE), Row("2", dict(NONE)))
+    assert len(found.parts) == 3
+    assert all(part.rows == ["1", "2"] for part in found.parts)
+
+
+def test_a_row_changes_its_own_runs_only():
+    found = plan(Row("1", NONE), Row("2", DEFENCE, {"loss.mu1": 0.1}))
+    assert found.encoders["1"].config.loss.lambda1 == 0.0
+    assert found.encoders["2"].config.loss.lambda1 == 1.0
+    assert found.attacks["1"].config.loss.mu1 == 0.0
+    assert found.attacks["2"].config.loss.mu1 == 0.1
+    assert not found.encoders["1"].config.baseline
+
+
+def test_an_encoder_is_the_same_whatever_only_attacks_look_at():
+    def change(config):
+        config = copy.deepcopy(config)
+        config.attack, config.feature_map = Attack(patience=9), FeatureMap(hidden=3)
+        config.recognizer = Recognizer(path="c.onnx")
+        config.loss.mu1, config.perceptual.weights = 0.5, "g.h5"
+        return config
+
+    # An encoder without defence has no simulated attacker, whose losses mu weighs.
+    one, other = plan(Row("1", NONE)), plan(Row("1", NONE), override=change)
+    assert one.encoders["1"].path == other.encoders["1"].path
+    assert one.encoders["1"].config == other.encoders["1"].config
+    assert one.attacks["1"].path != other.attacks["1"].path
+    one, other = plan(Row("1", DEFENCE)), plan(Row("1", DEFENCE), override=change)
+    assert one.encoders["1"].path != other.encoders["1"].path
+
+
+def test_a_named_recogniser_is_not_trained():
+    def name(config):
+        config = copy.deepcopy(config)
+        config.recognizer.path = "c.onnx"
+        return config
+
+    found = plan(Row("1"), override=name)
+    assert [part.mode for part in found.parts] == ["protect", "attack"]
+    assert found.attacks["1"].config.recognizer.path == "c.onnx"
+
+
+def test_attacks_of_trained_recognisers_name_the_one_of_the_plan():
+    found = plan(Row("1"))
+    path = found.parts[0].path / "recognizer"
+    assert found.attacks["1"].config.recognizer.path == str(path)
+
+
+def test_a_row_need_not_be_attacked():
+    found = plan(Row("1", attack=None))
+    assert [part.mode for part in found.parts] == ["protect"]
+    assert not found.attacks
+
+
+def test_folders_tell_what_they_hold():
+    found = plan(Row("1", {"model.split": "conv3", "task.attributes": ("Male", "5_o_Clock/x")}))
+    assert found.encoders["1"].path.name.startswith("attributes=Male,5_o_Clock_x-split=conv3-")
+    assert found.encoders["1"].path.parent == Path("/root/encoders")
+    assert found.folder == Path("/root/name")
+
+
+def test_a_finished_run_is_known_by_its_metrics(tmp_path):
+    found = plan(Row("1"), root=tmp_path)
+    (part, *_) = found.parts
+    assert part.metrics is None
+    part.path.mkdir(parents=True)
+    (part.path / "metrics.json").write_text('{"mcc": 0.5}')
+    assert part.metrics == {"mcc": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"loss.lamda1": 1.0}, "row 7: there is no config field loss.lamda1; did you mean"),
+        ({"loss": 1.0}, "row 7: there is no config field loss"),
+        ({"loss.lambda1": "much"}, "row 7: loss.lambda1 is 'much'; it must be a finite number"),
+        ({"model.split": "fc6"}, "row 7: model.split is 'fc6'"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["protect", "attack"])
+def test_a_mistake_in_a_row_names_the_row(mode, changes, words):
+    with pytest.raises(UserError, match=words):
+        plan(Row("7", **{mode: changes}))
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (None, "must return a tfadv.experiment.Experiment"),
+        (make(), "needs rows"),
+        (make(Row("1"), Row("1")), "two rows are called 1"),
+        (make(Row("1"), claims=[Claim("", "mcc", [("1", "2")])]), "names row 2"),
+        (make(Row("1"), plots=[Plot("", "", "mcc", {"": ["1", "3"]})]), "names row 3"),
+        (make(Row("1"), latent=("Smiling",)), "two attributes, not 1"),
+    ],
+)
+def test_an_experiment_that_does_not_fit_together_is_told(made, words):
+    with pytest.raises(UserError, match=f"--config=mine.py: .*{words}"):
+        experiment.check(made, "mine.py")
+
+
+def test_some_rows_keep_their_claims_and_plots():
+    whole = make(
+        *map(Row, "123"),
+        claims=[Claim("a", "mcc", [("1", "2"), ("2", "3")]), Claim("b", "mcc", [("3", "1")])],
+        plots=[Plot("p", "", "mcc", {"x": ["1", "3"], "y": ["3"]})],
+    )
+    some = experiment.choose(whole, ["2", "1"])
+    assert [row.name for row in some.rows] == ["1", "2"]
+    assert some.claims == [Claim("a", "mcc", [("1", "2")])]
+    assert some.plots == [Plot("p", "", "mcc", {"x": ["1"]})]
+    experiment.check(some, "mine.py")
+    with pytest.raises(UserError, match="--rows names 4; the rows are 1, 2, 3"):
+        experiment.choose(whole, ["4"])
+
+
+@pytest.mark.parametrize("scale", ["paper", "small"])
+@pytest.mark.parametrize("table", TABLES)
+def test_the_papers_tables_are_whole(table, scale):
+    made = run.call_file(str(ROOT / "configs" / f"{table}.py"), "get_experiment", scale)
+    experiment.check(made, table)
+    found = experiment.plan(made, Path("/root"), table, lambda config: config)
+    rows = {"table1": 10, "table2": 7, "table3": 12, "figure4": 4}[table]
+    encoders = {"table1": 5, "table2": 7, "table3": 12, "figure4": 4}[table]
+    assert len(made.rows) == rows
+    assert len({part.path for part in found.encoders.values()}) == encoders
+    for row in made.rows:
+        assert set(row.paper) <= set(made.metrics)
+
+
+def test_tables_share_encoders():
+    paths = {}
+    for table in TABLES:
+        made = run.call_file(str(ROOT / "configs" / f"{table}.py"), "get_experiment", "paper")
+        found = experiment.plan(made, Path("/root"), table, copy.deepcopy)
+        paths[table] = {name: part.path for name, part in found.encoders.items()}
+    assert paths["table1"]["1"] == paths["table3"]["fc without"]
+    assert paths["table1"]["2"] == paths["table3"]["fc with"]
+    assert paths["table1"]["2"] == paths["figure4"]["40 attributes, with"]
+    assert paths["table1"]["10"] == paths["figure4"]["Smiling, with"]

@@ -1,0 +1,302 @@
+"""A grid of runs: rows as changes to a base config, and what is to be shown and checked of them.
+
+A file in `configs/` defines `get_experiment(scale)`, which returns an `Experiment`; `plan` turns it
+into parts: encoders to train and attacks on them, each once, whichever rows need it. Nothing here
+imports TensorFlow.
+"""
+
+import copy
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfadv import checks
+from tfadv.config import Config, UserError, flatten
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: an encoder, and an attack on it.
+
+    Attributes:
+        name: Such as "1", or "λ₂ = 3".
+        protect: Field -> value, changes to the base config of protect mode.
+        attack: As `protect`, of attack mode; None: the encoder isn't attacked.
+        about: What it is, in a few words.
+        paper: Metric -> what the paper reports.
+    """
+
+    name: str
+    protect: Mapping[str, Any] = field(default_factory=dict)
+    attack: Mapping[str, Any] | None = field(default_factory=dict)
+    about: str = ""
+    paper: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says of a measure: in each pair of rows the first has less than the second.
+
+    Attributes:
+        text: The claim.
+        metric: The measure.
+        pairs: Names of rows, (less, more).
+        at_most: The difference may be this much at most: "at a small loss".
+    """
+
+    text: str
+    metric: str
+    pairs: Sequence[tuple[str, str]]
+    at_most: float = float("inf")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Lines through rows: y over x.
+
+    Attributes:
+        title: Of the figure.
+        x: A metric; or "" for the places of the rows.
+        y: A metric.
+        series: Name of a line -> names of its rows.
+    """
+
+    title: str
+    x: str
+    y: str
+    series: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or figure: what to run, what to show of it, what to check.
+
+    Attributes:
+        title: Of the page.
+        about: A paragraph: what the table is about, and where ours has to differ from the paper.
+        base: From a mode to the config that rows change.
+        rows: In the table's order; their names are unique.
+        metrics: Columns, names as in metrics.json.
+        claims: Of the paper, to be checked.
+        plots: To be drawn.
+        latent: Attributes by which t-SNE maps of the rows' features are coloured; two, or none.
+        pictures: Whether to show what Dec^a made of the features, row by row.
+    """
+
+    title: str
+    about: str
+    base: Callable[[str], Config]
+    rows: Sequence[Row]
+    metrics: Sequence[str] = ()
+    claims: Sequence[Claim] = ()
+    plots: Sequence[Plot] = ()
+    latent: tuple[str, ...] = ()
+    pictures: bool = True
+
+
+@dataclass
+class Part:
+    """A run that rows need.
+
+    Attributes:
+        mode: "recognizer", "protect" or "attack".
+        config: Of the run.
+        path: Its folder.
+        target: The protect run that an attack is on.
+        rows: Names of the rows that need it.
+    """
+
+    mode: str
+    config: Config
+    path: Path
+    target: "Part | None" = None
+    rows: list[str] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> dict[str, Any] | None:
+        """What the run measured, or None if it isn't finished."""
+        path = self.path / "metrics.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+
+@dataclass
+class Plan:
+    """An experiment as runs, in the order in which they can be made.
+
+    Attributes:
+        experiment: What is planned; only the rows asked for.
+        folder: Where its page goes.
+        parts: The runs.
+        encoders: Row -> its protect run.
+        attacks: Row -> its attack, if it has one.
+        is_dry: Whether it is only to be shown.
+    """
+
+    experiment: Experiment
+    folder: Path
+    parts: list[Part]
+    encoders: dict[str, Part]
+    attacks: dict[str, Part]
+    is_dry: bool = False
+
+
+def check(experiment: Any, path: str) -> None:
+    """Raises a UserError unless what a file gave is an experiment whose names fit together."""
+    at = f"--config={path}:"
+    if not isinstance(experiment, Experiment):
+        raise UserError(f"{at} get_experiment(scale) must return a tfadv.experiment.Experiment")
+    names = [row.name for row in experiment.rows]
+    if not names:
+        raise UserError(f"{at} an experiment needs rows")
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{at} two rows are called {name}")
+    used = [name for claim in experiment.claims for pair in claim.pairs for name in pair]
+    used += [name for plot in experiment.plots for rows in plot.series.values() for name in rows]
+    for name in used:
+        if name not in names:
+            raise UserError(f"{at} a claim or plot names row {name}, which there is not")
+    if len(experiment.latent) not in (0, 2):
+        raise UserError(f"{at} latent must name two attributes, not {len(experiment.latent)}")
+
+
+def choose(experiment: Experiment, names: Sequence[str]) -> Experiment:
+    """Returns an experiment of some rows; claims and plots of the others are left out.
+
+    Raises:
+        UserError: There is no such row.
+    """
+    known = [row.name for row in experiment.rows]
+    for name in names:
+        if name not in known:
+            raise UserError(f"--rows names {name}; the rows are {', '.join(known)}")
+    claims = [
+        dataclasses.replace(claim, pairs=pairs)
+        for claim in experiment.claims
+        if (pairs := [pair for pair in claim.pairs if set(pair) <= set(names)])
+    ]
+    plots = []
+    for plot in experiment.plots:
+        series = {
+            line: kept
+            for line, rows in plot.series.items()
+            if (kept := [name for name in rows if name in names])
+        }
+        if series:
+            plots.append(dataclasses.replace(plot, series=series))
+    rows = [row for row in experiment.rows if row.name in names]
+    return dataclasses.replace(experiment, rows=rows, claims=claims, plots=plots)
+
+
+def plan(
+    experiment: Experiment, root: Path, name: str, override: Callable[[Config], Config]
+) -> Plan:
+    """Returns the runs of an experiment, those that rows share once.
+
+    A run's folder is named after its config, so that other experiments with the same root find it
+    as well: `root/encoders`, `root/attacks` and, where no recogniser is named, `root/recognizer`.
+
+    Args:
+        experiment: What to run.
+        root: The folder of all experiments.
+        name: Of this one, the folder of its page.
+        override: Applies the command line to a base config.
+
+    Raises:
+        UserError: A row changes a field that there is not, or to what it can't be.
+    """
+    parts: dict[Path, Part] = {}
+
+    def add(mode: str, config: Config, folder: Path, row: str, target: Part | None = None) -> Part:
+        part = parts.setdefault(folder, Part(mode, config, folder, target))
+        part.rows.append(row)
+        return part
+
+    base = {mode: override(experiment.base(mode)) for mode in ("recognizer", "protect", "attack")}
+    recognizer = base["attack"].recognizer.path
+    encoders, attacks = {}, {}
+    for row in experiment.rows:
+        if row.attack is not None and not base["attack"].recognizer.path:
+            config = _without_unused(base["recognizer"], "recognizer")
+            folder = root / "recognizer" / _digest(config)
+            add("recognizer", config, folder, row.name)
+            recognizer = str(folder / "recognizer")
+        config = _without_unused(_change(base["protect"], row.protect, row.name), "protect")
+        folder = root / "encoders" / _slug(base["protect"], config)
+        encoders[row.name] = encoder = add("protect", config, folder, row.name)
+        if row.attack is None:
+            continue
+        config = _without_unused(_change(base["attack"], row.attack, row.name), "attack")
+        config.recognizer.path = recognizer
+        folder = root / "attacks" / encoder.path.name / _slug(base["attack"], config)
+        config.encoder = (str(encoder.path / "encoder"),)
+        attacks[row.name] = add("attack", config, folder, row.name, encoder)
+    return Plan(experiment, root / name, list(parts.values()), encoders, attacks)
+
+
+def _without_unused(config: Config, mode: str) -> Config:
+    """A copy in which what a mode doesn't look at has its default, so that runs can be shared."""
+    config, default = copy.deepcopy(config), Config()
+    config.scale, config.baseline = default.scale, default.baseline
+    loss = config.loss
+    if mode != "attack":
+        config.attack, config.feature_map = default.attack, default.feature_map
+        config.metrics, config.black_box = default.metrics, default.black_box
+    if mode == "protect":
+        config.recognizer = default.recognizer
+        if not (loss.lambda1 or loss.lambda2):
+            config.loss = dataclasses.replace(default.loss, lambda1=0.0)
+    if mode == "attack":
+        loss.lambda1, loss.lambda2 = default.loss.lambda1, default.loss.lambda2
+        loss.warm_up, config.task = default.loss.warm_up, default.task
+    if mode == "recognizer":
+        config.loss, config.task = default.loss, default.task
+        config.recognizer = dataclasses.replace(default.recognizer, split=config.recognizer.split)
+    if not checks.needs_vgg(config, mode):
+        config.perceptual = default.perceptual
+    return config
+
+
+def _change(base: Config, changes: Mapping[str, Any], row: str) -> Config:
+    """A copy of a config with fields changed, checked."""
+    config = copy.deepcopy(base)
+    known = flatten(config)
+    for name, value in changes.items():
+        if name not in known:
+            raise UserError(f"row {row}: {checks.unknown_field(name)}")
+        *groups, leaf = name.split(".")
+        holder = config
+        for group in groups:
+            holder = getattr(holder, group)
+        setattr(holder, leaf, value)
+    try:
+        checks.normalise(config)
+        checks.validate(config)
+    except UserError as error:
+        raise UserError(f"row {row}: {error}") from None
+    return config
+
+
+def _slug(base: Config, config: Config) -> str:
+    """A folder's name: what a person recognises, then what no other config has."""
+    before, words = flatten(base), []
+    for name, value in flatten(config).items():
+        group, _, leaf = name.rpartition(".")
+        if value != before[name] and group in _TELLING:
+            shown = ",".join(value) if isinstance(value, tuple) else f"{value}"
+            words.append(f"{leaf}={shown}")
+    readable = re.sub(r"[^\w=.,+-]+", "_", "-".join(words))[:60]
+    return f"{readable or 'base'}-{_digest(config)}"
+
+
+def _digest(config: Config) -> str:
+    fields = json.dumps(dataclasses.asdict(config), sort_keys=True)
+    return hashlib.sha256(fields.encode()).hexdigest()[:8]
+
+
+_TELLING = ("data", "task", "model", "loss", "train", "feature_map")

@@ -1,0 +1,174 @@
+"""The page of an experiment: ours beside the paper's, claim by claim, with plots and pictures."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from tfadv import figures, report, workdir
+from tfadv.data import Dataset
+from tfadv.experiment import Claim, Plan, Plot
+from tfadv.meanings import Column, describe
+from tfadv.report import Estimate, Figure, Label, Section, Table
+
+_CLAIMS = (
+    "Each claim as a difference between two rows. It holds clearly where the 95% intervals of the "
+    "two don't overlap; inside them, a difference says little."
+)
+_CLAIM_COLUMNS = (
+    Column("claim"),
+    Column("measure"),
+    Column("rows", "The first should have less than the second."),
+    Column("paper", "The second row's number minus the first's, as the paper reports it."),
+    Column("ours", "The second row's number minus the first's, as measured here."),
+    Column("held"),
+)
+
+Metrics = dict[str, float | list[float]]
+
+
+def write(plan: Plan) -> Table:
+    """Writes report.html and metrics.json of what is done so far; returns the table of rows."""
+    experiment = plan.experiment
+    found = {row.name: measured(plan, row.name) for row in experiment.rows}
+    table = _rows(plan, found)
+    missing = [name for name, metrics in found.items() if not metrics]
+    sections = []
+    if experiment.claims:
+        sections.append(Section("What the paper claims", [_claims(plan, found)], _CLAIMS))
+    sections.append(Section("Row by row", [table], _missing(missing)))
+    plots = [_plot(plot, plan, found) for plot in experiment.plots]
+    if any(plots):
+        sections.append(Section("Curves", list(filter(None, plots))))
+    if grid := _grid(plan):
+        sections.append(Section("Pictures", [grid]))
+    sections.append(Section("What was changed", [_changes(plan)], collapsed=True))
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    part = plan.parts[-1]
+    summary = workdir.summary("reproduce", part.config, Dataset(part.config.data).description)
+    report.write_page(
+        plan.folder / "report.html", experiment.title, experiment.about, sections, summary
+    )
+    workdir.write_json(plan.folder / "metrics.json", {n: m for n, m in found.items() if m})
+    return table
+
+
+def measured(plan: Plan, row: str) -> Metrics:
+    """Returns what a row's runs measured; nothing if one of them isn't finished."""
+    runs = [runs[row] for runs in (plan.encoders, plan.attacks) if row in runs]
+    metrics = [run.metrics for run in runs]
+    if None in metrics:
+        return {}
+    return {name: value for each in metrics for name, value in each.items()}
+
+
+def verdict(claim: Claim, less: Metrics, more: Metrics) -> str:
+    """Says whether a claim holds between two rows, from their metrics and intervals."""
+    difference = more[claim.metric] - less[claim.metric]
+    intervals = [row.get(f"{claim.metric}_ci95") for row in (less, more)]
+    words = "yes" if 0 < difference <= claim.at_most else "no"
+    if difference > claim.at_most:
+        return f"no, by more than {claim.at_most:g}"
+    if all(intervals):
+        (low, high), (other_low, other_high) = intervals
+        if low <= other_high and other_low <= high:
+            words += ", inside the intervals"
+    return words
+
+
+def _claims(plan: Plan, found: Mapping[str, Metrics]) -> Table:
+    paper = {row.name: row.paper for row in plan.experiment.rows}
+    rows = []
+    for claim in plan.experiment.claims:
+        column = describe(claim.metric)
+        for less, more in claim.pairs:
+            cells = [_difference(each, claim.metric, less, more) for each in (paper, found)]
+            held = None
+            if cells[1] is not None:
+                held = verdict(claim, found[less], found[more])
+            rows.append([claim.text, column.name, f"{less} < {more}", *cells, held])
+    return Table("Claims", _CLAIM_COLUMNS, rows)
+
+
+def _difference(metrics: Mapping[str, Mapping], metric: str, less: str, more: str) -> float | None:
+    if metric not in metrics[less] or metric not in metrics[more]:
+        return None
+    return metrics[more][metric] - metrics[less][metric]
+
+
+def _rows(plan: Plan, found: Mapping[str, Metrics]) -> Table:
+    """Ours, and beside each number the paper's."""
+    experiment = plan.experiment
+    columns, rows = [Column("row")], []
+    for metric in experiment.metrics:
+        column = describe(metric)
+        columns.append(replace(column, name="ours", group=f"{column.name} {column.arrow}".strip()))
+        if any(metric in row.paper for row in experiment.rows):
+            columns.append(Column("paper", "", "", column.format, columns[-1].group))
+    for row in experiment.rows:
+        cells = []
+        for metric in experiment.metrics:
+            cells.append(_estimate(found[row.name], metric))
+            if any(metric in each.paper for each in experiment.rows):
+                cells.append(row.paper.get(metric))
+        rows.append([Label(row.name, row.about), *cells])
+    return Table(experiment.title, columns, rows)
+
+
+def _estimate(metrics: Metrics, metric: str) -> Estimate | float | None:
+    value, interval = metrics.get(metric), metrics.get(f"{metric}_ci95")
+    return Estimate(value, *interval) if interval else value
+
+
+def _missing(rows: list[str]) -> str:
+    return f"Not finished: {', '.join(rows)}." if rows else ""
+
+
+def _plot(plot: Plot, plan: Plan, found: Mapping[str, Metrics]) -> Figure | None:
+    """Ours, and the paper's where it has them."""
+    paper = {row.name: row.paper for row in plan.experiment.rows}
+    lines = {}
+    for name, rows in plot.series.items():
+        for whose, metrics in (("ours", found), ("paper", paper)):
+            points = [
+                (metrics[row][plot.x] if plot.x else place, metrics[row][plot.y])
+                for place, row in enumerate(rows, start=1)
+                if {plot.x or plot.y, plot.y} <= set(metrics[row])
+            ]
+            if points:
+                title = f"{name}, {whose}" if name else whose
+                lines[title] = tuple(zip(*points, strict=True))
+    if not lines:
+        return None
+    names = next(iter(plot.series.values()))
+    xlabel = describe(plot.x).name if plot.x else f"row: {', '.join(names)}"
+    png = figures.curve_figure(lines, xlabel, describe(plot.y).name)
+    return Figure(plot.title, png)
+
+
+def _grid(plan: Plan) -> Figure | None:
+    """What Dec^a made of the features of the same test pictures, row by row."""
+    rows = []
+    for name, part in plan.attacks.items():
+        path = part.path / "reconstructions.npz"
+        if not plan.experiment.pictures or not path.exists():
+            continue
+        with np.load(path, allow_pickle=False) as kept:
+            if not rows:
+                rows.append(("input", kept["input"]))
+            if kept["decoder"].shape == rows[0][1].shape:
+                rows.append((name, kept["decoder"]))
+    if not rows:
+        return None
+    png = figures.picture_grid(rows, plan.folder / "reconstructions.png")
+    caption = "Test pictures, and what Dec^a made of their features in each row of the table."
+    return Figure("Input and reconstructions", png, caption)
+
+
+def _changes(plan: Plan) -> Table:
+    rows = []
+    for row in plan.experiment.rows:
+        for mode, changes in (("protect", row.protect), ("attack", row.attack or {})):
+            rows += [[row.name, mode, name, str(value)] for name, value in changes.items()]
+    columns = [Column("row"), Column("mode"), Column("field"), Column("value")]
+    return Table("Fields that rows change", columns, rows)
