@@ -41,7 +41,7 @@ def lda_metrics(batches: Iterable[np.ndarray], identities: np.ndarray) -> dict[s
     Few pictures each keep the score above 0 though the features say nothing of people: see
     `lda_chance`. Compare scores only on the same pictures.
 
-    One pass, whose memory is a batch, four rows of D numbers in float64, and one for each person
+    One pass, whose memory is a batch in float64, a few rows of D numbers, and one for each person
     of whom some pictures have come and others are still to come. In the order of
     `pictures_by_person` that is one person, however large the features are.
 
