@@ -1,8 +1,20 @@
+import itertools
+
 import cv2
+import matplotlib.colors
 import numpy as np
 import pytest
+from skimage.color import deltaE_ciede2000, rgb2lab
 
-from tfadv.figures import bar_figure, curve_figure, histogram_figure, picture_grid, roc_figure
+from tfadv import charts
+from tfadv.figures import (
+    bar_figure,
+    curve_figure,
+    histogram_figure,
+    picture_grid,
+    roc_figure,
+    tsne_figure,
+)
 
 HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>{{ 7 * 7 }}</style>&$'
 
@@ -205,8 +217,111 @@ def test_figures_take_any_name(name):
     assert bar_figure({name: {name: 1.0}, "b": {}}, name)
     assert roc_figure({name: ([0, 1], [0, 1])}, {name: 0.5})
     assert histogram_figure({name: {name: [0.1, 0.2], "b": [0.3]}}, name)
+    assert tsne_figure({name: (np.eye(2), np.array([0, 1]), [name, "b"])})
 
 
 def test_a_png_holds_nothing_but_pixels():
     png = curve_figure({"loss": ([0, 1], [0, 1])}, "x", "y")
     assert not any(chunk in png for chunk in (b"tEXt", b"iTXt", b"zTXt", b"tIME", b"eXIf"))
+
+
+NAVY, VERMILION = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
+
+
+def squares(image, colour):
+    """Where the points of a colour lie, without the legend: rows and columns of their pixels."""
+    mask = coloured(image, colour)
+    mask[:110] = False
+    return np.nonzero(mask)
+
+
+def test_points_lie_where_they_are_and_look_like_their_class():
+    random = np.random.default_rng(0)
+    classes = np.repeat([0, 1], 200)
+    points = random.normal(size=(400, 2)) + np.where(classes[:, None] == 1, [20.0, 20.0], 0.0)
+    png = tsne_figure({"a": (points, classes, ["low", "high"])})
+    (low_rows, low_columns), (high_rows, high_columns) = (
+        squares(png, colour) for colour in (NAVY, VERMILION)
+    )
+    assert low_columns.max() < high_columns.min()
+    assert low_rows.min() > high_rows.max()
+
+
+def test_a_class_looks_alike_in_every_panel():
+    here, first = np.zeros((30, 2)), np.zeros(30, int)
+    png = tsne_figure({"a": (here, first, ["x"]), "b": (here, first + 1, ["y", "x"])})
+    columns = squares(png, NAVY)[1]
+    assert columns.min() < decode(png).shape[1] / 2 < columns.max()
+    assert not squares(png, VERMILION)[0].any()  # y has a look, but no points
+
+
+def test_a_rare_class_lies_on_top_of_a_frequent_one():
+    classes = np.array([0] + [1] * 50)
+    png = tsne_figure({"a": (np.zeros((51, 2)), classes, ["rare", "frequent"])})
+    assert squares(png, NAVY)[0].any()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_panels_stand_two_in_a_row(count):
+    points = np.random.default_rng(0).normal(size=(20, 2))
+    panels = {str(i): (points, np.zeros(20, int), ["x"]) for i in range(count)}
+    height, width, _ = decode(tsne_figure(panels)).shape
+    assert width == 1440
+    rows, columns = -(-count // 2), min(2, count)
+    assert height / width == pytest.approx((0.5 + rows * 7.4 / columns) / 7.2, abs=0.01)
+
+
+@pytest.mark.filterwarnings("error")
+def test_points_that_are_not_finite_are_left_out():
+    points = np.array([[0.0, 0], [1, 1], [np.nan, 2], [3, np.inf]])
+    png = tsne_figure({"a": (points, np.array([0, 0, 1, 1]), ["x", "y"])})
+    assert not squares(png, VERMILION)[0].any()
+    assert tsne_figure({"a": (np.zeros((0, 2)), np.zeros(0, int), ["x"])})
+
+
+@pytest.mark.parametrize(
+    ("panels", "message"),
+    [
+        ({}, "no panels"),
+        ({"a": (np.zeros((3, 3)), np.zeros(3, int), ["x"])}, r"panel a: points \(3, 3\)"),
+        ({"a": (np.zeros((3, 2)), np.zeros(4, int), ["x"])}, r"classes \(4,\)"),
+        ({"a": (np.zeros((3, 2)), np.zeros(3), ["x"])}, "integers from 0 to 0"),
+        ({"a": (np.zeros((3, 2)), np.full(3, 2), ["x", "y"])}, "integers from 0 to 1"),
+        ({"a": (np.zeros((3, 2)), np.full(3, -1), ["x"])}, "integers from 0 to 0"),
+    ],
+)
+def test_points_without_a_class_are_refused(panels, message):
+    with pytest.raises(ValueError, match=message):
+        tsne_figure(panels)
+
+
+# Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB.
+SIGHT = {
+    "normal": np.eye(3),
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+@pytest.mark.parametrize("sight", SIGHT.values(), ids=SIGHT)
+def test_the_colour_blind_tell_points_apart(sight):
+    colours = [matplotlib.colors.to_rgb(charts.point(i)["color"]) for i in range(6)]
+    linear = np.where(np.array(colours) <= 0.04045, np.array(colours) / 12.92, 0)
+    linear = np.where(linear > 0, linear, ((np.array(colours) + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.transpose(sight), 0, 1)
+    seen = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
+    for a, b in itertools.combinations(rgb2lab(seen), 2):
+        assert deltaE_ciede2000(a, b) > 10  # 2 is just noticeable

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import cosine_similarity
@@ -171,6 +172,26 @@ def test_attack_names_what_the_contract_names(root):
         assert {f"{attacker}/psnr", f"unprotected/{attacker}/reid_rank1"} <= set(found)
     assert {f"chance/{name}" for name in identity} <= set(found)
     assert {f"real_picture/{name}" for name in identity} <= set(found)
+    lda = {"lda_within", "lda_between", "lda_score"}
+    assert lda | {f"unprotected/{name}" for name in lda} | {"chance/lda_score"} <= set(found)
+
+
+def test_the_lda_score_is_of_the_standardised_features_of_all_test_pictures(root, tiny_faces):
+    dataset = data.Dataset(tiny_faces)
+    encode = SavedEncoder(str(root / "protect/encoder"), BlackBox(), 32)
+    batches = dataset.batches(data.TEST, data.WHOLE)
+    features = np.concatenate([encode(batch["images"].numpy()) for batch in batches])
+    people = dataset.annotations(data.TEST)[0]
+    varied = features[:, features.std(0) > 1e-6 * np.abs(features).max(0)]
+    standardised = StandardScaler().fit_transform(varied.astype(np.float64))
+    fit = LinearDiscriminantAnalysis(solver="lsqr", store_covariance=True)
+    fit.fit(standardised, people)
+    between = fit.priors_ @ np.square(fit.means_).sum(1)
+    found = metrics(root, "attack")
+    assert found["lda_score"] == pytest.approx(between / np.trace(fit.covariance_), rel=1e-3)
+    assert found["lda_within"] + found["lda_between"] == pytest.approx(varied.shape[1])
+    assert found["chance/lda_score"] == pytest.approx(3 / 16)  # 4 people, 20 pictures
+    assert f"{found['lda_score']:.3f}" in (root / "attack/report.html").read_text()
 
 
 def test_attack_measures_the_same_utility_through_the_black_box(root):

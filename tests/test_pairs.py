@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from tests.public_pictures import SIZE, BlackBox, PublicPictures
+from tfadv import pairs as pairs_module
 from tfadv.data import PUBLIC, TRAIN
 from tfadv.pairs import Pairs
 
@@ -103,3 +104,30 @@ def test_pictures_come_by_their_places_in_any_order_and_more_than_once(budget_mb
     pairs = make_pairs(BlackBox(), 24, budget_mb)
     places = np.array([17, 3, 3, 23, 0])
     np.testing.assert_array_equal(pairs.pictures(places)[:, 0, 0, 0], places)
+
+
+@pytest.mark.parametrize("budget_mb", [100, 0.03, 0], ids=["kept", "in_passes", "no_budget"])
+def test_features_come_in_any_order(budget_mb, monkeypatch):
+    monkeypatch.setattr(pairs_module, "_FEWEST", 4)
+    black_box = BlackBox()
+    pairs = make_pairs(black_box, 24, budget_mb)
+    places = np.array([17, 3, 23, 0, 9, 8, 7, 6, 5, 4, 22, 21, 20, 19])
+    batches = list(pairs.features(places))
+    assert max(map(len, batches)) <= 10
+    features = np.concatenate(batches)
+    assert features.dtype == np.float32
+    np.testing.assert_array_equal(features, np.repeat(places[:, None], 3, axis=1))
+    assert black_box.pictures == (24 if budget_mb == 100 else 14)  # no picture more than once
+    assert list(pairs.features(places[:0])) == []
+
+
+def test_pictures_are_put_in_order_in_as_few_passes_as_the_budget_allows(monkeypatch):
+    monkeypatch.setattr(pairs_module, "_FEWEST", 1)
+    passes = []
+    pictures = Pairs.pictures
+    monkeypatch.setattr(
+        Pairs, "pictures", lambda self, index: passes.append(len(index)) or pictures(self, index)
+    )
+    budget_mb = 5 * (3 * 3 * SIZE**2) / 2**20  # five pictures, three times
+    list(make_pairs(BlackBox(), 24, budget_mb).features(np.arange(24)[::-1]))
+    assert passes == [5, 5, 5, 5, 4]

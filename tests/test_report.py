@@ -282,6 +282,7 @@ def test_a_meaning_says_which_way_is_better(column):
         *((f"{prefix}_auc", "lower") for prefix in ("feature_verification", "linkage")),
         *((f"{prefix}_eer", "higher") for prefix in ("feature_verification", "linkage")),
         ("linkage_rank1", "lower"),
+        ("lda_score", "lower"),
         ("face_similarity_inner", "lower"),
         ("mse", "higher"),
         ("probe_linear/mcc", "lower"),

@@ -1,23 +1,19 @@
 """Pictures of numbers: grids, curves, distributions, bars, as PNGs that read on light and dark."""
 
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.figure
+import matplotlib.lines
 import matplotlib.patches
 import numpy as np
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
+from tfadv import charts
 from tfadv.text import format_value, printable
 
-_INK = "#767d87"  # reads on white and on near-black alike, so one PNG serves light and dark
-_COLOURS = ("#3b8ea5", "#d9793d", "#8a76c9", "#5a9e5f", "#c75b7a", "#a08a3c")
-_LINES = ("-", "--", ":", "-.")
-_HATCHES = ("", "////", "....", "xxxx")
-_DPI = 200
 _LABEL = 20  # pixels, of a grid's labels: still legible when a phone shows the grid at half size
 _LOWEST_RATE = 1e-3  # false accepts, the left end of ROC curves
 
@@ -48,8 +44,15 @@ def picture_grid(rows: Sequence[tuple[str, np.ndarray]], path: str | Path | None
     labels = [_wrapped(printable(name), width) for name, _ in rows]
     height = sum(16 + line * len(lines) + tile for lines in labels)
 
-    figure = matplotlib.figure.Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
-    text = {"va": "baseline", "fontsize": _LABEL * 72 / _DPI, "color": _INK, "parse_math": False}
+    figure = matplotlib.figure.Figure(
+        figsize=(width / charts.DPI, height / charts.DPI), dpi=charts.DPI
+    )
+    text = {
+        "va": "baseline",
+        "fontsize": _LABEL * 72 / charts.DPI,
+        "color": charts.INK,
+        "parse_math": False,
+    }
     top = height
     for lines, (_, pictures) in zip(labels, rows, strict=True):
         top -= 7
@@ -60,7 +63,7 @@ def picture_grid(rows: Sequence[tuple[str, np.ndarray]], path: str | Path | None
         for i, picture in enumerate(pictures):
             enlarged = picture.repeat(scale, axis=0).repeat(scale, axis=1)
             figure.figimage(enlarged, i * (tile + gap), top)
-    png = _png(figure)
+    png = charts.png(figure)
     if path is not None:
         Path(path).write_bytes(png)
     return png
@@ -79,15 +82,16 @@ def curve_figure(
     Returns:
         The PNG, transparent, in colours that read on light and on dark.
     """
-    figure, (axes,) = _chart(height=3.4)
+    figure, (axes,) = charts.empty(height=3.4)
     lines = [
-        axes.plot(*points, **_line(i), linewidth=1.8)[0] for i, points in enumerate(series.values())
+        axes.plot(*points, **charts.line(i), linewidth=1.8)[0]
+        for i, points in enumerate(series.values())
     ]
-    axes.grid(color=_INK, alpha=0.2, linewidth=0.6)
+    axes.grid(color=charts.INK, alpha=0.2, linewidth=0.6)
     axes.set_xlabel(printable(xlabel), parse_math=False)
     axes.set_ylabel(printable(ylabel), parse_math=False)
-    _legend(figure, lines, list(series))
-    return _png(figure)
+    charts.legend(figure, lines, list(series))
+    return charts.png(figure)
 
 
 def roc_figure(
@@ -104,23 +108,23 @@ def roc_figure(
     Returns:
         The PNG, transparent, in colours that read on light and on dark. Dots are a coin toss.
     """
-    figure, (axes,) = _chart(height=4.6)
+    figure, (axes,) = charts.empty(height=4.6)
     rates = np.geomspace(_LOWEST_RATE, 1, 400)
-    lines = axes.plot(rates, rates, color=_INK, linewidth=1.5, linestyle=(0, (0.5, 3)))
+    lines = axes.plot(rates, rates, color=charts.INK, linewidth=1.5, linestyle=(0, (0.5, 3)))
     names = ["coin toss"]
     for i, (name, (false, true)) in enumerate(series.items()):
-        lines += axes.plot(rates, _roc(false, true, rates), **_line(i), linewidth=1.8)
+        lines += axes.plot(rates, _roc(false, true, rates), **charts.line(i), linewidth=1.8)
         area = (auc or {}).get(name)
         names.append(name if area is None else f"{name} (AUC {format_value(area, '.3f')})")
     axes.set(xscale="log", xlim=(_LOWEST_RATE, 1), ylim=(-0.01, 1.01))
     axes.minorticks_off()
     axes.set_xticks([0.001, 0.01, 0.1, 1], ["0.1%", "1%", "10%", "100%"])
     axes.yaxis.set_major_formatter("{x:.0%}")
-    axes.grid(color=_INK, alpha=0.2, linewidth=0.6)
+    axes.grid(color=charts.INK, alpha=0.2, linewidth=0.6)
     axes.set_xlabel("false accepts: strangers taken for the person")
     axes.set_ylabel("true accepts: the person recognised")
-    _legend(figure, lines[1:] + lines[:1], names[1:] + names[:1])
-    return _png(figure)
+    charts.legend(figure, lines[1:] + lines[:1], names[1:] + names[:1])
+    return charts.png(figure)
 
 
 def histogram_figure(panels: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) -> bytes:
@@ -142,23 +146,28 @@ def histogram_figure(panels: Mapping[str, Mapping[str, Sequence[float]]], xlabel
     pooled = np.concatenate([v for panel in panels.values() for v in panel.values()] + [[]])
     edges = np.histogram_bin_edges(pooled, bins=40)
     count = max(1, len(panels))
-    figure, rows = _chart(height=0.9 + 0.95 * count, panels=count)
+    figure, rows = charts.empty(height=0.9 + 0.95 * count, panels=count)
     for axes, (name, panel) in zip(rows, panels.items(), strict=False):
         for kind, values in panel.items():
             if values.size:
-                look, density = _line(kinds.index(kind)), np.histogram(values, edges, density=True)
+                look, density = (
+                    charts.line(kinds.index(kind)),
+                    np.histogram(values, edges, density=True),
+                )
                 axes.stairs(*density, fill=True, color=look["color"], alpha=0.3)
                 axes.stairs(*density, **look, linewidth=1.2)
                 axes.axvline(values.mean(), **look, linewidth=1.2)
-        axes.set_title(_filled(name), loc="left", fontsize=9.5, color=_INK, parse_math=False)
+        axes.set_title(
+            charts.wrapped(name), loc="left", fontsize=9.5, color=charts.INK, parse_math=False
+        )
     for axes in rows:
         axes.set_yticks([])
         axes.set_ylim(bottom=0)
-        axes.grid(axis="x", color=_INK, alpha=0.2, linewidth=0.6)
+        axes.grid(axis="x", color=charts.INK, alpha=0.2, linewidth=0.6)
     rows[-1].set_xlabel(printable(xlabel), parse_math=False)
-    patches = [matplotlib.patches.Patch(**_line(i), fill=False) for i in range(len(kinds))]
-    _legend(figure, patches, kinds)
-    return _png(figure)
+    patches = [matplotlib.patches.Patch(**charts.line(i), fill=False) for i in range(len(kinds))]
+    charts.legend(figure, patches, kinds)
+    return charts.png(figure)
 
 
 def bar_figure(series: Mapping[str, Mapping[str, float]], xlabel: str) -> bytes:
@@ -176,56 +185,81 @@ def bar_figure(series: Mapping[str, Mapping[str, float]], xlabel: str) -> bytes:
     names = list(dict.fromkeys(name for values in series.values() for name in values))
     names.sort(key=lambda name: -np.nan_to_num(first.get(name, np.nan), nan=-np.inf))
     thickness = 0.8 / len(series)
-    figure, (axes,) = _chart(height=0.7 + len(names) * max(0.24, 0.15 * len(series)))
+    figure, (axes,) = charts.empty(height=0.7 + len(names) * max(0.24, 0.15 * len(series)))
     bars = []
     for i, values in enumerate(series.values()):
         lengths = np.array([values.get(name, np.nan) for name in names])
         places = np.arange(len(names)) + (i - (len(series) - 1) / 2) * thickness
-        bars.append(axes.barh(places, np.nan_to_num(lengths), thickness * 0.88, **_fill(i)))
+        bars.append(axes.barh(places, np.nan_to_num(lengths), thickness * 0.88, **charts.fill(i)))
         texts = [format_value(length, "z.2f") for length in lengths]
-        axes.bar_label(bars[-1], texts, padding=3, fontsize=7.5, color=_INK)
+        axes.bar_label(bars[-1], texts, padding=3, fontsize=7.5, color=charts.INK)
     axes.set_yticks(np.arange(len(names)), [printable(n) for n in names], parse_math=False)
     axes.margins(x=0.08)
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.axvline(0, color=_INK, linewidth=0.8)
+    axes.axvline(0, color=charts.INK, linewidth=0.8)
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color=_INK, alpha=0.2, linewidth=0.6)
+    axes.grid(axis="x", color=charts.INK, alpha=0.2, linewidth=0.6)
     axes.set_xlabel(printable(xlabel), parse_math=False)
-    _legend(figure, bars, list(series))
-    return _png(figure)
+    charts.legend(figure, bars, list(series))
+    return charts.png(figure)
 
 
-def _chart(
-    height: float, panels: int = 1
-) -> tuple[matplotlib.figure.Figure, list[matplotlib.axes.Axes]]:
-    """An empty chart, 7.2 inches wide, without pyplot's global state; its panels share x."""
-    figure = matplotlib.figure.Figure(figsize=(7.2, height), dpi=_DPI, layout="constrained")
-    rows = list(figure.subplots(panels, sharex=True, squeeze=False)[:, 0])
-    for axes in rows:
-        axes.spines[:].set_visible(False)
-        axes.set_axisbelow(True)
-        axes.patch.set_alpha(0)
-        axes.tick_params(colors=_INK, labelsize=9, length=0)
-        axes.xaxis.label.set(color=_INK, fontsize=9.5)
-        axes.yaxis.label.set(color=_INK, fontsize=9.5)
-    return figure, rows
+def tsne_figure(panels: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]]]) -> bytes:
+    """A PNG of points in the plane by class, such as those of `latent.embed` (Figure 4).
+
+    Args:
+        panels: Name of a panel, such as an encoder, to (points, float [N, 2]; the class of each,
+            integers [N]; the names of the classes). A class looks alike in all panels that name it,
+            and rarer ones lie on top. Points that aren't finite are left out.
+
+    Returns:
+        The PNG, transparent, two panels a row, in colours that the colour-blind tell apart and that
+        read on light and on dark. Axes have no unit: t-SNE keeps who is near, not how far.
+
+    Raises:
+        ValueError: There are no panels, shapes differ, or a class has no name.
+    """
+    if not panels:
+        raise ValueError("there are no panels to draw")
+    kinds = list(dict.fromkeys(name for _, _, names in panels.values() for name in names))
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = charts.blank(height=0.5 + rows * 7.4 / columns)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, (name, (points, classes, names)) in zip(grid, panels.items(), strict=False):
+        points, classes = _checked_points(name, points, classes, names)
+        size = np.clip(6000 / max(1, len(points)), 3, 24)
+        for i in np.argsort(-np.bincount(classes, minlength=len(names)), kind="stable"):
+            look = charts.point(kinds.index(names[i]))
+            axes.scatter(*points[classes == i].T, s=size, linewidths=0, **look)
+        title = {"loc": "left", "fontsize": 9.5, "color": charts.INK, "parse_math": False}
+        axes.set_title(charts.wrapped(name, columns), **title)
+    dots = [
+        matplotlib.lines.Line2D([], [], linestyle="", markersize=6, **charts.point(i))
+        for i in range(len(kinds))
+    ]
+    charts.legend(figure, dots, kinds)
+    return charts.png(figure)
 
 
-def _line(i: int) -> dict[str, str]:
-    """How the line of series i looks: after the last colour they begin again, broken."""
-    broken = _LINES[i // len(_COLOURS) % len(_LINES)]
-    return {"color": _COLOURS[i % len(_COLOURS)], "linestyle": broken}
-
-
-def _fill(i: int) -> dict[str, object]:
-    """How the bars of series i look: after the last colour they begin again, hatched."""
-    hatch = _HATCHES[i // len(_COLOURS) % len(_HATCHES)]
-    return {
-        "facecolor": _COLOURS[i % len(_COLOURS)],
-        "hatch": hatch,
-        "edgecolor": "white",
-        "linewidth": 0,
-    }
+def _checked_points(
+    name: str, points: np.ndarray, classes: np.ndarray, names: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finite points and their classes, or a ValueError that names the panel."""
+    points, classes = np.asarray(points, float), np.asarray(classes)
+    if points.ndim != 2 or points.shape[1] != 2 or classes.shape != points.shape[:1]:
+        raise ValueError(
+            f"panel {name}: points {points.shape} must be [N, 2], and classes {classes.shape} [N]"
+        )
+    if (
+        not np.issubdtype(classes.dtype, np.integer)
+        or not np.isin(classes, range(len(names))).all()
+    ):
+        raise ValueError(f"panel {name}: classes must be integers from 0 to {len(names) - 1}")
+    finite = np.isfinite(points).all(axis=1)
+    return points[finite], classes[finite]
 
 
 def _wrapped(text: str, width: int) -> list[str]:
@@ -256,26 +290,3 @@ def _roc(false: Sequence[float], true: Sequence[float], rates: np.ndarray) -> np
     points = np.concatenate([[[0.0, 1.0], [0.0, 1.0]], points], axis=1)
     false, true = points[:, np.lexsort(points[::-1])]
     return np.interp(rates, false, true)
-
-
-def _filled(name: str) -> str:
-    """The name in lines that are no wider than a chart."""
-    return textwrap.fill(printable(name), 90)
-
-
-def _legend(figure: matplotlib.figure.Figure, handles: Sequence, names: Sequence[str]) -> None:
-    """The series' names above the chart, if there is more than one."""
-    if len(names) > 1:
-        columns = max(1, min(3, 96 // (8 + max(map(len, names)))))
-        place = {"loc": "outside upper left", "ncols": columns, "frameon": False, "fontsize": 9}
-        names = [_filled(name) for name in names]
-        legend = figure.legend(handles, names, labelcolor=_INK, handlelength=2.6, **place)
-        for text in legend.get_texts():
-            text.set_parse_math(False)
-
-
-def _png(figure: matplotlib.figure.Figure) -> bytes:
-    """The figure as a PNG that holds nothing but its pixels."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", transparent=True, metadata={"Software": None})
-    return buffer.getvalue()

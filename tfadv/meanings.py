@@ -214,6 +214,23 @@ MEANINGS: dict[str, Column] = {
         "higher",
         "z.1%",
     ),
+    "lda_within": Column(
+        "LDA within, S_w",
+        "How far features of one person spread about their mean: the trace of the covariance of "
+        "standardised features. With S_b it is the number of dimensions.",
+    ),
+    "lda_between": Column(
+        "LDA between, S_b",
+        "How far people's mean features spread: the trace of the covariance of standardised "
+        "features. With S_w it is the number of dimensions.",
+    ),
+    "lda_score": Column(
+        "LDA score",
+        "How far apart people lie in feature space, beside how far each one's own features spread: "
+        "S_b / S_w, on standardised features. Few pictures each raise it for chance too. "
+        "Lower is more private.",
+        "lower",
+    ),
     **_probes("linear", "linear probe", "a linear classifier"),
     **_probes("mlp", "MLP probe", "a small neural network"),
     "probe_majority/accuracy": Column(

@@ -10,6 +10,8 @@ from tfadv.data import Dataset, in_memory_batches
 
 BlackBox = Callable[[np.ndarray], np.ndarray]
 
+_FEWEST = 1024  # pictures of a pass in another order, however small the budget
+
 
 class Pairs:
     """Pairs of a picture and its feature from one part of a split.
@@ -42,8 +44,9 @@ class Pairs:
         self.feature_shape = tuple(feature_shape)
         self.count = dataset.count(split, part)
         self._kept = None
+        self._budget = budget_mb * 2**20
         bytes_each = 4 * math.prod(feature_shape) + 3 * dataset.size**2
-        if self.count * bytes_each <= budget_mb * 2**20:
+        if self.count * bytes_each <= self._budget:
             self._kept = self._keep()
 
     def batches(self) -> Iterator[dict[str, np.ndarray]]:
@@ -86,6 +89,21 @@ class Pairs:
         ]
         return np.concatenate(found)[places]
 
+    def features(self, index: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields the features at positions, float32 [N, ...], in that order, in batches.
+
+        Where none are kept, pictures are far smaller than maps of features: as many as the budget
+        allows are put in order, in a pass over all of them, and sent once more.
+        """
+        if self._kept is not None:
+            for places in _split(index, self._dataset.evaluation_batch):
+                yield self._kept["features"][places]
+            return
+        bytes_each = 3 * 3 * self._dataset.size**2  # `pictures` holds them three times
+        for places in _split(index, max(_FEWEST, int(self._budget // bytes_each))):
+            for images in _split(self.pictures(places), self._dataset.evaluation_batch):
+                yield self._encode(images)
+
     def _encode(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(self._black_box(images), np.float32)
 
@@ -99,3 +117,8 @@ class Pairs:
             rows = slice(done, done := done + len(batch["images"]))
             images[rows], features[rows] = batch["images"], batch["features"]
         return {"images": images, "features": features, "index": np.arange(self.count)}
+
+
+def _split(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Parts of at most `size` rows."""
+    return (rows[start : start + size] for start in range(0, len(rows), size))

@@ -39,6 +39,15 @@ def _mean_over_grid(maps: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return maps
 
 
+def moves(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """Tells which dimensions, of this mean and standard deviation, say something; bool [D].
+
+    As in `attackers.Standardisation`: what moves less than float32 resolves does not.
+    """
+    float32 = np.finfo(np.float32)
+    return deviation > np.maximum(float32.eps * np.abs(mean), float32.tiny)
+
+
 class Whitening:
     """Vectors in the eigenbasis of their standardised dimensions, each direction of variance 1.
 
@@ -58,10 +67,8 @@ class Whitening:
     def __init__(self, batches: Iterable[np.ndarray], emphasis: np.ndarray | float = 1.0):
         count, self._mean, products = _moments(batches)
         deviation = np.sqrt(np.diag(products) / count)
-        # As in `attackers.Standardisation`: what moves less than float32 resolves says nothing.
-        float32 = np.finfo(np.float32)
-        moves = deviation > np.maximum(float32.eps * np.abs(self._mean), float32.tiny)
-        scale = emphasis * np.where(moves, 1.0 / np.where(moves, deviation, 1.0), 0.0)
+        kept = moves(self._mean, deviation)
+        scale = emphasis * np.where(kept, 1.0 / np.where(kept, deviation, 1.0), 0.0)
         correlation = products * scale * scale[:, None] / count
         variances, directions = np.linalg.eigh(correlation)
         floor = np.finfo(np.float64).eps * len(variances) * variances[-1]

@@ -14,6 +14,7 @@ from tfadv.config import Config, UserError
 from tfadv.data import PUBLIC, TRAIN, WHOLE, Dataset, normalise
 from tfadv.embedding_cache import embed_split
 from tfadv.encoders import SavedEncoder
+from tfadv.metrics.features import lda_chance
 from tfadv.metrics.identity import chance
 from tfadv.modes import attack_page, attack_sections, models, pages
 from tfadv.modes.battery import Battery, Leak
@@ -155,7 +156,7 @@ def measure_references(
             ),
         )
     }
-    guess = dict(chance(test.identities))
+    guess = chance(test.identities) | lda_chance(test.identities)
     if recognizers:
         public = embed_split(recognizers[0], dataset, PUBLIC, TRAIN, cache).embedding
         guess |= test.of_one_guess(public.mean(0, keepdims=True)).metrics

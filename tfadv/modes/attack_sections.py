@@ -55,6 +55,7 @@ _SIDE_BY_SIDE = {
     "rebuilt in closed form": ("random_features/psnr", "random_features/reid_rank1"),
     "guessed by M(Z)": ("feature_similarity", "feature_reid_rank1", "feature_verification_auc"),
     "linked": ("linkage_rank1", "linkage_auc"),
+    "people's features": ("lda_score",),
 }
 _PROBES = ("probe_majority/accuracy", "probe_linear/accuracy", "probe_mlp/accuracy")
 _PROBES += ("probe_linear/mcc", "probe_mlp/mcc", "probe_linear/auc", "probe_mlp/auc")

@@ -14,6 +14,7 @@ from tfadv.data import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset, normalise
 from tfadv.embedding_cache import embed_split
 from tfadv.encoders import SavedEncoder, load_classifier
 from tfadv.linkage import Linkage
+from tfadv.metrics.features import lda_metrics, pictures_by_person
 from tfadv.metrics.utility import utility_metrics
 from tfadv.modes import inversion
 from tfadv.modes.inversion import Effort
@@ -39,17 +40,19 @@ class Leak:
         attackers: what each of them found.
         efforts: how hard those tried that are trained.
         probes: how well attributes are read from the features that the task did not train.
+        people: how far apart people lie in feature space; no attacker needed.
     """
 
     utility: dict[str, float | list[float]]
     attackers: dict[str, Finding]
     efforts: dict[str, Effort]
     probes: dict[str, float]
+    people: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float | list[float]]:
         """All of it as one flat object."""
-        flat = self.utility | self.probes
+        flat = self.utility | self.probes | self.people
         for name, finding in self.attackers.items():
             plain = name in (DECODER, FEATURE_MAP, LINKAGE)
             prefix = "" if plain else f"{name}/"
@@ -120,7 +123,7 @@ class Battery:
         linkage = self._link()
         if linkage is not None:
             attackers[LINKAGE] = linkage
-        leak = Leak(self._utility(), attackers, efforts, self._probe())
+        leak = Leak(self._utility(), attackers, efforts, self._probe(), self._people())
         writer = tf.summary.create_file_writer(str(self._folder / "tensorboard"))
         training.write_metrics(writer, efforts[DECODER].steps, leak.metrics)
         return leak
@@ -240,6 +243,11 @@ class Battery:
         return probe_attributes(
             train, held_out, test, names, self._config.runtime.seed, self._whitening
         )
+
+    def _people(self) -> dict[str, float]:
+        """How far apart the test people lie in feature space."""
+        order = pictures_by_person(self._test.identities)
+        return lda_metrics(self._tested.features(order), self._test.identities[order])
 
     def _utility(self) -> dict[str, float | list[float]]:
         """The utility of an encoder on the test split, if its classifier lies beside it."""
