@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -227,13 +227,13 @@ def plan(
             add("recognizer", config, folder, row.name)
             recognizer = str(folder / "recognizer")
         config = _without_unused(_change(base["protect"], row.protect, row.name), "protect")
-        folder = root / "encoders" / _slug(base["protect"], config)
+        folder = root / "encoders" / _slug(row.protect, config)
         encoders[row.name] = encoder = add("protect", config, folder, row.name)
         if row.attack is None:
             continue
         config = _without_unused(_change(base["attack"], row.attack, row.name), "attack")
         config.recognizer.path = recognizer
-        folder = root / "attacks" / encoder.path.name / _slug(base["attack"], config)
+        folder = root / "attacks" / encoder.path.name / _slug(row.attack, config)
         config.encoder = (str(encoder.path / "encoder"),)
         attacks[row.name] = add("attack", config, folder, row.name, encoder)
     return Plan(experiment, root / name, list(parts.values()), encoders, attacks)
@@ -282,14 +282,13 @@ def _change(base: Config, changes: Mapping[str, Any], row: str) -> Config:
     return config
 
 
-def _slug(base: Config, config: Config) -> str:
+def _slug(changes: Iterable[str], config: Config) -> str:
     """A folder's name: what a person recognises, then what no other config has."""
-    before, words = flatten(base), []
+    default, words = flatten(Config()), []
     for name, value in flatten(config).items():
-        group, _, leaf = name.rpartition(".")
-        if value != before[name] and group in _TELLING:
+        if name in changes and value != default[name]:
             shown = ",".join(value) if isinstance(value, tuple) else f"{value}"
-            words.append(f"{leaf}={shown}")
+            words.append(f"{name.rpartition('.')[2]}={shown}")
     readable = re.sub(r"[^\w=.,+-]+", "_", "-".join(words))[:60]
     return f"{readable or 'base'}-{_digest(config)}"
 
@@ -297,6 +296,3 @@ def _slug(base: Config, config: Config) -> str:
 def _digest(config: Config) -> str:
     fields = json.dumps(dataclasses.asdict(config), sort_keys=True)
     return hashlib.sha256(fields.encode()).hexdigest()[:8]
-
-
-_TELLING = ("data", "task", "model", "loss", "train", "feature_map")

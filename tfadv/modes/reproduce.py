@@ -27,7 +27,7 @@ def run(plan: Plan) -> None:
         keras.backend.clear_session()
         gc.collect()  # the next run wants the memory
         reproduce_page.write(plan)
-    table = reproduce_page.write(plan)
+    table = reproduce_page.write(plan, is_last=True)
     print(f"\n{report.format_table(table)}\n\nreport       {plan.folder / 'report.html'}")
 
 

@@ -1,15 +1,17 @@
 """The page of an experiment: ours beside the paper's, claim by claim, with plots and pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from tfadv import figures, report, workdir
-from tfadv.data import Dataset
-from tfadv.experiment import Claim, Plan, Plot
+from tfadv import figures, latent, report, workdir
+from tfadv.data import TEST, WHOLE, Dataset
+from tfadv.encoders import SavedEncoder
+from tfadv.experiment import Claim, Part, Plan, Plot
 from tfadv.meanings import Column, describe
 from tfadv.report import Estimate, Figure, Label, Section, Table
+from tfadv.whitening import to_vectors
 
 _CLAIMS = (
     "Each claim as a difference between two rows. It holds clearly where the 95% intervals of the "
@@ -24,11 +26,26 @@ _CLAIM_COLUMNS = (
     Column("held"),
 )
 
+_TOLD = (
+    "Balanced accuracy with which a linear probe on the features tells who has the attribute, of "
+    "people that it didn't learn from. 0.5 is a coin toss."
+)
+_APART = (
+    "How much nearer features are to their own class than to the next, of the four: 1 is far "
+    "apart, 0 is mixed."
+)
+_MAPPED = 2000  # pictures on a map, some more to fill a batch
+
 Metrics = dict[str, float | list[float]]
 
 
-def write(plan: Plan) -> Table:
-    """Writes report.html and metrics.json of what is done so far; returns the table of rows."""
+def write(plan: Plan, is_last: bool = False) -> Table:
+    """Writes report.html and metrics.json of what is done so far; returns the table of rows.
+
+    Args:
+        plan: The experiment.
+        is_last: Whether all is done, so that maps of features can be drawn.
+    """
     experiment = plan.experiment
     found = {row.name: measured(plan, row.name) for row in experiment.rows}
     table = _rows(plan, found)
@@ -42,6 +59,8 @@ def write(plan: Plan) -> Table:
         sections.append(Section("Curves", list(filter(None, plots))))
     if grid := _grid(plan):
         sections.append(Section("Pictures", [grid]))
+    if is_last and experiment.latent:
+        sections.append(_maps(plan, found))
     sections.append(Section("What was changed", [_changes(plan)], collapsed=True))
     plan.folder.mkdir(parents=True, exist_ok=True)
     part = plan.parts[-1]
@@ -163,6 +182,47 @@ def _grid(plan: Plan) -> Figure | None:
     png = figures.picture_grid(rows, plan.folder / "reconstructions.png")
     caption = "Test pictures, and what Dec^a made of their features in each row of the table."
     return Figure("Input and reconstructions", png, caption)
+
+
+def _maps(plan: Plan, found: Mapping[str, Metrics]) -> Section:
+    """t-SNE maps of the rows' features, and how well their classes can be told apart."""
+    panels, rows, left_out = {}, [], []
+    attributes = plan.experiment.latent
+    numbers = [*(f"balanced_accuracy/{name}" for name in attributes), "silhouette"]
+    for row, part in plan.encoders.items():
+        features, labels, identities = _features(part, attributes)
+        seed = part.config.runtime.seed
+        classes, names = latent.combined(labels)
+        panels[row] = (latent.embed(features, seed), classes, names)
+        told = latent.separation(features, labels, seed, identities)
+        found[row].update({name: told[name] for name in numbers if name in told})
+        rows.append([row, *(told.get(name) for name in numbers)])
+        left_out += [f"{row}: {why}." for why in told["left_out"]]
+    count = len(features)
+    columns = [Column("row"), *(Column(f"accuracy, {name}", _TOLD) for name in attributes)]
+    table = Table("How well classes are told apart", [*columns, Column("silhouette", _APART)], rows)
+    caption = (
+        f"t-SNE of the features of the first {count:,} test pictures, standardised, 50 principal "
+        f"components, perplexity {latent.PERPLEXITY:g}: near ones stay near, distances mean little."
+    )
+    figure = Figure("Features", figures.tsne_figure(panels), caption)
+    return Section("Maps of the features", [figure, table], " ".join(left_out))
+
+
+def _features(part: Part, attributes: Sequence[str]):
+    """Features of the first test pictures, their labels by name, and who is in them."""
+    dataset = Dataset(part.config.data)
+    black_box = SavedEncoder(str(part.path / "encoder"), part.config.black_box, dataset.size)
+    features, count = [], 0
+    for batch in dataset.batches(TEST, WHOLE):
+        features.append(to_vectors(black_box(batch["images"].numpy())))
+        count += len(features[-1])
+        if count >= _MAPPED:
+            break
+    identities, labels = (each[:count] for each in dataset.annotations(TEST))
+    columns = dataset.columns(attributes)
+    named = {name: labels[:, column] for name, column in zip(attributes, columns, strict=True)}
+    return np.concatenate(features), named, identities
 
 
 def _changes(plan: Plan) -> Table:
