@@ -15,6 +15,7 @@ from tfadv.embedding_cache import embed_split
 from tfadv.encoders import SavedEncoder, load_classifier
 from tfadv.linkage import Linkage
 from tfadv.metrics.utility import utility_metrics
+from tfadv.mixture import UNKNOWN
 from tfadv.modes import inversion
 from tfadv.modes.inversion import Effort
 from tfadv.modes.leakage import Finding, TestSplit
@@ -229,17 +230,20 @@ class Battery:
         if not names:
             return {}
         columns = self._dataset.columns(names)
-        train, held_out, test = (
+        examples = [
             Examples(_vectors(pairs), self._dataset.annotations(split, part)[1][:, columns])
             for pairs, split, part in (
                 (self._train, PUBLIC, TRAIN),
                 (self._held_out, PUBLIC, HELD_OUT),
                 (self._tested, TEST, WHOLE),
             )
-        )
-        return probe_attributes(
-            train, held_out, test, names, self._config.runtime.seed, self._whitening
-        )
+        ]
+        # Those of further datasets lack some.
+        is_known = (examples[0].labels != UNKNOWN).all(axis=1)
+        whitening = self._whitening
+        if not is_known.all():
+            examples[0], whitening = Examples(*(each[is_known] for each in examples[0])), None
+        return probe_attributes(*examples, names, self._config.runtime.seed, whitening)
 
     def _utility(self) -> dict[str, float | list[float]]:
         """The utility of an encoder on the test split, if its classifier lies beside it."""
