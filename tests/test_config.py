@@ -145,6 +145,21 @@ def test_an_attribute_named_twice_is_refused():
 
 
 @pytest.mark.parametrize(
+    ("dataset", "extra", "message"),
+    [
+        ("celeba/identity", ("lfw", "b", "lfw"), "lfw twice"),
+        ("celeba/identity", ("lfw:1.0.0", "lfw"), "lfw twice"),
+        ("celeba/identity", ("celeba/identity",), "celeba/identity, which is data.dataset itself"),
+        ("celeba/identity:1.0.0", ("celeba/identity",), "which is data.dataset itself"),
+        ("synthetic", ("synthetic/default",), "synthetic/default, which is data.dataset itself"),
+    ],
+)
+def test_a_further_dataset_named_twice_or_the_dataset_itself_is_refused(dataset, extra, message):
+    with pytest.raises(UserError, match=rf"^data\.extra names .*{re.escape(message)}$"):
+        checked(data__dataset=dataset, data__extra=extra)
+
+
+@pytest.mark.parametrize(
     ("given_value", "names"),
     [
         ("Smiling,Male", ("Smiling", "Male")),
@@ -157,6 +172,7 @@ def test_an_attribute_named_twice_is_refused():
 def test_lists_are_split_on_commas(given_value, names):
     assert checked(task__attributes=given_value).task.attributes == names
     assert checked(encoder=given_value).encoder == names
+    assert checked(data__extra=given_value).data.extra == names
 
 
 @pytest.mark.parametrize(

@@ -12,34 +12,18 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from tests.datasets import SPLITS, first, keys, prepare, read
 from tfadv import data, pictures
 from tfadv.config import Data, UserError
 from tfadv.data import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset
 from tfadv.pictures import decode_picture
 
-SPLITS = (PRIVATE, PUBLIC, TEST)
 PARTS = (WHOLE, TRAIN, HELD_OUT)
 
 
 @pytest.fixture(scope="module")
 def dataset(tiny_faces):
     return Dataset(tiny_faces)
-
-
-def read(batches):
-    """Returns the batches of an epoch, joined."""
-    batches = list(batches.as_numpy_iterator())
-    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-
-
-def keys(pictures):
-    """Returns something hashable for each picture."""
-    return [picture.tobytes() for picture in pictures]
-
-
-def first(batches, count):
-    """Returns the keys of the pictures of the first batches, a list for each."""
-    return [keys(batch["images"]) for batch in batches.take(count).as_numpy_iterator()]
 
 
 def encode(picture, extension, *options):
@@ -53,51 +37,6 @@ def encode(picture, extension, *options):
 def pillow(encoded):
     """Decodes a picture with Pillow."""
     return np.array(Image.open(io.BytesIO(encoded)).convert("RGB"))
-
-
-class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A set of the features of `data_prep.spec`, or of fewer, with the examples of a test."""
-
-    VERSION = tfds.core.Version("1.0.0")
-    pkg_dir_path = Path(__file__).parent
-    splits, attributes, without = None, ("Smiling", "Male"), ()
-
-    def _info(self):
-        features = {
-            "image": tfds.features.Image(shape=(None, None, 3)),
-            "attributes": tfds.features.Tensor(shape=(len(self.attributes),), dtype=np.uint8),
-            "identity": tfds.features.Scalar(np.int64),
-            "name": tfds.features.Text(),
-        }
-        features = {name: f for name, f in features.items() if name not in self.without}
-        return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict(attributes=list(self.attributes)),
-        )
-
-    def _split_generators(self, dl_manager):
-        return {split: self._generate_examples(people) for split, people in self.splits.items()}
-
-    def _generate_examples(self, people):
-        for number, (identity, name) in enumerate(people):
-            image = np.full((2, 2, 3), (number % 256, number // 256, 7), np.uint8)
-            example = {
-                "image": image,
-                "attributes": np.zeros(len(self.attributes), np.uint8),
-                "identity": identity,
-                "name": name,
-            }
-            yield number, {n: value for n, value in example.items() if n not in self.without}
-
-
-def prepare(folder, shards=1, **variables):
-    """Writes a set of a picture for each (identity, name) of each split; returns its settings."""
-    people = [(number, f"{number}.png") for number in range(8)]
-    variables.setdefault("splits", dict.fromkeys(SPLITS, people))
-    builder = type("Pictures", (Pictures,), variables, skip_registration=True)(data_dir=folder)
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=shards))
-    return Data(dir=str(folder), dataset="pictures", size=32)
 
 
 # --- pictures

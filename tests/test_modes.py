@@ -5,6 +5,7 @@ import json
 import re
 import runpy
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,13 +19,13 @@ from sklearn.preprocessing import StandardScaler
 
 import run
 from data_prep import faces
-from tests import recognizers
+from tests import datasets, recognizers
 from tfadv import data, workdir
 from tfadv.closed_form import STRENGTHS
 from tfadv.config import BlackBox, Config, Data, Loss
 from tfadv.encoders import SavedEncoder
 from tfadv.meanings import describe
-from tfadv.modes import attack, attack_sections, inversion, models, protect
+from tfadv.modes import attack, attack_sections, battery, inversion, models, protect
 
 CONFIG = """
 from tfadv.config import *
@@ -395,6 +396,43 @@ def test_attack_without_recogniser_says_so_and_probes_what_the_task_did_not_trai
     probed = {name.rpartition("/")[2] for name in found if name.startswith("probe_mlp/mcc/")}
     assert probed == set(faces.ATTRIBUTES) - {"Smiling"}
     assert "What else the features say" in page
+
+
+def test_pictures_of_a_further_dataset_join_the_public_ones(
+    root, smiling, tiny_faces, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "synthetic").mkdir()
+    (tmp_path / "synthetic/tiny").symlink_to(Path(tiny_faces.dir) / "synthetic/tiny")
+    datasets.prepare(tmp_path, "others", attributes=("Male",))
+    labels, probe = [], battery.probe_attributes
+
+    def spy(train, *rest):
+        labels.append(train.labels)
+        return probe(train, *rest)
+
+    monkeypatch.setattr(battery, "probe_attributes", spy)
+    flags = [f"--config.data.dir={tmp_path}", "--config.data.extra=others"]
+    flags += ["--config.train.steps=10", f"--workdir={tmp_path / 'attack'}"]
+    flags += [f"--config.encoder={smiling / 'protect/encoder'}"]
+    assert call(root, "attack", *flags) == 0
+    assert (
+        "84 public, 20 test pictures, 24 of the public ones from others/1.0.0;"
+        in capsys.readouterr().out
+    )
+    assert json.loads((tmp_path / "attack/config.json").read_text())["dataset"]["extra"] == {
+        "others/1.0.0": 24
+    }
+    page = (tmp_path / "attack/report.html").read_text()
+    assert "Attackers with 84 public pictures" in page
+    assert "public, of others/1.0.0" in page
+    assert "whether others/1.0.0 shows them too" in page
+    # Probes learn from the pictures whose labels are known: none of the others has all of them.
+    (learned,) = labels
+    assert learned.max() == 1
+    assert len(learned) < 60
+    flags = ["--config.task.attributes=Smiling", "--noconfig.baseline", "--config.train.steps=10"]
+    flags += [f"--config.data.dir={tmp_path}", "--config.data.extra=others"]
+    assert call(root, "protect", *flags, f"--workdir={tmp_path / 'protect'}") == 0
 
 
 def test_other_recognisers_measure_beside_the_one_that_m_learned_from(root, tmp_path):

@@ -197,6 +197,13 @@ def test_missing_dataset_is_told_before_tensorflow_is_imported(no_tensorflow):
     assert "there is no dataset celeba/paper in data.dir=data, only nothing" in done.stderr
 
 
+def test_a_missing_further_dataset_is_told_before_tensorflow_is_imported(no_tensorflow):
+    done = call("--mode=protect", "--config.data.extra=synthetic/tiny,lfw")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "there is no dataset lfw in data.dir=data, only nothing" in done.stderr
+
+
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_answers_without_tensorflow(no_tensorflow, flag):
     done = call(flag)
@@ -271,6 +278,10 @@ OVERRIDES = {
     "the last one counts": (
         ["--config.train.steps=3", "--config.train.steps=4"],
         {"train.steps": 4},
+    ),
+    "further datasets": (
+        ["--config.data.extra=synthetic/tiny,synthetic/more"],
+        {"data.extra": ("synthetic/tiny", "synthetic/more")},
     ),
     "several": (
         ["--config.train.steps", "3", "--noconfig.baseline", "--config.model.depth=34"],

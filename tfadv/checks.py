@@ -37,6 +37,7 @@ def normalise(config: Config) -> None:
     """Splits lists given as one string: --config.task.attributes=Smiling,Male, in place."""
     lists = (
         (config, "encoder"),
+        (config.data, "extra"),
         (config.task, "attributes"),
         (config.perceptual, "layers"),
         (config.recognizer, "others"),
@@ -78,6 +79,7 @@ def validate(config: Config) -> None:
     twice = [name for name, times in Counter(config.task.attributes).items() if times > 1]
     if twice:
         raise UserError(f"task.attributes names {twice[0]} twice")
+    check_extra(config.data)
     check_layers(config.perceptual.layers)
 
 
@@ -112,24 +114,42 @@ def check_types(config: Config) -> None:
             raise UserError(f"{name} is {values[name]!r}; it must be {kind}")
 
 
+def check_extra(data: Data) -> None:
+    """Raises a UserError if a further dataset is named twice, or is the dataset itself."""
+    seen = {stored_name(data.dataset)}
+    for name in data.extra:
+        if stored_name(name) == stored_name(data.dataset):
+            raise UserError(f"data.extra names {name}, which is data.dataset itself")
+        if stored_name(name) in seen:
+            raise UserError(f"data.extra names {name} twice")
+        seen.add(stored_name(name))
+
+
+def stored_name(name: str) -> str:
+    """Returns the name of a dataset without its version, with its config where it is the demo's."""
+    bare = name.partition(":")[0]
+    return "synthetic/default" if bare == "synthetic" else bare
+
+
 def check_dataset(data: Data) -> None:
-    """Raises a UserError if a local folder lacks the dataset; drawn faces are made on demand."""
+    """Raises a UserError if a local folder lacks a dataset; drawn faces are made on demand."""
     if Path(data.dir).is_file():
         raise UserError(f"data.dir is {data.dir}, a file; it must be a folder")
-    if "://" in data.dir or data.dataset.split("/")[0] == "synthetic":
-        return
-    if not (Path(data.dir) / data.dataset.replace(":", "/")).exists():
-        raise missing_dataset(data)
+    for name in (data.dataset, *data.extra):
+        is_here = (Path(data.dir) / name.replace(":", "/")).exists()
+        if not ("://" in data.dir or name.split("/")[0] == "synthetic" or is_here):
+            raise missing_dataset(data, name)
 
 
-def missing_dataset(data: Data) -> UserError:
+def missing_dataset(data: Data, name: str) -> UserError:
     """Returns the error for a dataset that isn't prepared, with those that are."""
     prepared = sorted(
         path.parents[1].relative_to(data.dir).as_posix()
-        for path in Path(data.dir).glob("*/*/*/dataset_info.json")
+        for pattern in ("*/*/dataset_info.json", "*/*/*/dataset_info.json")
+        for path in Path(data.dir).glob(pattern)
     )
     return UserError(
-        f"there is no dataset {data.dataset} in data.dir={data.dir}, only "
+        f"there is no dataset {name} in data.dir={data.dir}, only "
         f"{', '.join(prepared) or 'nothing'}; make it with python -m data_prep.celeba, "
         f"data_prep.folder or data_prep.synthetic"
     )

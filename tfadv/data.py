@@ -1,7 +1,8 @@
 """TFRecord splits to batches of pictures.
 
-A batch is a dict: `images` uint8 [N, S, S, 3] RGB; `labels` uint8 [N, A], 0 or 1; `identity` int64
-[N], -1 where it is not known; `index` int64 [N], the picture's place in its part of the split.
+A batch is a dict: `images` uint8 [N, S, S, 3] RGB; `labels` uint8 [N, A], 0 or 1, and
+`mixture.UNKNOWN` in pictures of further datasets; `identity` int64 [N], -1 where it is not known;
+`index` int64 [N], the picture's place in its part of the split.
 Models bring the pictures to [-1, 1] themselves, on their device (`normalise`).
 """
 
@@ -12,12 +13,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core import read_only_builder
 
-from tfadv.checks import check_dataset, missing_dataset
+from tfadv import mixture
+from tfadv.checks import check_dataset
 from tfadv.config import Data, UserError
 from tfadv.pictures import decode_pictures
+from tfadv.records import Records
 
 PRIVATE, PUBLIC, TEST = "private", "public", "test"
 TRAIN, HELD_OUT, WHOLE = "train", "held_out", "whole"
@@ -43,48 +44,45 @@ class Dataset:
     Each split can be read whole, or as two parts that share no identity: `train`, and `held_out`
     for thresholds and for stopping.
 
+    All pictures of the datasets of `data.extra` come after the public ones, in the parts `whole`
+    and `train`: who is held out stays a question of the dataset itself. Their labels are UNKNOWN
+    but where they have an attribute of the same name, and their identities are numbered apart: that
+    somebody is in two datasets can't be told, be it the test split.
+
     Attributes:
         attributes: the names of the columns of `labels`.
         size: S, the pixels a side of a picture.
-        shares_no_identity: whether it is known that nobody is in two splits.
+        shares_no_identity: whether it is known that nobody is in two splits of the dataset itself.
         sizes: pictures in each split.
+        extra: pictures of each further dataset, by its full name; they count as public.
     """
 
     def __init__(self, config: Data):
         self._config = config
         self._hashes_of: dict[str, np.ndarray] = {}
         self.size = config.size
-        self._builder = _open(config)
-        for feature in _FEATURES:
-            if feature not in self._builder.info.features:
-                raise UserError(
-                    f"dataset {config.dataset} in {config.dir} has no feature {feature}; make it "
-                    f"with data_prep"
-                )
-        stored = self._builder.info.file_format
-        if stored != tfds.core.FileFormat.TFRECORD:
-            raise UserError(
-                f"dataset {config.dataset} in {config.dir} is stored as {stored.value}; make it "
-                f"as tfrecord"
-            )
-        metadata = self._builder.info.metadata or {}
-        self.attributes = tuple(metadata.get("attributes", ()))
-        self.sizes = {name: info.num_examples for name, info in self._builder.info.splits.items()}
+        check_dataset(config)
+        own, *others = (Records(config, name) for name in (config.dataset, *config.extra))
+        self.attributes = own.attributes
+        for other in others:
+            mixture.check_source(own, other)
+        extra = [other.whole() for other in others]
+        # The dataset's own records come first.
+        self._slices = {split: [own.split(split)] for split in (PRIVATE, PUBLIC, TEST)}
+        self._slices[PUBLIC] += extra
+        self.sizes = {split: sum(s.count for s in found) for split, found in self._slices.items()}
+        self.extra = {each.records.info.full_name: each.count for each in extra}
         # Said only where it is known: a picture of nobody known counts as a person of its own.
-        known = metadata.get("identities", {})
-        self.shares_no_identity = metadata.get("scheme") == "identity" and all(
+        known = own.metadata.get("identities", {})
+        self.shares_no_identity = own.metadata.get("scheme") == "identity" and all(
             known.get(split) for split in self.sizes
         )
         self.description = {
-            "name": self._builder.info.full_name,
+            "name": own.info.full_name,
             "splits": self.sizes,
-            "metadata": {key: value for key, value in metadata.items() if key != "attributes"},
+            "extra": self.extra,
+            "metadata": {key: value for key, value in own.metadata.items() if key != "attributes"},
         }
-        for split in (PRIVATE, PUBLIC, TEST):
-            if not self.sizes.get(split):
-                raise UserError(
-                    f"dataset {config.dataset} in {config.dir} has no pictures in split {split}"
-                )
 
     def columns(self, attributes: Sequence[str]) -> np.ndarray:
         """Returns the columns of `labels` that hold these attributes; all of them if none is named.
@@ -109,15 +107,16 @@ class Dataset:
         Raises:
             UserError: everybody in the split is the same person, so that it has no two parts.
         """
-        return int(np.sum(self._is_in(split, part)))
+        return sum(map(np.count_nonzero, self._is_in(split, part)))
 
     def annotations(self, split: str, part: str = WHOLE) -> tuple[np.ndarray, np.ndarray]:
         """Returns who is in each picture of a part and its labels, in its order.
 
         Returns:
-            int64 [N], -1 where it is not known, and uint8 [N, A].
+            int64 [N], -1 where it is not known, and uint8 [N, A], UNKNOWN where it is not known.
         """
-        records = self._records(split, part).batch(_RECORDS).map(self._parse)
+        parse = self._parser(split, part)
+        records = self._records(split, part).batch(_RECORDS).map(parse)
         batches = records.map(lambda r: (r["identity"], r["labels"]))
         identities, labels = zip(*batches.as_numpy_iterator(), strict=True)
         return np.concatenate(identities), np.concatenate(labels)
@@ -130,12 +129,15 @@ class Dataset:
         """
         # The share that is held out doesn't matter where the whole split is read.
         held_out = None if part == WHOLE else self._config.held_out
-        facts = [self._builder.info.full_name, self.size, split, part, held_out]
-        digest = hashlib.sha256(json.dumps(facts).encode())
-        for path in self._builder.info.splits[split].filepaths:
-            with path.open("rb") as file:
-                while chunk := file.read(2**20):
-                    digest.update(chunk)
+        own, *extra = self._slices[split]
+        read = [own] if part == HELD_OUT else [own, *extra]
+        names = [(each.records.info.full_name, each.split) for each in read]
+        digest = hashlib.sha256(json.dumps([names, self.size, split, part, held_out]).encode())
+        for each in read:
+            for name in dict.fromkeys(file.filename for file in each.files):
+                with tf.io.gfile.GFile(name, "rb") as file:
+                    while chunk := file.read(2**20):
+                        digest.update(chunk)
         return digest.hexdigest()
 
     def batches(self, split: str, part: str, batch: int = 0) -> tf.data.Dataset:
@@ -143,8 +145,9 @@ class Dataset:
 
         Without `batch`, the batches have as many pixels as 256 pictures of 64 x 64 have.
         """
-        records = self._records(split, part)
-        return self._pictures(records, split, batch or self.evaluation_batch)
+        return self._pictures(
+            self._records(split, part), split, part, batch or self.evaluation_batch
+        )
 
     @property
     def evaluation_batch(self) -> int:
@@ -165,13 +168,13 @@ class Dataset:
         count = self.count(split, part)
         _check_batch(batch, count, f"the {part} part of split {split}")
         stream = _endless(
-            self._records(split, part),
+            self._records(split, part, mixed=True),
             count=count,
             skip=start * batch,
             buffer=self._shuffle_buffer(split),
             seed=seed,
         )
-        return self._pictures(stream, split, batch, drop_remainder=True)
+        return self._pictures(stream, split, part, batch, drop_remainder=True)
 
     def _shuffle_buffer(self, split: str) -> int:
         """Pictures to shuffle among: photographs of several MB each must fit the memory too."""
@@ -179,37 +182,34 @@ class Dataset:
 
     def _within(self, limit: int, split: str) -> int:
         """How many encoded pictures of a split fit into so many bytes, at least one."""
-        info = self._builder.info.splits[split]
-        return 1 + limit * info.num_examples // max(1, info.num_bytes)
+        return 1 + limit // max(each.bytes_each for each in self._slices[split])
 
-    def _records(self, split: str, part: str) -> tf.data.Dataset:
+    def _records(self, split: str, part: str, *, mixed: bool = False) -> tf.data.Dataset:
         """The records of a part of a split, serialized, each with its place in the part."""
-        is_in = self._is_in(split, part)
-        files = [str(path) for path in self._builder.info.splits[split].filepaths]
-        records = {
-            # In the order of TFDS's own reader, which would parse them one by one.
-            "record": tf.data.Dataset.from_tensor_slices(files).interleave(
-                tf.data.TFRecordDataset, cycle_length=16, block_length=16
-            ),
-            "is_in": tf.data.Dataset.from_tensor_slices(is_in),
-            "index": tf.data.Dataset.from_tensor_slices(np.cumsum(is_in) - 1),
-        }
-        whole = tf.data.Dataset.zip(records)
-        # Told, and not taken for the end: a file that was cut short.
-        whole = whole.apply(tf.data.experimental.assert_cardinality(len(is_in)))
-        return whole.filter(lambda record: record["is_in"])
+        return mixture.read(self._slices[split], self._is_in(split, part), mixed=mixed)
 
-    def _is_in(self, split: str, part: str) -> np.ndarray:
-        """Whether each picture of a split is in a part of it, bool [N]."""
+    def _parser(self, split: str, part: str) -> mixture.Parse:
+        """What gives the features of a batch of these records, pictures still encoded."""
+        return mixture.parser(self._slices[split], self._is_in(split, part), self.attributes)
+
+    def _is_in(self, split: str, part: str) -> list[np.ndarray]:
+        """Whether each picture is in a part of a split, bool [N] for each dataset it comes from."""
+        own, *extra = self._slices[split]
+        others = [np.full(each.count, part != HELD_OUT) for each in extra]
         if part == WHOLE:
-            return np.ones(self.sizes[split], bool)
+            return [np.ones(own.count, bool), *others]
         is_held_out = self._hashes(split) <= self._threshold(split)
-        return is_held_out if part == HELD_OUT else ~is_held_out
+        return [is_held_out if part == HELD_OUT else ~is_held_out, *others]
 
     def _hashes(self, split: str) -> np.ndarray:
-        """The hash of who is in each picture of a split, int64 [N]; one pass over its records."""
+        """The hash of who is in each of the dataset's own pictures of a split, int64 [N].
+
+        It takes one pass over their records.
+        """
         if split not in self._hashes_of:
-            hashes = self._records(split, WHOLE).batch(_RECORDS).map(self._parse).map(_hash)
+            own = self._slices[split][0]
+            records = self._records(split, WHOLE).take(own.count).batch(_RECORDS)
+            hashes = records.map(lambda r: _hash(own.records.parse(r["record"])))
             self._hashes_of[split] = np.concatenate(list(hashes.as_numpy_iterator()))
         return self._hashes_of[split]
 
@@ -224,18 +224,24 @@ class Dataset:
         return int(people[max(1, round(self._config.held_out * len(people))) - 1])
 
     def _pictures(
-        self, records: tf.data.Dataset, split: str, batch: int, drop_remainder: bool = False
+        self,
+        records: tf.data.Dataset,
+        split: str,
+        part: str,
+        batch: int,
+        drop_remainder: bool = False,
     ) -> tf.data.Dataset:
         """Batches as `batches` returns them."""
         at_once = min(batch, self._within(_DECODED_BYTES, split))
+        parse = self._parser(split, part)
 
         def decode(records):
-            examples = self._parse(records)
+            examples = parse(records)
             return {
                 "images": decode_pictures(examples["image"], self.size),
                 "labels": examples["labels"],
                 "identity": examples["identity"],
-                "index": examples["index"],
+                "index": records["index"],
             }
 
         # In each call up to ten pictures are decoded at the same time.
@@ -244,14 +250,6 @@ class Dataset:
         if at_once < batch:
             decoded = decoded.rebatch(batch, drop_remainder)
         return decoded.prefetch(2)
-
-    def _parse(self, records: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """The features of a batch of records, pictures still encoded."""
-        stored = self._builder.info.features.tf_example_spec
-        features = {name: stored[name] for name in _FEATURES}
-        examples = tf.io.parse_example(records["record"], features)
-        labels = tf.cast(examples.pop("attributes"), tf.uint8)
-        return examples | {"labels": labels, "index": records["index"]}
 
 
 def _hash(record: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -315,25 +313,3 @@ def _check_batch(batch: int, count: int, what: str) -> None:
             f"{what} has {count} pictures, fewer than a batch of {batch}: lower train.batch "
             f"(in protect mode a batch of public pictures is train.decoder_steps times as large)"
         )
-
-
-def _open(config: Data) -> tfds.core.DatasetBuilder:
-    name = "synthetic/default" if config.dataset == "synthetic" else config.dataset
-    check_dataset(config)
-    if name.startswith("synthetic/"):
-        _draw(name.removeprefix("synthetic/"), config.dir)
-    try:
-        return read_only_builder.builder_from_files(name, data_dir=config.dir)
-    except ValueError:
-        raise missing_dataset(config) from None
-
-
-def _draw(name: str, data_dir: str) -> None:
-    """Makes one of the sets that need no source."""
-    from data_prep import synthetic
-
-    if name in synthetic.Synthetic.builder_configs:
-        synthetic.prepare(data_dir, name)
-
-
-_FEATURES = ("image", "attributes", "identity", "name")

@@ -16,6 +16,7 @@ from tfadv.encoders import SavedEncoder, load_classifier
 from tfadv.linkage import Linkage
 from tfadv.metrics.features import lda_metrics, pictures_by_person
 from tfadv.metrics.utility import utility_metrics
+from tfadv.mixture import UNKNOWN
 from tfadv.modes import inversion
 from tfadv.modes.inversion import Effort
 from tfadv.modes.leakage import Finding, TestSplit
@@ -232,17 +233,20 @@ class Battery:
         if not names:
             return {}
         columns = self._dataset.columns(names)
-        train, held_out, test = (
+        examples = [
             Examples(_vectors(pairs), self._dataset.annotations(split, part)[1][:, columns])
             for pairs, split, part in (
                 (self._train, PUBLIC, TRAIN),
                 (self._held_out, PUBLIC, HELD_OUT),
                 (self._tested, TEST, WHOLE),
             )
-        )
-        return probe_attributes(
-            train, held_out, test, names, self._config.runtime.seed, self._whitening
-        )
+        ]
+        # Those of further datasets lack some.
+        is_known = (examples[0].labels != UNKNOWN).all(axis=1)
+        whitening = self._whitening
+        if not is_known.all():
+            examples[0], whitening = Examples(*(each[is_known] for each in examples[0])), None
+        return probe_attributes(*examples, names, self._config.runtime.seed, whitening)
 
     def _people(self) -> dict[str, float]:
         """How far apart the test people lie in feature space."""

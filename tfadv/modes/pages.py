@@ -80,9 +80,12 @@ def write_protect_page(
 
 def strangers(dataset: Dataset) -> str:
     """Says of test pictures whether the people in them may have been seen in training."""
+    who = "not seen in training, though people may be in several splits"
     if dataset.shares_no_identity:
-        return "of people in no other split"
-    return "not seen in training, though people may be in several splits"
+        who = "of people in no other split"
+    if dataset.extra:
+        who += f" (whether {', '.join(dataset.extra)} shows them too can't be told)"
+    return who
 
 
 def _comparison(
@@ -116,7 +119,8 @@ def _cards(metrics: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> 
 def print_start(dataset: Dataset, precision: str) -> None:
     """Prints what a run works on, and in which precision."""
     splits = ", ".join(f"{size:,} {name}" for name, size in dataset.sizes.items())
-    print(f"{dataset.description['name']}: {splits} pictures; {precision}", flush=True)
+    extra = "".join(f", {n:,} of the public ones from {name}" for name, n in dataset.extra.items())
+    print(f"{dataset.description['name']}: {splits} pictures{extra}; {precision}", flush=True)
 
 
 def print_result(run: workdir.Workdir, table: Table) -> None:
