@@ -14,21 +14,23 @@ from data_prep.builder import PictureBuilder
 from data_prep.spec import DataError, Source, parse_shares
 
 
-def common_flags(*, source: str | None) -> flags.FlagValues:
+def common_flags(*, source: str | None, shares: bool = True) -> flags.FlagValues:
     """Returns the flags of every command.
 
     Args:
         source: Help of `--source`; None for a builder that reads no source.
+        shares: Whether there is a `--shares`; a builder of a single split has no use for it.
     """
     values = flags.FlagValues()
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
     flags.DEFINE_string("data_dir", "data", "where prepared datasets are", flag_values=values)
-    flags.DEFINE_string(
-        "shares",
-        None,
-        "of private, public and test pictures, such as 0.7,0.2,0.1",
-        flag_values=values,
-    )
+    if shares:
+        flags.DEFINE_string(
+            "shares",
+            None,
+            "of private, public and test pictures, such as 0.7,0.2,0.1",
+            flag_values=values,
+        )
     if source:
         flags.DEFINE_string("source", None, source, flag_values=values)
         flags.DEFINE_enum(
