@@ -1,4 +1,4 @@
-"""The TFDS builder that celeba, folder and synthetic share: sources in, TFRecords out.
+"""The TFDS builder that every dataset here derives from: sources in, TFRecords out.
 
 Written shard by shard rather than through TFDS's shuffle buffer (1 GB), so that memory stays flat
 whatever the size of the source; the order within a split is a seeded shuffle made beforehand.
