@@ -128,7 +128,7 @@ def test_the_order_of_the_lines_does_not_change_the_draw(tsv, tmp_path):
     packed_faces.write_tsv(tsv, rows()[::-1])
     found = draw(tsv, 5)
     assert sorted(found.names) == sorted(expected.names)
-    assert found.names == sorted(found.names, key=TSV_NAMES[::-1].index)
+    assert list(found.names) == sorted(found.names, key=TSV_NAMES[::-1].index)
 
 
 def test_people_are_numbered_from_0_in_a_draw(tmp_path):
