@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from absl import flags, logging
 
 from data_prep.builder import PictureBuilder
-from data_prep.spec import DataError, Source, parse_shares
+from data_prep.spec import SPLITS, DataError, Source, parse_shares
 
 
 def common_flags(*, source: str | None, shares: bool = True) -> flags.FlagValues:
@@ -99,7 +99,7 @@ def build(builder: PictureBuilder, source: Path | None) -> None:
 
 
 def dataset_name(builder: PictureBuilder) -> str:
-    """Returns the name to give as `data.dataset`, such as `celeba/identity`."""
+    """Returns the name to give as `data.dataset` or `data.extra`, such as `celeba/identity`."""
     return f"{builder.name}/{builder.builder_config.name}"
 
 
@@ -115,7 +115,8 @@ def summary(builder: PictureBuilder) -> str:
         more = ", ..." if skipped > len(names) else ""
         lines.append(f"skipped {skipped:,} broken pictures: {', '.join(names)}{more}")
     root = builder.data_dir.removesuffix(f"/{dataset_name(builder)}/{builder.version}")
-    lines.append(f"use: data.dataset={dataset_name(builder)} data.dir={root}")
+    field = "dataset" if set(SPLITS) <= set(builder.info.splits) else "extra"
+    lines.append(f"use: data.{field}={dataset_name(builder)} data.dir={root}")
     return "\n".join(lines)
 
 

@@ -117,8 +117,8 @@ def find_file(source: Path) -> packings.PackedFile:
 def draw(file: packings.PackedFile, count: int, seed: int) -> DrawnSource:
     """Draws pictures from a file in one pass; of the others it remembers nothing.
 
-    Those whose keys have the smallest hashes are taken, the seed being part of the hash, so that a
-    draw doesn't depend on the order of the file.
+    Those whose keys have the smallest hashes are taken, the seed being part of the hash, so that
+    the order of the file doesn't matter.
 
     Args:
         file: Holds the pictures.
