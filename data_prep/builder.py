@@ -1,4 +1,4 @@
-"""The TFDS builder that celeba, folder and synthetic share: sources in, TFRecords out.
+"""The TFDS builder that every dataset here derives from: sources in, TFRecords out.
 
 Written shard by shard rather than through TFDS's shuffle buffer (1 GB), so that memory stays flat
 whatever the size of the source; the order within a split is a seeded shuffle made beforehand.
@@ -33,10 +33,12 @@ class SplitConfig(tfds.core.BuilderConfig):
     Attributes:
         scheme: One of `spec.SCHEMES`.
         shares: Of private, public and test pictures; they sum to 1. `official` has no use for them.
+        split: Name of the only split, where there is to be one; it needs no scheme and no shares.
     """
 
     scheme: str = "identity"
     shares: tuple[float, ...] = spec.PAPER_SHARES
+    split: str = ""
 
 
 class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -82,16 +84,18 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def split(self, source: spec.Source) -> dict[str, np.ndarray]:
         """Returns the positions of each split's pictures."""
         config = self.builder_config
+        if config.split:
+            return {config.split: np.arange(len(source.names))}
         return spec.split_pictures(source, config.scheme, config.shares, SEED)
 
     def metadata(self) -> dict[str, Any]:
         """Returns what is known before any picture is read; a prepared set must agree with it."""
         config = self.builder_config
-        shares = None if config.scheme == "official" else list(config.shares)
+        unshared = config.split or config.scheme == "official"
         return {
             "attributes": list(self.attribute_names),
-            "scheme": config.scheme,
-            "shares": shares,
+            "scheme": f"all in {config.split}" if config.split else config.scheme,
+            "shares": None if unshared else list(config.shares),
             "seed": SEED,
         }
 
@@ -99,13 +103,17 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Returns what tells this source's lists from others, as far as the scheme reads them."""
         return spec.digest(source, with_partition=self.builder_config.scheme == "official")
 
+    def encoded_picture(self, source: spec.Source, index: int) -> bytes:
+        """Returns a picture as the source has it; raises `spec.DataError` if it doesn't decode."""
+        return pictures.read_picture(source.root / source.names[index])
+
     def example(self, source: spec.Source, index: int) -> dict[str, Any]:
         """Returns one example; raises `spec.DataError` if its picture doesn't decode.
 
         Several threads call it at the same time.
         """
         return {
-            "image": pictures.read_picture(source.root / source.names[index]),
+            "image": self.encoded_picture(source, index),
             "attributes": source.attributes[index],
             "identity": source.identities[index],
             "name": source.names[index],

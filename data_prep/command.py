@@ -11,24 +11,26 @@ import tensorflow_datasets as tfds
 from absl import flags, logging
 
 from data_prep.builder import PictureBuilder
-from data_prep.spec import DataError, Source, parse_shares
+from data_prep.spec import SPLITS, DataError, Source, parse_shares
 
 
-def common_flags(*, source: str | None) -> flags.FlagValues:
+def common_flags(*, source: str | None, shares: bool = True) -> flags.FlagValues:
     """Returns the flags of every command.
 
     Args:
         source: Help of `--source`; None for a builder that reads no source.
+        shares: Whether there is a `--shares`; a builder of a single split has no use for it.
     """
     values = flags.FlagValues()
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
     flags.DEFINE_string("data_dir", "data", "where prepared datasets are", flag_values=values)
-    flags.DEFINE_string(
-        "shares",
-        None,
-        "of private, public and test pictures, such as 0.7,0.2,0.1",
-        flag_values=values,
-    )
+    if shares:
+        flags.DEFINE_string(
+            "shares",
+            None,
+            "of private, public and test pictures, such as 0.7,0.2,0.1",
+            flag_values=values,
+        )
     if source:
         flags.DEFINE_string("source", None, source, flag_values=values)
         flags.DEFINE_enum(
@@ -97,7 +99,7 @@ def build(builder: PictureBuilder, source: Path | None) -> None:
 
 
 def dataset_name(builder: PictureBuilder) -> str:
-    """Returns the name to give as `data.dataset`, such as `celeba/identity`."""
+    """Returns the name to give as `data.dataset` or `data.extra`, such as `celeba/identity`."""
     return f"{builder.name}/{builder.builder_config.name}"
 
 
@@ -113,7 +115,8 @@ def summary(builder: PictureBuilder) -> str:
         more = ", ..." if skipped > len(names) else ""
         lines.append(f"skipped {skipped:,} broken pictures: {', '.join(names)}{more}")
     root = builder.data_dir.removesuffix(f"/{dataset_name(builder)}/{builder.version}")
-    lines.append(f"use: data.dataset={dataset_name(builder)} data.dir={root}")
+    field = "dataset" if set(SPLITS) <= set(builder.info.splits) else "extra"
+    lines.append(f"use: data.{field}={dataset_name(builder)} data.dir={root}")
     return "\n".join(lines)
 
 

@@ -20,7 +20,6 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import flags
@@ -42,7 +41,6 @@ class FolderConfig(builder.SplitConfig):
         csv: File with the attributes; by default the only `.csv` file in the folder, if any.
         name_column: Column of the file names, by default the first.
         identity_column: Column that says who is in a picture; by default nobody knows.
-        split: Name of the only split, where there is to be one.
     """
 
     shares: tuple[float, ...] = SHARES
@@ -50,7 +48,6 @@ class FolderConfig(builder.SplitConfig):
     csv: str = ""
     name_column: str = ""
     identity_column: str = ""
-    split: str = ""
 
 
 class Folder(builder.PictureBuilder):
@@ -74,19 +71,6 @@ class Folder(builder.PictureBuilder):
                 f"but the config names {', '.join(self.attribute_names) or 'none'}"
             )
         return read_source(folder, self.builder_config)
-
-    def split(self, source: spec.Source) -> dict[str, np.ndarray]:
-        """Deals pictures by identity, or all to the one split that the config names."""
-        if self.builder_config.split:
-            return {self.builder_config.split: np.arange(len(source.names))}
-        return super().split(source)
-
-    def metadata(self) -> dict[str, Any]:
-        """Adds the one split's name, where there is one, in place of scheme and shares."""
-        single = self.builder_config.split
-        return super().metadata() | (
-            {"scheme": f"all in {single}", "shares": None} if single else {}
-        )
 
 
 def read_attribute_names(folder: Path, config: FolderConfig) -> tuple[str, ...]:

@@ -34,9 +34,6 @@ def list_pictures(root: Path) -> list[str]:
 def read_picture(path: Path) -> bytes:
     """Returns the bytes of a file that is a whole JPEG or PNG and decodes.
 
-    Decodes at an eighth of the size; a file cut short, which decoders fill up with grey, is told
-    by its missing end marker.
-
     Raises:
         DataError: Names the file and what is wrong with it.
     """
@@ -44,8 +41,20 @@ def read_picture(path: Path) -> bytes:
         encoded = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: can't be read: {error.strerror}") from error
+    return check_picture(encoded, str(path))
+
+
+def check_picture(encoded: bytes, name: str) -> bytes:
+    """Returns the bytes of a picture that is a whole JPEG or PNG and decodes.
+
+    Decodes at an eighth of the size; a picture cut short, which decoders fill up with grey, is told
+    by its missing end marker.
+
+    Raises:
+        DataError: Says what is wrong with the picture of this name.
+    """
     if fault := _fault(encoded):
-        raise DataError(f"{path}: {fault}")
+        raise DataError(f"{name}: {fault}")
     return encoded
 
 

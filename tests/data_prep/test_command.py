@@ -3,7 +3,7 @@ import errno
 import pytest
 import tensorflow as tf
 
-from data_prep import celeba, command, folder, spec, synthetic
+from data_prep import celeba, command, folder, ms_celeb_1m, spec, synthetic
 
 
 def run(monkeypatch, main, *arguments):
@@ -68,7 +68,7 @@ def test_a_full_disk_that_tensorflow_tells_of_is_one_line(tmp_path, monkeypatch,
     assert line.endswith("error: /data/x.tfrecord; No space left")
 
 
-@pytest.mark.parametrize("module", [celeba, folder, synthetic])
+@pytest.mark.parametrize("module", [celeba, folder, ms_celeb_1m, synthetic])
 def test_help_shows_every_flag_of_the_project_and_no_other(monkeypatch, capsys, module):
     monkeypatch.setattr("sys.argv", [module.__name__, "--help"])
     values = module.define_flags()

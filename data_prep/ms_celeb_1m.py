@@ -1,0 +1,193 @@
+"""Pictures of MS-Celeb-1M, drawn by seed, as TFRecords: more public data for an attacker.
+
+    python -m data_prep.ms_celeb_1m --source=PATH --data_dir=data [--pictures=10000] [--seed=0]
+
+PATH is one of these files, or the folder that holds it:
+
+    FaceImageCroppedWithAlignment.tsv    the release's own aligned faces (Guo et al., ECCV 2016)
+    train.rec, with train.idx beside it  InsightFace's packing of them, 112x112, such as faces_emore
+
+The dataset is `ms_celeb_1m/n10000_seed0`, its only split `extra`. Nothing is known of attributes;
+people are numbered anew in each draw. A draw is part of any larger one of the same seed. The TSV
+has 90 GB, all of which is read once, also to tell that a set is prepared already.
+`tfds build data_prep/ms_celeb_1m.py --manual_dir=DIR` builds the set above; see `data_prep.celeba`
+for what `tfds build` needs.
+"""
+
+import dataclasses
+import hashlib
+import heapq
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from data_prep import builder, command, packings, spec
+
+PACKINGS = {
+    "FaceImageCroppedWithAlignment.tsv": packings.TsvFile,
+    "train.rec": packings.RecordFile,
+}
+PACKING_OF_SUFFIX = {Path(name).suffix: packing for name, packing in PACKINGS.items()}
+PICTURES = 10_000  # Table 1, rows 5 to 8
+
+
+@dataclasses.dataclass(eq=False)
+class DrawConfig(builder.SplitConfig):
+    """Which pictures are drawn.
+
+    Attributes:
+        split: Name of the only split.
+        pictures: How many.
+        seed: Of the draw; the order of writing has its own.
+    """
+
+    split: str = "extra"
+    pictures: int = PICTURES
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DrawnSource(spec.Source):
+    """Pictures drawn from a file; `root` is the file's folder, which `names` have no part in.
+
+    Attributes:
+        file: Holds the pictures.
+        places: Of each picture in it.
+    """
+
+    file: packings.PackedFile
+    places: list[packings.Place]
+
+
+class MsCeleb1m(builder.PictureBuilder):
+    """Faces of MS-Celeb-1M (Guo et al., ECCV 2016), in one split and without attributes."""
+
+    name = "ms_celeb_1m"
+    BUILDER_CONFIGS = [DrawConfig(name=f"n{PICTURES}_seed0")]  # noqa: RUF012
+    MANUAL_DOWNLOAD_INSTRUCTIONS = __doc__
+    description = "Faces of MS-Celeb-1M, drawn by seed."
+    attribute_names = ()
+
+    def __init__(self, *, file_name: str = "", **kwargs: Any):
+        """Creates the builder.
+
+        Args:
+            file_name: Of the file in the source's folder; by default one of the usual two.
+            **kwargs: As for any `PictureBuilder`.
+        """
+        self._file_name = file_name
+        self._drawn: DrawnSource | None = None
+        super().__init__(**kwargs)
+
+    def read_source(self, folder: Path) -> DrawnSource:
+        """Draws the pictures, once: both `data_prep.command` and TFDS ask for them."""
+        if self._drawn is None:
+            config = self.builder_config
+            file = find_file(folder / self._file_name)
+            self._drawn = draw(file, config.pictures, config.seed)
+        return self._drawn
+
+    def encoded_picture(self, source: DrawnSource, index: int) -> bytes:
+        """Returns a picture as the file has it; raises `spec.DataError` if it doesn't decode."""
+        return source.file.picture(source.places[index])
+
+
+def find_file(source: Path) -> packings.PackedFile:
+    """Returns the file of pictures that is at a path, or in the folder there.
+
+    Raises:
+        DataError: If there is no such path, none of the packings, or both.
+    """
+    names = " or ".join(PACKINGS)
+    if not source.exists():
+        raise spec.DataError(f"--source={source}: no such file or folder")
+    if source.is_dir():
+        found = [source / name for name in PACKINGS if (source / name).is_file()]
+        if len(found) != 1:
+            says = "holds both: say which" if found else f"holds no {names}"
+            raise spec.DataError(f"--source={source}: the folder {says}")
+        (source,) = found
+    if source.suffix not in PACKING_OF_SUFFIX:
+        raise spec.DataError(f"--source={source}: give {names}, or the folder that holds it")
+    return PACKING_OF_SUFFIX[source.suffix](source)
+
+
+def draw(file: packings.PackedFile, count: int, seed: int) -> DrawnSource:
+    """Draws pictures from a file in one pass; of the others it remembers nothing.
+
+    Those whose keys have the smallest hashes are taken, the seed being part of the hash, so that
+    the order of the file doesn't matter.
+
+    Args:
+        file: Holds the pictures.
+        count: How many to draw.
+        seed: Of the draw.
+
+    Returns:
+        The pictures in the order of the file, with no attributes; people are numbered from 0.
+
+    Raises:
+        DataError: If the file is at fault or holds fewer pictures.
+    """
+
+    def hashed(place: packings.Place) -> tuple[bytes, packings.Place]:
+        return hashlib.blake2b(b"%d\t%b" % (seed, place.key), digest_size=8).digest(), place
+
+    drawn = heapq.nsmallest(count, map(hashed, file.places()))
+    if len(drawn) < count:
+        raise spec.DataError(
+            f"{file.path} holds {len(drawn):,} pictures, fewer than --pictures={count}"
+        )
+    places = sorted(place for _, place in drawn)
+    people, names = zip(*map(file.person_and_name, places), strict=True)
+    _, identities = np.unique(people, return_inverse=True)
+    return DrawnSource(
+        root=file.path.parent,
+        names=names,
+        attributes=np.zeros((count, 0), np.uint8),
+        identities=identities.astype(np.int64),
+        file=file,
+        places=places,
+    )
+
+
+def define_flags() -> flags.FlagValues:
+    """Returns the flags of this command."""
+    source = " or ".join(PACKINGS)
+    values = command.common_flags(source=f"{source}, or the folder that holds it", shares=False)
+    for name, default, text, low in (
+        ("pictures", PICTURES, "how many pictures are drawn", 1),
+        ("seed", 0, "of the draw", 0),
+    ):
+        flags.DEFINE_integer(name, default, text, lower_bound=low, flag_values=values)
+    return values
+
+
+def main(values: flags.FlagValues) -> None:
+    """Prepares the draw that the flags ask for."""
+    if not values.source:
+        raise spec.DataError(f"--source=PATH is missing: {values['source'].help}")
+    path = find_file(Path(values.source).expanduser()).path
+    command.prepare(
+        MsCeleb1m(
+            file_name=path.name,
+            config=_config(values),
+            data_dir=values.data_dir,
+            on_error=values.on_error,
+        ),
+        path.parent,
+    )
+
+
+def _config(values: flags.FlagValues) -> DrawConfig:
+    """Returns the registered config of these numbers, or else a new one named after them."""
+    name = f"n{values.pictures}_seed{values.seed}"
+    return MsCeleb1m.builder_configs.get(name) or DrawConfig(
+        name=name, pictures=values.pictures, seed=values.seed
+    )
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags())

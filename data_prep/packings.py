@@ -1,0 +1,215 @@
+"""Files that pack many pictures: which pictures there are, in one pass, and any one of them.
+
+`TsvFile` is MS-Celeb-1M's own packing, `RecordFile` InsightFace's; such files are larger than
+memory.
+"""
+
+import abc
+import base64
+import binascii
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import tensorflow_datasets as tfds
+
+from data_prep import pictures, recordio
+from data_prep.spec import DataError
+
+# Columns of the TSV: MID, ImageSearchRank, ImageURL, PageURL, FaceID, FaceRectangle, FaceData.
+COLUMNS = 7
+MID, RANK, FACE, DATA = 0, 1, 4, 6
+LONGEST_LINE = 1 << 26  # in bytes; a file without line breaks must not fill the memory
+
+
+class Place(NamedTuple):
+    """Where in a file a picture is.
+
+    Attributes:
+        offset: Of its line or record, in bytes.
+        number: Of its line, from 1, or of its record.
+        key: What the file calls it.
+    """
+
+    offset: int
+    number: int
+    key: bytes
+
+
+class PackedFile(abc.ABC):
+    """A file of pictures that says who is in each.
+
+    Attributes:
+        path: Of the file.
+        unit: What in the file holds a picture.
+    """
+
+    unit: str
+
+    def __init__(self, path: Path):
+        """Takes a file, which isn't opened yet."""
+        self.path = path
+
+    @abc.abstractmethod
+    def places(self) -> Iterator[Place]:
+        """Yields the place of every picture; shows how far it is.
+
+        Raises:
+            DataError: If the file is at fault.
+        """
+
+    @abc.abstractmethod
+    def person_and_name(self, place: Place) -> tuple[str | int, str]:
+        """Returns who is in the picture at a place, and what to call the picture.
+
+        Raises:
+            DataError: If the file doesn't say.
+        """
+
+    @abc.abstractmethod
+    def encoded(self, place: Place) -> bytes:
+        """Returns the bytes of the picture at a place, whatever they are.
+
+        Raises:
+            DataError: If they can't be read.
+        """
+
+    def picture(self, place: Place) -> bytes:
+        """Returns the bytes of the picture at a place, a whole JPEG or PNG that decodes.
+
+        Raises:
+            DataError: If they can't be read or don't decode.
+        """
+        return pictures.check_picture(self.encoded(place), self.where(place))
+
+    def where(self, place: Place) -> str:
+        """Returns what leads a user to a place."""
+        return f"{self.path}: {self.unit} {place.number}, at byte {place.offset}"
+
+
+class TsvFile(PackedFile):
+    """A line for each face: `FaceImageCroppedWithAlignment.tsv`."""
+
+    unit = "line"
+
+    def places(self) -> Iterator[Place]:
+        """Yields every line's place; its key is the MID, ImageSearchRank and FaceID in it."""
+        place, line = None, b""
+        for number, offset, line in _lines(self.path):
+            columns = line.split(b"\t")
+            if len(columns) < COLUMNS:
+                raise DataError(
+                    f"{self.path}: line {number}, at byte {offset}, has {len(columns)} columns, "
+                    f"not {COLUMNS}: is the file whole?"
+                )
+            place = Place(offset, number, b"\t".join(columns[i] for i in (MID, RANK, FACE)))
+            yield place
+        if place and not line.endswith(b"\n"):
+            self.picture(place)  # a copy that was broken off ends within one
+
+    def person_and_name(self, place: Place) -> tuple[str, str]:
+        """Returns the MID, and `MID/RANK-FACE.jpg`."""
+        mid, rank, face = place.key.decode("utf-8", "backslashreplace").split("\t")
+        return mid, f"{mid}/{rank}-{face}.jpg"
+
+    def encoded(self, place: Place) -> bytes:
+        """Returns what the last column holds in base64."""
+        with self.path.open("rb") as file:
+            file.seek(place.offset)
+            columns = file.readline(LONGEST_LINE).split(b"\t")
+        try:
+            return base64.b64decode(columns[DATA].rstrip(), validate=True)
+        except binascii.Error as error:
+            raise DataError(
+                f"{self.where(place)}: the picture is cut short or isn't base64: {error}"
+            ) from error
+
+
+class RecordFile(PackedFile):
+    """MXNet's RecordIO as InsightFace fills it: `train.rec`, with `train.idx` beside it.
+
+    Where the first record has two labels and no picture, pictures are numbered from 1 to below its
+    first label; other records give each person's range of them. Otherwise all records are pictures.
+    A picture's first label is its person's number.
+    """
+
+    unit = "record"
+
+    def places(self) -> Iterator[Place]:
+        """Yields the place of every picture that the `.idx` file lists; its key is its number."""
+        index = self.path.with_suffix(".idx")
+        if not index.exists():
+            raise DataError(f"{index} is missing: it says where in {self.path.name} pictures are")
+        end = self._end_of_pictures()
+        size = self.path.stat().st_size
+        last = Place(0, 0, b"")
+        for line, _, row in _lines(index):
+            try:
+                number, offset = map(int, row.split(b"\t"))
+            except ValueError as error:
+                raise DataError(
+                    f"{index}: line {line} isn't the number of a record, a tab and its offset"
+                ) from error
+            if not 0 <= offset < size:
+                raise DataError(
+                    f"{index}: line {line} says byte {offset}, but {self.path.name} has {size}: "
+                    "it is cut short, or the two are of different sets"
+                )
+            place = Place(offset, number, b"%d" % number)
+            last = max(last, place)
+            if end is None or 0 < number < end:
+                yield place
+        _, after = self._record(last)
+        if after != size:
+            raise DataError(
+                f"{index}: its last record ends at byte {after}, but {self.path.name} has {size}: "
+                "the two are of different sets"
+            )
+
+    def person_and_name(self, place: Place) -> tuple[int, str]:
+        """Returns the person's number, and `PERSON/RECORD`."""
+        person = self._unpack(place)[0][0]
+        if not person.is_integer():
+            raise DataError(f"{self.where(place)}: {person} is no person's number")
+        return int(person), f"{person:.0f}/{place.number}"
+
+    def encoded(self, place: Place) -> bytes:
+        """Returns what follows the labels."""
+        return self._unpack(place)[1]
+
+    def _end_of_pictures(self) -> int | None:
+        """Returns the number after that of the last picture; None if all records are pictures."""
+        labels, encoded = self._unpack(Place(0, 0, b""))
+        listed = not encoded and len(labels) == 2 and labels[0].is_integer()
+        return int(labels[0]) if listed else None
+
+    def _unpack(self, place: Place) -> tuple[tuple[float, ...], bytes]:
+        record, _ = self._record(place)
+        try:
+            return recordio.unpack(record)
+        except DataError as error:
+            raise DataError(f"{self.where(place)}: {error}") from error
+
+    def _record(self, place: Place) -> tuple[bytes, int]:
+        """Returns the record at a place, and where the next one would start."""
+        with self.path.open("rb") as file:
+            try:
+                return recordio.read_record(file, place.offset), file.tell()
+            except DataError as error:
+                raise DataError(f"{self.where(place)}: {error}") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """Yields the number, from 1, the offset and the bytes of each line; shows how far it is."""
+    progress = tfds.core.utils.tqdm(
+        desc=path.name, total=path.stat().st_size, unit="B", unit_scale=True, leave=False, delay=1
+    )
+    number = offset = 0
+    with progress, path.open("rb") as file:
+        while line := file.readline(LONGEST_LINE):
+            number += 1
+            if len(line) == LONGEST_LINE:
+                raise DataError(f"{path}: line {number} is longer than {LONGEST_LINE:,} bytes")
+            yield number, offset, line
+            offset += len(line)
+            progress.update(len(line))

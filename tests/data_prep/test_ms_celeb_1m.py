@@ -1,0 +1,365 @@
+import itertools
+import tracemalloc
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from data_prep import ms_celeb_1m, packings, spec
+from tests.data_prep import packed_faces
+from tests.data_prep.packed_faces import MAGIC, face, insightface, packed, row
+
+TSV, RECORDS = ms_celeb_1m.PACKINGS
+MIDS = ("m.0107_f", "m.01_0d4", "m.02vfw0")
+COUNTS = (5, 4, 3)
+FACES = [[face(who, i) for i in range(count)] for who, count in enumerate(COUNTS)]
+FACES[1][2] = (  # a comment that holds RecordIO's magic word, at a multiple of 4 of the record
+    FACES[1][2][:2] + b"\xff\xfe" + (24).to_bytes(2, "big") + b"--" + 5 * MAGIC + FACES[1][2][2:]
+)
+TOTAL = sum(COUNTS)
+# What the pictures of each packing are called, in the order of the file.
+TSV_NAMES = [f"{MIDS[who]}/{i}-FaceId-0.jpg" for who in range(3) for i in range(COUNTS[who])]
+RECORD_NAMES = [f"{who}/{i}" for i, who in enumerate(np.repeat(range(3), COUNTS).tolist(), start=1)]
+NAMES = {TSV: TSV_NAMES, RECORDS: RECORD_NAMES}
+ENCODED = [encoded for pictures in FACES for encoded in pictures]
+
+
+def rows():
+    return [
+        row(mid, i, encoded)
+        for mid, pictures in zip(MIDS, FACES, strict=True)
+        for i, encoded in enumerate(pictures)
+    ]
+
+
+@pytest.fixture(params=[TSV, RECORDS])
+def source(request, tmp_path):
+    """A file of twelve pictures of three people, in each of the two packings."""
+    path = tmp_path / "source" / request.param
+    path.parent.mkdir()
+    if request.param == TSV:
+        packed_faces.write_tsv(path, rows())
+    else:
+        packed_faces.write_records(path, insightface(FACES))
+    return path
+
+
+@pytest.fixture
+def tsv(tmp_path):
+    packed_faces.write_tsv(tmp_path / TSV, rows())
+    return tmp_path / TSV
+
+
+@pytest.fixture
+def records(tmp_path):
+    packed_faces.write_records(tmp_path / RECORDS, insightface(FACES))
+    return tmp_path / RECORDS
+
+
+def draw(path, count=TOTAL, seed=0):
+    return ms_celeb_1m.draw(ms_celeb_1m.find_file(path), count, seed)
+
+
+def run(monkeypatch, *arguments):
+    """Runs the command in this process; returns what `sys.exit` was given."""
+    monkeypatch.setattr("sys.argv", ["ms_celeb_1m", *map(str, arguments)])
+    try:
+        ms_celeb_1m.command.run(ms_celeb_1m.main, ms_celeb_1m.define_flags())
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+def read(data_dir, name, **options):
+    builder = tfds.builder(f"ms_celeb_1m/{name}", data_dir=data_dir)
+    examples = builder.as_dataset(split="extra", **options).as_numpy_iterator()
+    return builder.info, {example["name"].decode(): example for example in examples}
+
+
+def test_pictures_are_written_unmodified_in_one_split(source, tmp_path, monkeypatch, capsys):
+    flags = (f"--source={source}", f"--data_dir={tmp_path}", f"--pictures={TOTAL}", "--seed=7")
+    assert run(monkeypatch, *flags) == 0
+    assert f"use: data.extra=ms_celeb_1m/n12_seed7 data.dir={tmp_path}" in capsys.readouterr().out
+    raw = {"image": tfds.decode.SkipDecoding()}
+    info, examples = read(tmp_path, "n12_seed7", decoders=raw)
+    assert list(info.splits) == ["extra"]
+    assert info.metadata["attributes"] == []
+    assert info.metadata["identities"] == {"extra": 3}
+    assert sorted(examples) == sorted(NAMES[source.name])
+    people = np.repeat(range(3), COUNTS)
+    for name, encoded, person in zip(NAMES[source.name], ENCODED, people, strict=True):
+        assert examples[name]["image"] == encoded
+        assert examples[name]["identity"] == person
+        assert examples[name]["attributes"].shape == (0,)
+
+
+def test_tfds_decodes_the_pictures(tsv, tmp_path, monkeypatch):
+    assert run(monkeypatch, f"--source={tsv}", f"--data_dir={tmp_path}", "--pictures=3") == 0
+    _, examples = read(tmp_path, "n3_seed0")
+    assert [example["image"].shape for example in examples.values()] == 3 * [(16, 12, 3)]
+
+
+def test_the_folder_of_the_file_will_do(source):
+    assert draw(source.parent).names == draw(source).names
+
+
+def test_a_seed_draws_the_same_pictures_again_and_another_seed_others(source):
+    assert draw(source, 6, seed=1).names == draw(source, 6, seed=1).names
+    draws = {tuple(draw(source, 6, seed).names) for seed in range(20)}
+    assert len(draws) > 15
+
+
+def test_a_draw_is_part_of_a_larger_one(source):
+    draws = [set(draw(source, count, seed=3).names) for count in range(1, TOTAL + 1)]
+    assert all(small < large for small, large in itertools.pairwise(draws))
+
+
+def test_every_picture_is_drawn_as_often_as_any_other(source):
+    seeds, count = 400, 3
+    names = [name for seed in range(seeds) for name in draw(source, count, seed).names]
+    share = count / TOTAL
+    deviation = np.sqrt(seeds * share * (1 - share))  # of a binomial distribution
+    for name in NAMES[source.name]:
+        assert abs(names.count(name) - seeds * share) < 5 * deviation
+
+
+def test_the_order_of_the_lines_does_not_change_the_draw(tsv, tmp_path):
+    expected = draw(tsv, 5)
+    packed_faces.write_tsv(tsv, rows()[::-1])
+    found = draw(tsv, 5)
+    assert sorted(found.names) == sorted(expected.names)
+    assert list(found.names) == sorted(found.names, key=TSV_NAMES[::-1].index)
+
+
+def test_people_are_numbered_from_0_in_a_draw(tmp_path):
+    people = [[face(who, 0)] for who in range(12)]  # 2 comes before 10
+    packed_faces.write_records(tmp_path / RECORDS, insightface(people))
+    found = draw(tmp_path, 8)
+    assert found.identities.tolist() == list(range(8))
+    assert found.identities.dtype == np.int64
+    drawn = [int(name.split("/")[0]) for name in found.names]
+    assert drawn == sorted(drawn)
+
+
+def test_two_faces_of_one_picture_are_two_pictures(tmp_path):
+    lines = [row("m.1", 0, face(0, i), f"FaceId-{i}") for i in range(2)]
+    packed_faces.write_tsv(tmp_path / TSV, lines)
+    found = draw(tmp_path, 2)
+    assert found.names == ("m.1/0-FaceId-0.jpg", "m.1/0-FaceId-1.jpg")
+    assert [found.file.picture(place) for place in found.places] == [face(0, 0), face(0, 1)]
+
+
+def test_lines_may_end_as_on_windows_and_the_last_not_at_all(tmp_path):
+    (tmp_path / TSV).write_bytes(b"\r\n".join(rows()))
+    found = draw(tmp_path)
+    assert [found.file.picture(place) for place in found.places] == ENCODED
+
+
+def test_a_records_first_label_is_the_person_where_there_are_two(tmp_path):
+    contents = insightface(FACES)
+    contents[1:4] = [packed((5, 0.5), encoded, 1) for encoded in FACES[0][:3]]
+    packed_faces.write_records(tmp_path / RECORDS, contents)
+    found = draw(tmp_path)
+    assert found.names[:4] == ("5/1", "5/2", "5/3", "0/4")
+    assert [found.file.picture(place) for place in found.places] == ENCODED
+
+
+def test_all_records_are_pictures_where_the_first_is_one(tmp_path):
+    contents = [packed((who,), face(who, 0), who) for who in range(3)]
+    packed_faces.write_records(tmp_path / RECORDS, contents)
+    assert draw(tmp_path, 3).names == ("0/0", "1/1", "2/2")
+
+
+def test_memory_is_that_of_the_pictures_drawn(tmp_path):
+    line = row("m.%06d", 0, bytes(12_000)) + b"\n"
+    with (tmp_path / TSV).open("wb") as file:
+        file.writelines(line % i for i in range(2000))
+    assert (tmp_path / TSV).stat().st_size > 30 << 20
+    draw(tmp_path, 10)  # what Python keeps from a first call
+    tracemalloc.start()
+    draw(tmp_path, 10)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 19
+
+
+def test_the_file_is_read_once(tsv, tmp_path, monkeypatch):
+    passes = []
+    places = packings.TsvFile.places
+    monkeypatch.setattr(
+        packings.TsvFile, "places", lambda self: passes.append(self) or places(self)
+    )
+    assert run(monkeypatch, f"--source={tsv}", f"--data_dir={tmp_path}", "--pictures=2") == 0
+    assert len(passes) == 1
+
+
+def test_a_prepared_set_is_told_from_one_of_other_people(tsv, tmp_path, monkeypatch, capsys):
+    flags = (f"--source={tsv}", f"--data_dir={tmp_path}", "--pictures=12")
+    assert run(monkeypatch, *flags) == 0
+    assert run(monkeypatch, *flags) == 0
+    assert "ms_celeb_1m/n12_seed0 is prepared already" in capsys.readouterr().out
+    packed_faces.write_tsv(tsv, [line.replace(b"m.0107_f", b"m.0107_g") for line in rows()])
+    assert run(monkeypatch, *flags) == 2
+    assert "was made from other pictures or labels" in capsys.readouterr().err
+
+
+def test_broken_pictures_stop_it_or_are_skipped(source, tmp_path, monkeypatch, capsys):
+    faces = [[*FACES[0][:4], FACES[0][4][:-40]], *FACES[1:]]
+    if source.name == TSV:
+        lines = rows()
+        lines[4] = row(MIDS[0], 4, faces[0][4])
+        lines[6] = lines[6][:-9] + b"?" + lines[6][-8:]
+        packed_faces.write_tsv(source, lines)
+        broken = {TSV_NAMES[4], TSV_NAMES[6]}
+        places = (f"{source}: line 5, at byte ", f"{source}: line 7, at byte ")
+    else:
+        packed_faces.write_records(source, insightface(faces))
+        broken = {RECORD_NAMES[4]}
+        places = (f"{source}: record 5, at byte ",)
+    flags = (f"--source={source}", f"--data_dir={tmp_path}", "--pictures=12")
+    assert run(monkeypatch, *flags) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert any(place in line for place in places)
+    assert "cut short" in line
+    assert not (tmp_path / "ms_celeb_1m/n12_seed0/1.0.0").exists()
+    assert run(monkeypatch, *flags, "--on_error=skip") == 0
+    assert f"skipped {len(broken)} broken pictures" in capsys.readouterr().out
+    info, examples = read(tmp_path, "n12_seed0")
+    assert set(examples) == set(NAMES[source.name]) - broken
+    assert set(info.metadata["skipped"]["names"]) == broken
+
+
+def test_base64_that_does_not_decode_is_told(tsv):
+    lines = rows()
+    lines[2] = lines[2][:-9] + b"?" + lines[2][-8:]
+    packed_faces.write_tsv(tsv, lines)
+    found = draw(tsv)
+    with pytest.raises(spec.DataError, match=r"line 3, at byte .* is cut short or isn't base64"):
+        found.file.picture(found.places[2])
+
+
+def cut(path, size):
+    with path.open("r+b") as file:
+        file.truncate(size)
+
+
+def test_a_tsv_cut_short_is_told(tsv):
+    size, last = tsv.stat().st_size, len(rows()[-1])
+    for kept, message in (
+        (5, "has 1 columns, not 7: is the file whole"),
+        (last - 1, "the picture is cut short or isn't base64"),
+        (last - 40, "is cut short"),
+    ):
+        packed_faces.write_tsv(tsv, rows())
+        cut(tsv, size - 1 - last + kept)
+        with pytest.raises(spec.DataError, match=f"line 12, at byte {size - 1 - last}.*{message}"):
+            draw(tsv, 3)
+
+
+def test_a_line_with_too_few_columns_is_told(tsv):
+    lines = rows()
+    lines[3] = b"\t".join(lines[3].split(b"\t")[:6])
+    packed_faces.write_tsv(tsv, lines)
+    start = sum(len(line) + 1 for line in lines[:3])
+    with pytest.raises(spec.DataError, match=f"line 4, at byte {start}, has 6 columns, not 7"):
+        draw(tsv, 3)
+
+
+def test_a_file_without_line_breaks_does_not_fill_the_memory(tsv, monkeypatch):
+    monkeypatch.setattr(packings, "LONGEST_LINE", 1000)
+    tsv.write_bytes(bytes(5000))
+    with pytest.raises(spec.DataError, match="line 1 is longer than 1,000 bytes"):
+        draw(tsv, 3)
+
+
+def replace_line(path, number, line):
+    lines = path.read_text().splitlines(keepends=True)
+    lines[number - 1] = line
+    path.write_text("".join(lines))
+
+
+RECORD_FAULTS = {
+    "no index": (lambda rec, idx: idx.unlink(), "train.idx is missing: it says where in train.rec"),
+    "another file": (
+        lambda rec, idx: rec.write_bytes(b"PK\3\4" + bytes(100)),
+        "train.rec: record 0, at byte 0: no RecordIO record starts here",
+    ),
+    "an empty file": (
+        lambda rec, idx: rec.write_bytes(b""),
+        "train.rec: record 0, at byte 0: the file ends within the record: it is cut short",
+    ),
+    "cut within the last record": (
+        lambda rec, idx: cut(rec, rec.stat().st_size - 4),
+        "record 15, at byte .*: the file ends within the record: it is cut short",
+    ),
+    "cut before the last records": (
+        lambda rec, idx: cut(rec, rec.stat().st_size // 2),
+        r"train.idx: line \d+ says byte \d+, but train.rec has \d+: it is cut short, or",
+    ),
+    "an index of fewer records": (
+        lambda rec, idx: replace_line(idx, 16, ""),
+        r"train.idx: its last record ends at byte \d+, but train.rec has \d+: the two are of diff",
+    ),
+    "an empty index": (
+        lambda rec, idx: idx.write_text(""),
+        r"train.idx: its last record ends at byte 40, but train.rec has \d+: the two are of diff",
+    ),
+    "an index of another file": (
+        lambda rec, idx: replace_line(idx, 5, "4\t1004\n"),
+        "train.rec: record 4, at byte 1004: no RecordIO record starts here",
+    ),
+    "an index of one column": (
+        lambda rec, idx: replace_line(idx, 3, "2\n"),
+        "train.idx: line 3 isn't the number of a record, a tab and its offset",
+    ),
+    "an index of names": (
+        lambda rec, idx: replace_line(idx, 3, "a\tb\n"),
+        "train.idx: line 3 isn't the number of a record, a tab and its offset",
+    ),
+    "a label that is no number": (
+        lambda rec, idx: packed_faces.write_records(rec, [packed((0.5,), face(0, 0), 0)] * 12),
+        "train.rec: record 0, at byte 0: 0.5 is no person's number",
+    ),
+    "records too short": (
+        lambda rec, idx: packed_faces.write_records(rec, [b"abcd"] * 12),
+        "train.rec: record 0, at byte 0: 4 bytes are too few for a picture's header",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", RECORD_FAULTS)
+def test_records_at_fault_are_told(records, fault):
+    break_it, message = RECORD_FAULTS[fault]
+    break_it(records, records.with_suffix(".idx"))
+    with pytest.raises(spec.DataError, match=message):
+        draw(records)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--source="], "--source=PATH is missing: FaceImageCroppedWithAlignment.tsv or train.rec"),
+        (["--source={tmp}/no"], "--source={tmp}/no: no such file or folder"),
+        (["--source={tmp}/empty"], "{tmp}/empty: the folder holds no FaceImageCroppedWithAl"),
+        (["--source={tmp}/both"], "--source={tmp}/both: the folder holds both: say which"),
+        (["--source={tmp}/a.zip"], "--source={tmp}/a.zip: give FaceImageCroppedWithAlignment.tsv"),
+        (["--pictures=13"], "holds 12 pictures, fewer than --pictures=13"),
+        (["--pictures=0"], "--pictures=0"),
+        (["--seed=-1"], "--seed=-1"),
+        (["--shares=0.5,0.3,0.2"], "Unknown command line flag 'shares'"),
+    ],
+)
+def test_bad_flags_give_one_line_and_exit_code_2(
+    source, tmp_path, monkeypatch, capsys, arguments, message
+):
+    for folder, names in (("empty", []), ("both", [TSV, RECORDS])):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).touch()
+    (tmp_path / "a.zip").touch()
+    filled = [argument.format(tmp=tmp_path) for argument in arguments]
+    assert run(monkeypatch, f"--source={source}", f"--data_dir={tmp_path / 'data'}", *filled) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message.format(tmp=tmp_path) in line
+    assert not (tmp_path / "data").exists()
