@@ -75,7 +75,8 @@ def curve_figure(
     """A PNG of lines, such as the attacker's held-out loss over its steps.
 
     Args:
-        series: Name to (x, y). Points that aren't finite are gaps.
+        series: Name to (x, y); x may be names instead. Points that aren't finite are gaps; where
+            there are few, each has a dot.
         xlabel: What x is, with its unit.
         ylabel: What y is, with its unit.
 
@@ -84,7 +85,9 @@ def curve_figure(
     """
     figure, (axes,) = charts.empty(height=3.4)
     lines = [
-        axes.plot(*points, **charts.line(i), linewidth=1.8)[0]
+        axes.plot(
+            *points, **charts.line(i), linewidth=1.8, marker="o" if len(points[0]) < 20 else ""
+        )[0]
         for i, points in enumerate(series.values())
     ]
     axes.grid(color=charts.INK, alpha=0.2, linewidth=0.6)

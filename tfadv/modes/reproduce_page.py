@@ -150,8 +150,8 @@ def _plot(plot: Plot, plan: Plan, found: Mapping[str, Metrics]) -> Figure | None
     for name, rows in plot.series.items():
         for whose, metrics in (("ours", found), ("paper", paper)):
             points = [
-                (metrics[row][plot.x] if plot.x else place, metrics[row][plot.y])
-                for place, row in enumerate(rows, start=1)
+                (metrics[row][plot.x] if plot.x else _short(row, name), metrics[row][plot.y])
+                for row in rows
                 if {plot.x or plot.y, plot.y} <= set(metrics[row])
             ]
             if points:
@@ -159,10 +159,14 @@ def _plot(plot: Plot, plan: Plan, found: Mapping[str, Metrics]) -> Figure | None
                 lines[title] = tuple(zip(*points, strict=True))
     if not lines:
         return None
-    names = next(iter(plot.series.values()))
-    xlabel = describe(plot.x).name if plot.x else f"row: {', '.join(names)}"
+    xlabel = describe(plot.x).name if plot.x else ""
     png = figures.curve_figure(lines, xlabel, describe(plot.y).name)
     return Figure(plot.title, png)
+
+
+def _short(row: str, series: str) -> str:
+    """A row's name without that of its series: conv1, of "conv1 without"."""
+    return row.removesuffix(series).strip() or row
 
 
 def _grid(plan: Plan) -> Figure | None:
@@ -186,7 +190,7 @@ def _grid(plan: Plan) -> Figure | None:
 
 def _maps(plan: Plan, found: Mapping[str, Metrics]) -> Section:
     """t-SNE maps of the rows' features, and how well their classes can be told apart."""
-    panels, rows, left_out = {}, [], []
+    panels, rows, left_out = {}, [], {}
     attributes = plan.experiment.latent
     numbers = [*(f"balanced_accuracy/{name}" for name in attributes), "silhouette"]
     for row, part in plan.encoders.items():
@@ -197,7 +201,7 @@ def _maps(plan: Plan, found: Mapping[str, Metrics]) -> Section:
         told = latent.separation(features, labels, seed, identities)
         found[row].update({name: told[name] for name in numbers if name in told})
         rows.append([row, *(told.get(name) for name in numbers)])
-        left_out += [f"{row}: {why}." for why in told["left_out"]]
+        left_out |= dict.fromkeys(f"{why}." for why in told["left_out"])
     count = len(features)
     columns = [Column("row"), *(Column(f"accuracy, {name}", _TOLD) for name in attributes)]
     table = Table("How well classes are told apart", [*columns, Column("silhouette", _APART)], rows)
