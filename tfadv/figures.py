@@ -70,24 +70,25 @@ def picture_grid(rows: Sequence[tuple[str, np.ndarray]], path: str | Path | None
 
 
 def curve_figure(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    marker: str = "",
 ) -> bytes:
     """A PNG of lines, such as the attacker's held-out loss over its steps.
 
     Args:
-        series: Name to (x, y); x may be names instead. Points that aren't finite are gaps; where
-            there are few, each has a dot.
+        series: Name to (x, y); x may be names instead. Points that aren't finite are gaps.
         xlabel: What x is, with its unit.
         ylabel: What y is, with its unit.
+        marker: Matplotlib's, of each point.
 
     Returns:
         The PNG, transparent, in colours that read on light and on dark.
     """
     figure, (axes,) = charts.empty(height=3.4)
     lines = [
-        axes.plot(
-            *points, **charts.line(i), linewidth=1.8, marker="o" if len(points[0]) < 20 else ""
-        )[0]
+        axes.plot(*points, **charts.line(i), linewidth=1.8, marker=marker)[0]
         for i, points in enumerate(series.values())
     ]
     axes.grid(color=charts.INK, alpha=0.2, linewidth=0.6)

@@ -160,7 +160,7 @@ def _plot(plot: Plot, plan: Plan, found: Mapping[str, Metrics]) -> Figure | None
     if not lines:
         return None
     xlabel = describe(plot.x).name if plot.x else ""
-    png = figures.curve_figure(lines, xlabel, describe(plot.y).name)
+    png = figures.curve_figure(lines, xlabel, describe(plot.y).name, marker="o")
     return Figure(plot.title, png)
 
 
