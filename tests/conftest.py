@@ -3,6 +3,7 @@ import os
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as startup.import_tensorflow does
 
 
 @pytest.fixture(scope="session")

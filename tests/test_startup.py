@@ -47,3 +47,9 @@ def test_an_exception_passes_through_the_filter():
 def test_tensorflow_starts_without_a_word():
     done = call_python("startup.import_tensorflow(); print('tensorflow' in sys.modules)")
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_kernels_of_onednn_are_on_unless_the_user_says_otherwise():
+    program = "startup.import_tensorflow(); print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    assert call_python("os.environ.pop('TF_ENABLE_ONEDNN_OPTS', 0);" + program).stdout == "1\n"
+    assert call_python("os.environ['TF_ENABLE_ONEDNN_OPTS'] = '0';" + program).stdout == "0\n"

@@ -251,6 +251,7 @@ def _without_unused(config: Config, mode: str) -> Config:
         config.recognizer = default.recognizer
         if not (loss.lambda1 or loss.lambda2):
             config.loss = dataclasses.replace(default.loss, lambda1=0.0)
+            config.data.extra = default.data.extra
     if mode == "attack":
         loss.lambda1, loss.lambda2 = default.loss.lambda1, default.loss.lambda2
         loss.warm_up, config.task = default.loss.warm_up, default.task

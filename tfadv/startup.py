@@ -1,4 +1,4 @@
-"""Imports TensorFlow without the lines that it prints on every machine without a GPU."""
+"""Imports TensorFlow with its fast kernels, and without the lines that it prints on every CPU."""
 
 import contextlib
 import os
@@ -16,6 +16,9 @@ NOISE = (
 def import_tensorflow() -> None:
     """Imports TensorFlow and lets it look for GPUs."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors are shown
+    # TensorFlow leaves them out on CPUs with AVX2 only, where gradients of convolutions on
+    # small maps then take up to 80 times as long.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     with stderr_without(NOISE):
         import tensorflow as tf
 
