@@ -571,10 +571,18 @@ def test_an_empty_split_is_named(tmp_path):
         Dataset(config)
 
 
-@pytest.mark.parametrize("missing", ["identity", "attributes", "name"])
-def test_a_dataset_of_other_features_is_refused(tmp_path, missing):
-    with pytest.raises(UserError, match=f"has no feature {missing}"):
-        Dataset(prepare(tmp_path, without=(missing,)))
+def test_a_dataset_without_labels_is_refused(tmp_path):
+    with pytest.raises(UserError, match="has no feature attributes"):
+        Dataset(prepare(tmp_path, without=("attributes",)))
+
+
+@pytest.mark.parametrize("missing", [("identity",), ("name",), ("identity", "name")])
+def test_who_is_in_pictures_and_what_they_are_called_may_be_unknown(tmp_path, missing):
+    dataset = Dataset(prepare(tmp_path, without=missing))
+    is_known = "identity" not in missing
+    identities = dataset.annotations(PRIVATE)[0]
+    np.testing.assert_array_equal(np.sort(identities), np.arange(8) if is_known else [-1] * 8)
+    assert (dataset.count(PRIVATE, TRAIN), dataset.count(PRIVATE, HELD_OUT)) == (7, 1)
 
 
 def test_a_dataset_of_another_file_format_is_refused(tmp_path):

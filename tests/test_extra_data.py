@@ -26,7 +26,7 @@ def settings(tmp_path_factory):
     splits = {"train": people[:20], "test": people[:10]}
     prepare(folder, "labelled", shards=2, splits=splits, attributes=attributes, blue=1)
     nobody = [(-1, f"{number}.png") for number in range(BARE)]
-    prepare(folder, "bare", splits={"all": nobody}, attributes=(), blue=2)
+    prepare(folder, "bare", splits={"train": nobody}, attributes=(), blue=2)
     return dataclasses.replace(own, extra=("labelled", "bare"), held_out=0.2)
 
 

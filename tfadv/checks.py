@@ -73,7 +73,7 @@ def validate(config: Config) -> None:
             f"black_box.low is {config.black_box.low}; it must be below black_box.high, "
             f"{config.black_box.high}"
         )
-    for name, example in (("data.dataset", "synthetic"), ("data.dir", "data")):
+    for name, example in _EXAMPLES.items():
         if not values[name]:
             raise UserError(f"{name} is empty; give it a value, such as {example}")
     twice = [name for name, times in Counter(config.task.attributes).items() if times > 1]
@@ -151,7 +151,7 @@ def missing_dataset(data: Data, name: str) -> UserError:
     return UserError(
         f"there is no dataset {name} in data.dir={data.dir}, only "
         f"{', '.join(prepared) or 'nothing'}; make it with python -m data_prep.celeba, "
-        f"data_prep.folder or data_prep.synthetic"
+        f"data_prep.folder or data_prep.synthetic, or, if it is one of TFDS, with tfds build"
     )
 
 
@@ -232,6 +232,14 @@ _RANGES = {
     "metrics.replicates": (10, 100_000),
     "runtime.seed": (0, _LARGEST),
     "report.examples": (1, 64),
+}
+_EXAMPLES = {
+    "data.dataset": "synthetic",
+    "data.dir": "data",
+    "data.private": "private",
+    "data.public": "public",
+    "data.test": "test",
+    "data.labels": "attributes",
 }
 _CHOICES = {
     "scale": SCALES,

@@ -33,6 +33,10 @@ class Data:
     dir: str = "data"  # the folder of the TFDS datasets
     dataset: str = "synthetic"  # TFDS name, with its config where it has several: celeba/identity
     extra: tuple[str, ...] = ()  # further datasets, whose pictures all join the public ones
+    private: str = "private"  # X1, of the service: a split, or a part of it such as train[:80%]
+    public: str = "public"  # X2, which attackers learn from
+    test: str = "test"  # T, which everything is measured on
+    labels: str = "attributes"  # feature of 0/1 labels: vector, dict of booleans or two classes
     size: int = 64  # pixels a side of the square pictures; a multiple of 32
     held_out: float = 0.1  # share of a split's identities never trained on, for tuning and stopping
     shuffle_buffer: int = 10_000  # encoded pictures to shuffle among, at most 512 MiB of them

@@ -18,7 +18,7 @@ from tfadv import mixture
 from tfadv.checks import check_dataset
 from tfadv.config import Data, UserError
 from tfadv.pictures import decode_pictures
-from tfadv.records import Records
+from tfadv.records import Records, check_apart
 
 PRIVATE, PUBLIC, TEST = "private", "public", "test"
 TRAIN, HELD_OUT, WHOLE = "train", "held_out", "whole"
@@ -39,10 +39,11 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 
 class Dataset:
-    """A prepared TFDS dataset with the features of `data_prep.spec`.
+    """A prepared TFDS dataset of pictures with 0/1 labels: one of `data_prep`, or any other.
 
-    Each split can be read whole, or as two parts that share no identity: `train`, and `held_out`
-    for thresholds and for stopping.
+    Who is in a picture (-1) and what it is called (its place) may be unknown. Each split can be
+    read whole, or as two parts that share no identity: `train`, and `held_out` for thresholds and
+    for stopping.
 
     All pictures of the datasets of `data.extra` come after the public ones, in the parts `whole`
     and `train`: who is held out stays a question of the dataset itself. Their labels are UNKNOWN
@@ -62,20 +63,25 @@ class Dataset:
         self._hashes_of: dict[str, np.ndarray] = {}
         self.size = config.size
         check_dataset(config)
-        own, *others = (Records(config, name) for name in (config.dataset, *config.extra))
+        own = Records(config, config.dataset)
+        others = [Records(config, name, with_labels=False) for name in config.extra]
         self.attributes = own.attributes
         for other in others:
             mixture.check_source(own, other)
         extra = [other.whole() for other in others]
+        slices = {
+            split: own.split(getattr(config, split), split) for split in (PRIVATE, PUBLIC, TEST)
+        }
+        check_apart(slices)
         # The dataset's own records come first.
-        self._slices = {split: [own.split(split)] for split in (PRIVATE, PUBLIC, TEST)}
+        self._slices = {split: [found] for split, found in slices.items()}
         self._slices[PUBLIC] += extra
         self.sizes = {split: sum(s.count for s in found) for split, found in self._slices.items()}
         self.extra = {each.records.info.full_name: each.count for each in extra}
         # Said only where it is known: a picture of nobody known counts as a person of its own.
         known = own.metadata.get("identities", {})
         self.shares_no_identity = own.metadata.get("scheme") == "identity" and all(
-            known.get(split) for split in self.sizes
+            known.get(found.split) for found in slices.values()
         )
         self.description = {
             "name": own.info.full_name,
@@ -209,7 +215,7 @@ class Dataset:
         if split not in self._hashes_of:
             own = self._slices[split][0]
             records = self._records(split, WHOLE).take(own.count).batch(_RECORDS)
-            hashes = records.map(lambda r: _hash(own.records.parse(r["record"])))
+            hashes = records.map(lambda r: _hash(own.records.parse(r["record"]) | r))
             self._hashes_of[split] = np.concatenate(list(hashes.as_numpy_iterator()))
         return self._hashes_of[split]
 
@@ -255,7 +261,8 @@ class Dataset:
 def _hash(record: dict[str, tf.Tensor]) -> tf.Tensor:
     """A number for who is in a picture; for the picture itself, where that is not known."""
     person = tf.strings.as_string(record["identity"])
-    group = tf.where(record["identity"] < 0, record["name"], person)
+    place = tf.strings.join(["place ", tf.strings.as_string(record["index"])])
+    group = tf.where(record["identity"] < 0, record.get("name", place), person)
     return tf.strings.to_hash_bucket_fast(group, np.iinfo(np.int64).max)
 
 

@@ -1,6 +1,7 @@
 """How a prepared TFDS dataset is stored: its record files, and what a record holds."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import tensorflow as tf
@@ -10,16 +11,18 @@ from tensorflow_datasets.core.utils.shard_utils import FileInstruction
 
 from tfadv.checks import missing_dataset
 from tfadv.config import Data, UserError
+from tfadv.layout import find_layout
 
-_FEATURES = ("image", "attributes", "identity", "name")
+_LOOKED_AT = 64  # records of a split, before anything heavy begins
 
 
 class Records:
-    """The records of a prepared TFDS dataset.
+    """The records of a prepared TFDS dataset that has pictures.
 
     Args:
-        config: where the datasets are.
+        config: where the datasets are, and what the feature of labels is called.
         name: of this one, as in `data.dataset`.
+        with_labels: whether there must be labels; else there may be none.
 
     Attributes:
         name: as given.
@@ -28,10 +31,10 @@ class Records:
         attributes: the names of the columns of `labels`.
 
     Raises:
-        UserError: it isn't there, or can't be read.
+        UserError: it isn't there, can't be read, or lacks pictures or labels.
     """
 
-    def __init__(self, config: Data, name: str):
+    def __init__(self, config: Data, name: str, *, with_labels: bool = True):
         self.name = name
         self.place = f"dataset {name} in {config.dir}"
         self.info = _open(config, name).info
@@ -39,33 +42,47 @@ class Records:
         if self.info.file_format != tfds.core.FileFormat.TFRECORD:
             stored = self.info.file_format.value
             raise UserError(f"{self.place} is stored as {stored}; make it as tfrecord")
-        for feature in _FEATURES:
-            if feature not in self.info.features:
-                raise UserError(f"{self.place} has no feature {feature}; make it with data_prep")
-        self.attributes = tuple(self.metadata.get("attributes", ()))
-        stored = self.info.features.tf_example_spec
-        self._spec = {feature: stored[feature] for feature in _FEATURES}
+        self._layout = find_layout(
+            self.info.features, config.labels, self.place, with_labels=with_labels
+        )
+        self.attributes = self._layout.attributes(self.metadata.get("attributes", ()))
 
     def parse(self, records: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what serialized records hold, string [N].
 
         Returns:
             `image`, encoded, string [N]; `labels` uint8 [N, A]; `identity` int64 [N], -1 where it
-            is not known; `name` string [N].
+            is not known; `name` string [N], if there are names.
         """
-        examples = tf.io.parse_example(records, self._spec)
-        return examples | {"labels": tf.cast(examples.pop("attributes"), tf.uint8)}
+        return self._layout.parse(records)
 
-    def split(self, name: str) -> "Slice":
+    def split(self, name: str, field: str) -> "Slice":
         """Returns the records of a split.
 
+        Args:
+            name: what TFDS calls it: `train`, or a part of it, `train[:80%]`.
+            field: of the config, which says so.
+
         Raises:
-            UserError: there are none.
+            UserError: there are none, or their labels are other than 0 and 1.
         """
-        found = self.info.splits.get(name)
-        if not found or not found.num_examples:
-            raise UserError(f"{self.place} has no pictures in split {name}")
-        return Slice(self, name, tuple(found.file_instructions))
+        splits = self.info.splits
+        try:
+            found = Slice(self, name, tuple(splits[name].file_instructions))
+        except (KeyError, ValueError):  # no such split, no such part of it, or no split at all
+            found = Slice(self, name, ())
+        if not found.count:
+            known = ", ".join(splits) or "none"
+            raise UserError(
+                f"{self.place} has no pictures in split {name}; set data.{field} to one of those "
+                f"that it has ({known}) or to a part, such as {next(iter(splits), 'train')}[:80%]"
+            )
+        # Those of data_prep, which knows their names, are 0 or 1.
+        if self._layout.are_numbers and not self.metadata.get("attributes"):
+            labels = self.parse(next(iter(found.read().batch(_LOOKED_AT))))["labels"]
+            if labels.numpy().max(initial=0) > 1:
+                raise UserError(f"{self.place} has labels other than 0 and 1 in split {name}")
+        return found
 
     def whole(self) -> "Slice":
         """Returns the records of all splits.
@@ -75,8 +92,7 @@ class Records:
         """
         if not self.info.splits.total_num_examples:
             raise UserError(f"{self.place} has no pictures")
-        every = "+".join(self.info.splits)
-        return Slice(self, every, tuple(self.info.splits[every].file_instructions))
+        return Slice(self, "all", tuple(self.info.splits["all"].file_instructions))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +139,21 @@ class Slice:
         )
         # Told, and not taken for the end: a file that was cut short.
         return records.apply(tf.data.experimental.assert_cardinality(self.count))
+
+
+def check_apart(slices: dict[str, Slice]) -> None:
+    """Raises a UserError if two splits, by the config field that names them, share a record."""
+    for (field, one), (other_field, other) in itertools.combinations(slices.items(), 2):
+        if any(map(_overlap, *zip(*itertools.product(one.files, other.files), strict=True))):
+            raise UserError(
+                f"data.{field}, {one.split}, and data.{other_field}, {other.split}, share pictures "
+                f"of {one.records.place}: name splits or parts that share none"
+            )
+
+
+def _overlap(one: FileInstruction, other: FileInstruction) -> bool:
+    starts, ends = (one.skip, other.skip), (one.skip + one.take, other.skip + other.take)
+    return one.filename == other.filename and max(starts) < min(ends)
 
 
 def _open(config: Data, name: str) -> tfds.core.DatasetBuilder:

@@ -35,6 +35,10 @@ _NO_RECOGNIZER = (
     "No face recogniser was given, so nothing says whether reconstructions show the right person: "
     "name one with --config.recognizer.path, or train one with --mode=recognizer."
 )
+_NOBODY_KNOWN = (
+    "The dataset doesn't say that anybody is in two test pictures, so re-identification, "
+    "verification and linkage are not measured."
+)
 
 
 def write(
@@ -66,7 +70,7 @@ def write(
         Section(
             "Attacker by attacker",
             [attack_sections.by_attacker(name, leak, references) for name, leak in leaks.items()],
-            "" if recognizers else _NO_RECOGNIZER,
+            " ".join(_unmeasured(references, recognizers)),
         ),
         *attack_sections.by_recognizer(leaks, references, recognizers[1:]),
         *_curves_of_identity(leaks, references, recognizers),
@@ -84,6 +88,13 @@ def write(
         _cards(leaks, references),
     )
     return attack_sections.terminal(leaks, references, effort or attack_sections.READING)
+
+
+def _unmeasured(references: Mapping[str, Finding], recognizers: Sequence[Recognizer]) -> list[str]:
+    """Says what of identity is not measured, and why."""
+    is_anybody_known = "chance" in references and "reid_rank1" in references["chance"].metrics
+    missing = [] if recognizers else [_NO_RECOGNIZER]
+    return missing if is_anybody_known else [*missing, _NOBODY_KNOWN]
 
 
 def _effort(leaks: Mapping[str, Leak]) -> str:

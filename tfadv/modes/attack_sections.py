@@ -106,9 +106,9 @@ def as_every_attacker(metrics: Mapping, name: str) -> dict:
         for metric in filter(_is_of_people, metrics):
             values[f"random_features/{metric}"] = metrics[metric]
             values[f"feature_{metric}"] = metrics[metric]
-        if name == "chance":
-            values["linkage_rank1"] = metrics.get("reid_rank1")
-            values["linkage_auc"] = metrics.get("verification_auc")
+        if name == "chance" and "reid_rank1" in metrics:
+            values["linkage_rank1"] = metrics["reid_rank1"]
+            values["linkage_auc"] = metrics["verification_auc"]
     if name == "mean_face":
         for metric in ("psnr", "psnr_ci95"):
             values[f"random_features/{metric}"] = metrics[metric]
