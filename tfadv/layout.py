@@ -42,13 +42,16 @@ class Layout:
         """Returns what serialized records hold; see `records.Records.parse`."""
         found = tf.io.parse_example(records, self.spec)
         count = tf.size(records)
-        columns = [tf.zeros((count, 0), tf.int64)]
-        for label in self.labels:
-            values = found[label]
-            columns.append(values if len(values.shape) == 2 else values[:, None])
+        columns = [found[label] for label in self.labels]
+        if not columns:
+            labels = tf.zeros((count, 0), tf.int64)
+        elif len(columns[0].shape) == 2:
+            (labels,) = columns
+        else:
+            labels = tf.stack(columns, axis=1)
         examples = {
             "image": found[self.image],
-            "labels": tf.cast(tf.concat(columns, axis=1), tf.uint8),
+            "labels": tf.cast(labels, tf.uint8),
             "identity": found[self.identity] if self.identity else tf.fill([count], np.int64(-1)),
         }
         return examples | ({"name": found[self.name]} if self.name else {})
