@@ -115,6 +115,7 @@ def test_attack_leaves_what_the_contract_names(root):
         "tensorboard",
         "history.jsonl",
         "metrics.json",
+        "reconstructions.npz",
         "reconstructions.png",
         "report.html",
         "unprotected",

@@ -208,12 +208,12 @@ def test_pictures_of_nobody_known_have_no_number(tiny_faces, monkeypatch, kept):
     who = dict(rows(dataset.batches("public", data.TRAIN), "identity"))
     decode = data.Dataset._pictures
 
-    def forgetful(self, records):
+    def forgetful(self, *args, **kwargs):
         def forget(picture):
             unknown = picture["identity"] == people[3]
             return picture | {"identity": tf.where(unknown, np.int64(-1), picture["identity"])}
 
-        return decode(self, records).map(forget)
+        return decode(self, *args, **kwargs).map(forget)
 
     monkeypatch.setattr(data.Dataset, "_pictures", forgetful)
     pictures = recognizer.Pictures(dataset, config, people)
