@@ -5,9 +5,11 @@ import tensorflow as tf
 from keras.optimizers import Adam
 
 from tfadv.adversary import Adversary
+from tfadv.config import Config
 from tfadv.data import normalise
 from tfadv.fused_adam import FusedAdam
 from tfadv.losses import perceptual_loss, reconstruction_loss, utility_loss
+from tfadv.modes import protect
 from tfadv.networks import Classifier, Decoder, Discriminator, Encoder, convolution
 from tfadv.protector import Protector
 
@@ -281,3 +283,11 @@ def test_products_and_the_fused_adam_train_as_plain_convolutions_and_keras_adam_
     # The way that Adam went in these steps is 2e-4 for each of the weights.
     np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-5)
     assert np.abs(weights - expected).mean() < 1e-8
+
+
+def test_the_warm_up_is_a_share_of_the_steps():
+    config = Config()
+    config.data.size, config.model.depth = SIZE, 18
+    config.model.width = config.model.decoder_width = 0.05
+    config.train.steps, config.loss.warm_up = 30, 0.5
+    assert protect.build(config, ATTRIBUTES, g=None).warm_up == 15

@@ -211,7 +211,7 @@ _RANGES = {
     "loss.lambda2": (0.0, _INFINITY),
     "loss.mu1": (0.0, _INFINITY),
     "loss.mu2": (0.0, _INFINITY),
-    "loss.warm_up": (0, _LARGEST),
+    "loss.warm_up": (0.0, 1.0),
     "train.steps": (1, _LARGEST),
     "train.batch": (2, _LARGEST),
     "train.learning_rate": (1e-9, 10.0),

@@ -69,7 +69,7 @@ class Loss:
     lambda2: float = 0.0  # negative perceptual distance in Eq. 9
     mu1: float = 0.0  # adversarial loss in Eq. 5, from a discriminator D; 0: no D
     mu2: float = 0.0  # perceptual distance in Eq. 5
-    warm_up: int = 0  # steps over which both lambda grow from 0 to their values
+    warm_up: float = 0.0  # share of the steps over which both lambda grow from 0 to their values
     saturating: bool = False  # Dec minimises log(1 - D(X_hat)) as printed in Eq. 2, not -log D
 
 

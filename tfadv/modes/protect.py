@@ -105,7 +105,7 @@ def build(config: Config, attributes: int, g: VGGFeatures | None) -> Protector:
         lambda1=loss.lambda1,
         lambda2=loss.lambda2,
         decoder_steps=config.train.decoder_steps,
-        warm_up=loss.warm_up,
+        warm_up=round(loss.warm_up * config.train.steps),
     )
     protector.compile(
         training.adam(
