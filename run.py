@@ -111,20 +111,26 @@ def parse_experiment(early: flags.FlagValues, overrides: list[str]) -> Plan:
     scale = override(Config(), overrides).scale
     chosen = call_file(early.config, "get_experiment", scale)
     experiment.check(chosen, early.config)
+    changed = {name for row in chosen.rows for name in {**row.protect, **(row.attack or {})}}
+    for argument in overrides:
+        name = argument.partition("=")[0].lstrip("-").removeprefix("no").removeprefix("config.")
+        if name in changed:
+            raise UserError(f"{argument}: rows of {early.config} set {name} themselves")
     if early.rows:
         chosen = experiment.choose(chosen, early.rows)
     # A path of its own makes the names of the runs the same wherever they are called from.
     root = Path(early.workdir or "runs/reproduce").resolve()
-    plan = experiment.plan(
-        chosen, root, Path(early.config).stem, lambda config: override(config, overrides)
-    )
+    name = Path(early.config).stem + ("" if scale == "paper" else f"_{scale}")
+    plan = experiment.plan(chosen, root, name, lambda config: override(config, overrides))
     for part in plan.parts:
         checks.check_dataset(part.config.data)
         checks.check_weights(part.config.model.weights)
         if checks.needs_vgg(part.config, part.mode):
             checks.check_perceptual(part.config.perceptual.weights)
-        if part.mode == "attack" and part.config.recognizer.path not in trained(plan):
-            check_recognizer(part.config.recognizer.path)
+        if part.mode == "attack":
+            fields = part.config.recognizer
+            for path in {fields.path, *fields.others} - trained(plan):
+                check_recognizer(path)
     plan.is_dry = early.dry_run
     return plan
 

@@ -114,7 +114,7 @@ def test_a_finished_run_is_known_by_its_metrics(tmp_path):
     [
         ({"loss.lamda1": 1.0}, "row 7: there is no config field loss.lamda1; did you mean"),
         ({"loss": 1.0}, "row 7: there is no config field loss"),
-        ({"loss.lambda1": "much"}, "row 7: loss.lambda1 is 'much'; it must be a finite number"),
+        ({"loss.mu1": "much"}, "row 7: loss.mu1 is 'much'; it must be a finite number"),
         ({"model.split": "fc6"}, "row 7: model.split is 'fc6'"),
     ],
 )
@@ -177,5 +177,30 @@ def test_tables_share_encoders():
         paths[table] = {name: part.path for name, part in found.encoders.items()}
     assert paths["table1"]["1"] == paths["table3"]["fc without"]
     assert paths["table1"]["2"] == paths["table3"]["fc with"]
-    assert paths["table1"]["2"] == paths["figure4"]["40 attributes, with"]
-    assert paths["table1"]["10"] == paths["figure4"]["Smiling, with"]
+    assert paths["table1"]["2"] == paths["figure4"]["40 attributes with"]
+    assert paths["table1"]["10"] == paths["figure4"]["Smiling with"]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (Row("7", {}, {"recognizer.path": "a.onnx"}), "row 7 changes recognizer.path, .* attack"),
+        (Row("7", {}, {"loss.lambda1": 2.0}), "row 7 changes loss.lambda1, .* attack mode"),
+        (Row("7", {"attack.patience": 2}), "row 7 changes attack.patience, .* protect mode"),
+        (Row("7", {"scale": "small"}), "row 7 changes scale, .* protect mode"),
+    ],
+)
+def test_a_change_that_would_be_lost_is_told(row, words):
+    with pytest.raises(UserError, match=words):
+        plan(row)
+
+
+def test_a_comma_in_a_row_s_name_is_told():
+    with pytest.raises(UserError, match="has a comma"):
+        experiment.check(make(Row("1, 2")), "mine.py")
+
+
+def test_an_override_of_what_rows_set_is_told():
+    table = str(ROOT / "configs/table1.py")
+    with pytest.raises(UserError, match=r"rows of .*table1\.py set loss\.mu1"):
+        run.parse(["run.py", "--mode=reproduce", f"--config={table}", "--config.loss.mu1=0.1"])

@@ -159,17 +159,20 @@ def test_a_duration_is_given_in_minutes_then_in_hours():
 @pytest.mark.parametrize(
     ("less", "more", "at_most", "expected"),
     [
-        (0.1, 0.3, 1.0, "yes"),
-        (0.3, 0.1, 1.0, "no"),
+        (0.1, 0.3, None, "yes"),
+        (0.3, 0.1, None, "no"),
         (0.1, 0.3, 0.1, "no, by more than 0.1"),
-        (0.1, 0.12, 1.0, "yes, inside the intervals"),
-        (0.12, 0.1, 1.0, "no, inside the intervals"),
-        (0.1, 0.1, 1.0, "no, inside the intervals"),
+        (0.25, 0.3, 0.1, "yes"),
+        (0.3, 0.1, 0.1, "yes"),
+        (0.1, 0.12, None, "yes, inside the intervals"),
+        (0.12, 0.1, None, "no, inside the intervals"),
+        (0.1, 0.1, None, "no, inside the intervals"),
     ],
 )
 def test_a_claim_holds_by_its_difference_and_intervals(less, more, at_most, expected):
     rows = [{"psnr": v, "psnr_ci95": [v - 0.05, v + 0.05]} for v in (less, more)]
-    assert reproduce_page.verdict(Claim("", "psnr", [], at_most), *rows) == expected
+    claim = Claim("", "psnr", []) if at_most is None else Claim("", "psnr", [], at_most)
+    assert reproduce_page.verdict(claim, *rows) == expected
 
 
 def test_without_intervals_the_difference_alone_counts():

@@ -154,6 +154,8 @@ def check(experiment: Any, path: str) -> None:
     if not names:
         raise UserError(f"{at} an experiment needs rows")
     for name in names:
+        if "," in name:
+            raise UserError(f"{at} row {name} has a comma in its name, which parts names in --rows")
         if names.count(name) > 1:
             raise UserError(f"{at} two rows are called {name}")
     used = [name for claim in experiment.claims for pair in claim.pairs for name in pair]
@@ -217,15 +219,16 @@ def plan(
         part.rows.append(row)
         return part
 
-    base = {mode: override(experiment.base(mode)) for mode in ("recognizer", "protect", "attack")}
+    base = {mode: override(experiment.base(mode)) for mode in ("protect", "attack")}
     recognizer = base["attack"].recognizer.path
     encoders, attacks = {}, {}
     for row in experiment.rows:
         if row.attack is not None and not base["attack"].recognizer.path:
-            config = _without_unused(base["recognizer"], "recognizer")
+            config = _without_unused(override(experiment.base("recognizer")), "recognizer")
             folder = root / "recognizer" / _digest(config)
             add("recognizer", config, folder, row.name)
             recognizer = str(folder / "recognizer")
+        _check_used(row)
         config = _without_unused(_change(base["protect"], row.protect, row.name), "protect")
         folder = root / "encoders" / _slug(row.protect, config)
         encoders[row.name] = encoder = add("protect", config, folder, row.name)
@@ -237,6 +240,27 @@ def plan(
         config.encoder = (str(encoder.path / "encoder"),)
         attacks[row.name] = add("attack", config, folder, row.name, encoder)
     return Plan(experiment, root / name, list(parts.values()), encoders, attacks)
+
+
+def _check_used(row: Row) -> None:
+    """Raises a UserError for a change that a row's run would not look at."""
+    for mode, changes in (("protect", row.protect), ("attack", row.attack or {})):
+        for name in changes:
+            if any(name == known or name.startswith(f"{known}.") for known in _UNUSED[mode]):
+                raise UserError(f"row {row.name} changes {name}, which can't differ in {mode} mode")
+
+
+# Not to be set by a row: not looked at by that mode, or the same for all rows.
+_UNUSED = {
+    "protect": (
+        *("scale", "baseline", "encoder", "attack", "feature_map", "recognizer", "metrics"),
+        "black_box",
+    ),
+    "attack": (
+        *("scale", "baseline", "encoder", "task", "recognizer", "loss.lambda1", "loss.lambda2"),
+        "loss.warm_up",
+    ),
+}
 
 
 def _without_unused(config: Config, mode: str) -> Config:

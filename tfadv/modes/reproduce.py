@@ -19,6 +19,8 @@ def run(plan: Plan) -> None:
     check_data(plan)
     for number, part in enumerate(plan.parts, start=1):
         if part.metrics is not None:
+            # A recogniser, weights or an encoder that has changed since is told here.
+            Workdir(part.path, part.mode, part.config)
             continue
         rows = "row" if len(part.rows) == 1 else "rows"
         place = f"[{number} of {len(plan.parts)}]"
