@@ -3,11 +3,13 @@
 import dataclasses
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tests.datasets import first, keys, prepare, read
+from tfadv import mixture
 from tfadv.config import Data, UserError
 from tfadv.data import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset
 from tfadv.mixture import UNKNOWN
@@ -200,3 +202,13 @@ def test_a_picture_of_another_dataset_is_the_same_as_it_is_there(settings, datas
     )
     here = read(dataset.batches(PUBLIC, WHOLE, 16))
     assert keys(here["images"])[: OWN + LABELLED] == keys(there["images"])
+
+
+def test_celeba_is_one_source_under_both_of_its_names():
+    def made(name):
+        info = SimpleNamespace(name=name.split("/")[0])
+        return SimpleNamespace(name=name, info=info, metadata={})
+
+    with pytest.raises(UserError, match="the same source"):
+        mixture.check_source(made("celeb_a"), made("celeba/paper"))
+    mixture.check_source(made("celeb_a"), made("ms_celeb_1m/n10000_seed0"))
