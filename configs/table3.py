@@ -41,8 +41,10 @@ def get_experiment(scale: str) -> Experiment:
     lines = {way: [f"{layer} {way}" for layer in PAPER] for way in WAYS}
     defended = list(zip(lines["with"], lines["without"], strict=True))
     deeper = list(zip(lines["without"][1:], lines["without"][:-1], strict=True))
+    shallower = list(zip(lines["with"][:-1], lines["with"][1:], strict=True))
     claims = (
         Claim("deeper layers leak less", "face_similarity", deeper),
+        Claim("with the defence, lower layers leak less", "face_similarity", shallower),
         Claim("the defence lowers face similarity", "face_similarity", defended),
         Claim("the defence costs little of the task", "mcc", defended, at_most=0.05),
         Claim("the defence lowers the LDA score", "lda_score", defended),

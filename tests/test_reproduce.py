@@ -61,6 +61,11 @@ def call(root, *flags):
     return run.main(["run.py", *flags])
 
 
+def written(root):
+    """When each run was finished."""
+    return {p: p.stat().st_mtime_ns for p in root.glob("out/[ear]*/**/metrics.json")}
+
+
 @pytest.fixture(scope="module")
 def root(tiny_faces, tmp_path_factory):
     """A folder with a finished experiment, which was cut off once before."""
@@ -100,7 +105,9 @@ def test_what_is_finished_is_not_run_again(root):
     # The attack that was cut off, and that of row 3 on the encoder of row 1.
     assert both[len(first) :][0] == first[-1]
     assert [name for name, _ in both[len(first) :]] == ["attack", "attack"]
+    before = written(root)
     assert call(root) == 0
+    assert written(root) == before
 
 
 @pytest.mark.slow

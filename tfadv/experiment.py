@@ -294,6 +294,8 @@ def _change(base: Config, changes: Mapping[str, Any], row: str) -> Config:
     for name, value in changes.items():
         if name not in known:
             raise UserError(f"row {row}: {checks.unknown_field(name)}")
+        if isinstance(known[name], float) and isinstance(value, int):
+            value = float(value)  # 1 and 1.0 are one config
         *groups, leaf = name.split(".")
         holder = config
         for group in groups:

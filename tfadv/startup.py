@@ -16,8 +16,8 @@ NOISE = (
 def import_tensorflow() -> None:
     """Imports TensorFlow and lets it look for GPUs."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors are shown
-    # TensorFlow leaves them out on CPUs with AVX2 only, where gradients of convolutions on
-    # small maps then take up to 80 times as long.
+    # TensorFlow leaves oneDNN's kernels out on CPUs with AVX2 only, where the gradients of
+    # convolutions on small maps then take up to 80 times as long.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     with stderr_without(NOISE):
         import tensorflow as tf
