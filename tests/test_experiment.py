@@ -232,3 +232,14 @@ def test_the_papers_numbers_keep_its_claims_but_for_the_known_ones():
                 if not low <= difference <= claim.at_most:
                     broken.add((table, claim.text, less, more))
     assert broken == CONTRADICTED
+
+
+def test_a_recogniser_is_measured_as_the_command_line_says():
+    def change(config):
+        config = copy.deepcopy(config)
+        config.metrics.replicates = 77
+        return config
+
+    recognizer, protect, attack = plan(Row("1"), override=change).parts
+    assert recognizer.config.metrics.replicates == attack.config.metrics.replicates == 77
+    assert protect.config.metrics.replicates == Config().metrics.replicates

@@ -242,48 +242,44 @@ def plan(
     return Plan(experiment, root / name, list(parts.values()), encoders, attacks)
 
 
+# What a mode doesn't look at: there its default counts, so that runs can be shared.
+_UNUSED = {
+    "recognizer": (
+        *("scale", "baseline", "encoder", "attack", "feature_map", "black_box", "loss", "task"),
+        *(f"recognizer.{name}" for name in ("path", "others", "alignment", "layer")),
+    ),
+    "protect": (
+        *("scale", "baseline", "encoder", "attack", "feature_map", "black_box", "metrics"),
+        "recognizer",
+    ),
+    "attack": (*("scale", "baseline", "task", "loss.lambda1", "loss.lambda2", "loss.warm_up"),),
+}
+_CHOSEN = ("encoder", "recognizer")  # for all attacks, by the plan
+
+
 def _check_used(row: Row) -> None:
     """Raises a UserError for a change that a row's run would not look at."""
     for mode, changes in (("protect", row.protect), ("attack", row.attack or {})):
         for name in changes:
-            if any(name == known or name.startswith(f"{known}.") for known in _UNUSED[mode]):
+            lost = (*_UNUSED[mode], *_CHOSEN)
+            if any(name == known or name.startswith(f"{known}.") for known in lost):
                 raise UserError(f"row {row.name} changes {name}, which can't differ in {mode} mode")
 
 
-# Not to be set by a row: not looked at by that mode, or the same for all rows.
-_UNUSED = {
-    "protect": (
-        *("scale", "baseline", "encoder", "attack", "feature_map", "recognizer", "metrics"),
-        "black_box",
-    ),
-    "attack": (
-        *("scale", "baseline", "encoder", "task", "recognizer", "loss.lambda1", "loss.lambda2"),
-        "loss.warm_up",
-    ),
-}
-
-
 def _without_unused(config: Config, mode: str) -> Config:
-    """A copy in which what a mode doesn't look at has its default, so that runs can be shared."""
+    """A copy in which what a mode doesn't look at has its default."""
     config, default = copy.deepcopy(config), Config()
-    config.scale, config.baseline = default.scale, default.baseline
-    loss = config.loss
-    if mode != "attack":
-        config.attack, config.feature_map = default.attack, default.feature_map
-        config.metrics, config.black_box = default.metrics, default.black_box
-    if mode == "protect":
-        config.recognizer = default.recognizer
-        if not (loss.lambda1 or loss.lambda2):
-            config.loss = dataclasses.replace(default.loss, lambda1=0.0)
-            config.data.extra = default.data.extra
-    if mode == "attack":
-        loss.lambda1, loss.lambda2 = default.loss.lambda1, default.loss.lambda2
-        loss.warm_up, config.task = default.loss.warm_up, default.task
-    if mode == "recognizer":
-        config.loss, config.task = default.loss, default.task
-        config.recognizer = dataclasses.replace(default.recognizer, split=config.recognizer.split)
+    unused = list(_UNUSED[mode])
+    if mode == "protect" and not (config.loss.lambda1 or config.loss.lambda2):
+        # There is no simulated attacker.
+        config.loss = dataclasses.replace(default.loss, lambda1=0.0)
+        unused.append("data.extra")
     if not checks.needs_vgg(config, mode):
-        config.perceptual = default.perceptual
+        unused.append("perceptual")
+    for name in unused:
+        group, _, leaf = name.rpartition(".")
+        holder, source = (getattr(each, group) if group else each for each in (config, default))
+        setattr(holder, leaf, getattr(source, leaf))
     return config
 
 
