@@ -10,26 +10,16 @@ that people are in both parts of `train`.
 `--config.data.private=train --config.data.public=validation` takes its own splits instead.
 """
 
-from tfadv.config import Attack, Config, Data, Model, Train
+from configs import celeba
+from tfadv.config import Config, Data
 
 
 def get_config(mode: str) -> Config:
     """Returns the settings of `--mode=recognizer`, `--mode=protect` or `--mode=attack`."""
-    train = {
-        "recognizer": Train(steps=20_000, batch=64, evaluate_every=2500, checkpoint_every=1000),
-        "protect": Train(steps=40_000, batch=64, evaluate_every=2500, checkpoint_every=1000),
-        "attack": Train(steps=50_000, batch=64, evaluate_every=500, checkpoint_every=1000),
-    }
-    return Config(
-        baseline=True,
-        data=Data(
-            dataset="celeb_a",
-            private="train[:80%]",
-            public="train[80%:]",
-            test="test",
-            size=224,
-        ),
-        model=Model(depth=50, width=1.0, split="fc"),
-        train=train[mode],
-        attack=Attack(cache_mb=8192),
+    config = celeba.get_config(mode)
+    config.data = Data(
+        dataset="celeb_a", private="train[:80%]", public="train[80%:]", test="test", size=224
     )
+    if mode == "protect":
+        config.train.steps = 40_000  # as many passes over fewer pictures
+    return config

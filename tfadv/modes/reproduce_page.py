@@ -63,13 +63,21 @@ def write(plan: Plan, is_last: bool = False) -> Table:
         sections.append(_maps(plan, found))
     sections.append(Section("What was changed", [_changes(plan)], collapsed=True))
     plan.folder.mkdir(parents=True, exist_ok=True)
-    part = plan.parts[-1]
-    summary = workdir.summary("reproduce", part.config, Dataset(part.config.data).description)
+    summary = _summary(plan)
     report.write_page(
         plan.folder / "report.html", experiment.title, experiment.about, sections, summary
     )
     workdir.write_json(plan.folder / "metrics.json", {n: m for n, m in found.items() if m})
     return table
+
+
+def _summary(plan: Plan) -> dict[str, str]:
+    """What was run, as far as it is the same for all encoders."""
+    summaries = [
+        workdir.summary("reproduce", part.config, Dataset(part.config.data).description)
+        for part in {id(part): part for part in plan.encoders.values()}.values()
+    ]
+    return dict(item for item in summaries[0].items() if all(item in s.items() for s in summaries))
 
 
 def measured(plan: Plan, row: str) -> Metrics:
