@@ -116,12 +116,12 @@ def parse_experiment(early: flags.FlagValues, overrides: list[str]) -> Plan:
         name = argument.partition("=")[0].lstrip("-").removeprefix("no").removeprefix("config.")
         if name in changed:
             raise UserError(f"{argument}: rows of {early.config} set {name} themselves")
-    if early.rows:
-        chosen = experiment.choose(chosen, early.rows)
     # A path of its own makes the names of the runs the same wherever they are called from.
     root = Path(early.workdir or "runs/reproduce").resolve()
     name = Path(early.config).stem + ("" if scale == "paper" else f"_{scale}")
-    plan = experiment.plan(chosen, root, name, lambda config: override(config, overrides))
+    plan = experiment.plan(
+        chosen, root, name, lambda config: override(config, overrides), early.rows
+    )
     for part in plan.parts:
         checks.check_dataset(part.config.data)
         checks.check_weights(part.config.model.weights)

@@ -6,7 +6,7 @@ The encoders are those of Table 1. Beside each map stands how well a linear prob
 and Smiling from the features themselves: t-SNE alone persuades nobody.
 """
 
-from configs import celeba, celeba_small
+from configs import celeba, celeba_tables
 from tfadv.experiment import Experiment, Row
 
 NONE, DEFENCE = {"loss.lambda1": 0.0}, {"loss.lambda1": 1.0}
@@ -15,7 +15,7 @@ SMILING = {"task.attributes": ("Smiling",)}
 
 def get_experiment(scale: str) -> Experiment:
     """Returns the four encoders of Figure 4."""
-    base = {"paper": celeba, "small": celeba_small}[scale]
+    base = {"paper": celeba, "small": celeba_tables}[scale]
     return Experiment(
         title="Figure 4: latent features",
         about="Features of test pictures, coloured by Eyeglasses and Smiling.",

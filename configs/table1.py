@@ -15,7 +15,7 @@ learns from. Without a defence that changes nothing, so row 7 is row 5 here; in 
 rises, as if the authors had labels.
 """
 
-from configs import celeba, celeba_small
+from configs import celeba, celeba_tables
 from tfadv.experiment import Claim, Experiment, Row
 
 NONE, DEFENCE = {"loss.lambda1": 0.0}, {"loss.lambda1": 1.0}
@@ -34,7 +34,7 @@ def paper(mcc, face, feature, ssim, psnr, task=None):
 
 def get_experiment(scale: str) -> Experiment:
     """Returns the ten rows of Table 1."""
-    base = {"paper": celeba, "small": celeba_small}[scale]
+    base = {"paper": celeba, "small": celeba_tables}[scale]
     extra = {"data.extra": ("ms_celeb_1m/n10000_seed0" if scale == "paper" else "folder/lfw",)}
     rows = (
         Row("1", NONE, {}, "no defence", paper(0.641, 0.551, 0.835, 0.231, 13.738)),

@@ -8,7 +8,7 @@ over the first half of the training: from scratch, λ₂ = 1 ends the task at on
 paper's λ₂, either: each layer's distance is divided by its mean square.
 """
 
-from configs import celeba, celeba_small
+from configs import celeba, celeba_tables
 from tfadv.experiment import Claim, Experiment, Plot, Row
 
 # λ₂: MCC, face similarity, feature similarity, SSIM, PSNR
@@ -26,7 +26,7 @@ METRICS = ("mcc", "face_similarity", "feature_similarity", "ssim", "psnr")
 
 def get_experiment(scale: str) -> Experiment:
     """Returns the seven rows of Table 2."""
-    base = {"paper": celeba, "small": celeba_small}[scale]
+    base = {"paper": celeba, "small": celeba_tables}[scale]
     rows = [
         Row(
             f"{strength}",

@@ -6,7 +6,7 @@ Dec and f follow the split. The paper's LDA score of the fc layer is S_w / S_b, 
 S_b / S_w; here it is always S_b / S_w, and the paper's fc column is turned round.
 """
 
-from configs import celeba, celeba_small
+from configs import celeba, celeba_tables
 from tfadv.experiment import Claim, Experiment, Plot, Row
 
 METRICS = ("face_similarity", "mcc", "lda_within", "lda_between", "lda_score")
@@ -24,7 +24,7 @@ WAYS = {"without": 0.0, "with": 1.0}
 
 def get_experiment(scale: str) -> Experiment:
     """Returns two rows for each of six layers."""
-    base = {"paper": celeba, "small": celeba_small}[scale]
+    base = {"paper": celeba, "small": celeba_tables}[scale]
     rows = []
     for layer, numbers in PAPER.items():
         for (way, lambda1), (face, mcc, within, between) in zip(WAYS.items(), numbers, strict=True):

@@ -5,8 +5,9 @@ import pytest
 
 import run
 from tfadv import experiment
-from tfadv.config import Attack, Config, Data, FeatureMap, Recognizer, UserError
+from tfadv.config import SPLITS, Attack, Config, Data, FeatureMap, Recognizer, UserError
 from tfadv.experiment import Claim, Experiment, Plot, Row
+from tfadv.networks.resnet import feature_shape
 
 ROOT = Path(__file__).parents[1]
 TABLES = ("table1", "table2", "table3", "figure4")
@@ -140,19 +141,25 @@ def test_an_experiment_that_does_not_fit_together_is_told(made, words):
         experiment.check(made, "mine.py")
 
 
-def test_some_rows_keep_their_claims_and_plots():
-    whole = make(
-        *map(Row, "123"),
-        claims=[Claim("a", "mcc", [("1", "2"), ("2", "3")]), Claim("b", "mcc", [("3", "1")])],
-        plots=[Plot("p", "", "mcc", {"x": ["1", "3"], "y": ["3"]})],
-    )
-    some = experiment.choose(whole, ["2", "1"])
-    assert [row.name for row in some.rows] == ["1", "2"]
-    assert some.claims == [Claim("a", "mcc", [("1", "2")])]
-    assert some.plots == [Plot("p", "", "mcc", {"x": ["1"]})]
-    experiment.check(some, "mine.py")
+def test_runs_are_of_the_rows_asked_for_and_the_page_of_all():
+    rows = [Row("1", NONE), Row("2", DEFENCE), Row("3", NONE, {"loss.mu1": 0.1})]
+    found = experiment.plan(make(*rows), Path("out"), "name", copy.deepcopy, ["3", "2"])
+    assert found.rows == ["2", "3"]
+    assert list(found.encoders) == list(found.attacks) == ["1", "2", "3"]
+    kept = [part.path for part in found.parts]
+    assert found.encoders["1"].path in kept  # which row 3 needs too
+    assert found.attacks["1"].path not in kept
+    assert len(kept) == 5
     with pytest.raises(UserError, match="--rows names 4; the rows are 1, 2, 3"):
-        experiment.choose(whole, ["4"])
+        experiment.plan(make(*rows), Path("out"), "name", copy.deepcopy, ["4"])
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_only_maps_are_pooled(split):
+    change = {"model.split": split}
+    found = plan(Row("1", change, {"feature_map.pooling": "average"}), Row("2", change))
+    is_one = found.attacks["1"] is found.attacks["2"]
+    assert is_one == (len(feature_shape(split, 64)) == 1)
 
 
 @pytest.mark.parametrize("scale", ["paper", "small"])
@@ -170,15 +177,17 @@ def test_the_papers_tables_are_whole(table, scale):
 
 
 def test_tables_share_encoders():
-    paths = {}
+    paths, attacks = {}, {}
     for table in TABLES:
         made = run.call_file(str(ROOT / "configs" / f"{table}.py"), "get_experiment", "paper")
         found = experiment.plan(made, Path("out"), table, copy.deepcopy)
         paths[table] = {name: part.path for name, part in found.encoders.items()}
+        attacks[table] = {name: part.path for name, part in found.attacks.items()}
     assert paths["table1"]["1"] == paths["table3"]["fc without"]
     assert paths["table1"]["2"] == paths["table3"]["fc with"]
     assert paths["table1"]["2"] == paths["figure4"]["40 attributes with"]
     assert paths["table1"]["10"] == paths["figure4"]["Smiling with"]
+    assert attacks["table1"]["1"] == attacks["table3"]["fc without"]
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,30 @@ def test_a_listing_says_what_is_done_and_shared(root, capsys):
     assert "GiB of checkpoints" in shown
 
 
+@pytest.mark.slow
+def test_some_rows_leave_the_page_whole(root):
+    assert call(root, "--rows=2") == 0
+    found = json.loads((root / "out/grid/metrics.json").read_text())
+    assert list(found) == ["1", "2", "3"]
+    assert "Not finished" not in (root / "out/grid/report.html").read_text()
+
+
+@pytest.mark.slow
+def test_an_encoder_that_gives_every_picture_the_same_has_no_map(root, monkeypatch):
+    plain = reproduce_page._features
+
+    def collapsed(part, attributes):
+        features, *others = plain(part, attributes)
+        is_undefended = not part.config.loss.lambda1
+        return np.zeros_like(features) if is_undefended else features, *others
+
+    monkeypatch.setattr(reproduce_page, "_features", collapsed)
+    assert call(root) == 0
+    page = (root / "out/grid/report.html").read_text()
+    assert "1 has no map: all features are the same." in page
+    assert "2 has no map" not in page
+
+
 def test_a_duration_is_given_in_minutes_then_in_hours():
     assert estimate._duration(61) == "2 minutes"
     assert estimate._duration(9000) == "2.5 hours"
@@ -191,6 +215,14 @@ MISTAKES = {
     "another mode": (["--mode=protect", "--rows=1"], "--rows goes with --mode=reproduce"),
     "dry run of another mode": (["--mode=attack", "--dry_run"], "--dry_run goes with"),
     "no experiment": (["--mode=reproduce"], "get_experiment"),
+    "no attribute to colour by": (
+        ["--mode=reproduce", "--config={no_latent}"],
+        "latent names Beard, which dataset synthetic/tiny lacks",
+    ),
+    "too large an M": (
+        ["--mode=reproduce", "--config={grid}", "--config.feature_map.hidden=1000000"],
+        "M would have 1,000,000,000 weights for the features [1000] of row 1",
+    ),
     "no such row": (["--mode=reproduce", "--config={grid}", "--rows=9"], "the rows are 1, 2, 3"),
     "wrong scale": (
         ["--mode=reproduce", "--config={grid}", "--config.scale=big"],
@@ -212,6 +244,9 @@ def test_a_mistake_is_told_before_anything_is_run(name, tiny_faces, tmp_path, ca
     monkeypatch.chdir(tmp_path)
     grid = tmp_path / "grid.py"
     grid.write_text(EXPERIMENT.format(dir=tiny_faces.dir))
+    no_latent = tmp_path / "no_latent.py"
+    no_latent.write_text(grid.read_text().replace("Smiling", "Beard"))
     arguments, words = MISTAKES[name]
-    assert run.main(["run.py", *(each.format(grid=grid) for each in arguments)]) == 2
+    arguments = [each.format(grid=grid, no_latent=no_latent) for each in arguments]
+    assert run.main(["run.py", *arguments]) == 2
     assert words in capsys.readouterr().err

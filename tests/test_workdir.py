@@ -35,6 +35,20 @@ def test_a_run_that_ended_before_anything_was_trained_may_be_begun_differently(b
     assert json.loads((begun.path / "config.json").read_text())["config"]["train"]["steps"] == 7
 
 
+def test_a_dataset_remade_under_its_name_is_told(begun, tmp_path):
+    folder = tmp_path / "data/faces/1.0.0"
+    folder.mkdir(parents=True)
+    config = Config(data=Data(dir=str(tmp_path / "data"), dataset="faces"))
+    (folder / "dataset_info.json").write_text("70 pictures")
+    run = Workdir(tmp_path / "other", "protect", config)
+    run.begin()
+    run.finish({})
+    Workdir(run.path, "protect", config)
+    (folder / "dataset_info.json").write_text("71 pictures")
+    with pytest.raises(UserError, match=r"the content of .*data/faces; choose"):
+        Workdir(run.path, "protect", config)
+
+
 def test_what_the_baseline_trained_counts_too(begun):
     (begun.path / "unprotected").mkdir()
     (begun.path / "checkpoints").rename(begun.path / "unprotected" / "checkpoints")

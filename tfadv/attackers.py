@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfadv.data import normalise
 from tfadv.losses import feature_loss
+from tfadv.whitening import moves
 
 
 class Standardisation(keras.layers.Layer):
@@ -47,12 +48,9 @@ class Standardisation(keras.layers.Layer):
             squares = squares + np.square(flat - flat.mean(0)).sum(0)
             squares = squares + np.square(shift) * (known * len(flat) / count)
         deviation = np.sqrt(squares / count)
-        # A dimension that moves less than float32 resolves says nothing: scale 0, rather than
-        # noise blown up. However small the features are, they may move: no absolute limit.
-        float32 = np.finfo(np.float32)
-        moves = deviation > np.maximum(float32.eps * np.abs(mean), float32.tiny)
+        kept = moves(mean, deviation)
         self.mean.assign(mean)
-        self.scale.assign(np.where(moves, 1.0 / np.where(moves, deviation, 1.0), 0.0))
+        self.scale.assign(np.where(kept, 1.0 / np.where(kept, deviation, 1.0), 0.0))
 
     def call(self, features):
         """Returns the features standardised, float32."""

@@ -13,6 +13,7 @@ from typing import Any
 MODES = ("protect", "attack", "recognizer", "reproduce")
 SCALES = ("paper", "small")
 SPLITS = ("conv1", "conv2", "conv3", "conv4", "avgpool", "fc")
+VECTORS = ("avgpool", "fc")  # of these; the others are maps
 # Before each pooling of VGG19 (Simonyan and Zisserman 2015, Table 1, column E).
 VGG19_LAYERS = tuple(
     f"block{block}_conv{i}"

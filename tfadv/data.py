@@ -90,8 +90,12 @@ class Dataset:
             "metadata": {key: value for key, value in own.metadata.items() if key != "attributes"},
         }
 
-    def columns(self, attributes: Sequence[str]) -> np.ndarray:
+    def columns(self, attributes: Sequence[str], source: str = "task.attributes") -> np.ndarray:
         """Returns the columns of `labels` that hold these attributes; all of them if none is named.
+
+        Args:
+            attributes: their names.
+            source: what names them, for an error.
 
         Raises:
             UserError: the dataset has no such attribute.
@@ -100,7 +104,7 @@ class Dataset:
             if name not in self.attributes:
                 known = ", ".join(self.attributes) or "none at all"
                 raise UserError(
-                    f"task.attributes names {name}, which dataset {self._config.dataset} lacks; "
+                    f"{source} names {name}, which dataset {self._config.dataset} lacks; "
                     f"it has {known}"
                 )
         if not self.attributes:

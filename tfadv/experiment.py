@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tfadv import checks
-from tfadv.config import Config, UserError, flatten
+from tfadv.config import VECTORS, Config, UserError, flatten
 
 
 @dataclass(frozen=True)
@@ -129,15 +129,17 @@ class Plan:
     """An experiment as runs, in the order in which they can be made.
 
     Attributes:
-        experiment: What is planned; only the rows asked for.
-        folder: Where its page goes.
-        parts: The runs.
-        encoders: Row -> its protect run.
+        experiment: What is planned.
+        rows: Names of those that are to be run; the page shows all that are done.
+        folder: Where the page goes.
+        parts: The runs that these rows need.
+        encoders: Row -> its protect run, of all rows.
         attacks: Row -> its attack, if it has one.
         is_dry: Whether it is only to be shown.
     """
 
     experiment: Experiment
+    rows: Sequence[str]
     folder: Path
     parts: list[Part]
     encoders: dict[str, Part]
@@ -167,36 +169,12 @@ def check(experiment: Any, path: str) -> None:
         raise UserError(f"{at} latent must name two attributes, not {len(experiment.latent)}")
 
 
-def choose(experiment: Experiment, names: Sequence[str]) -> Experiment:
-    """Returns an experiment of some rows; claims and plots of the others are left out.
-
-    Raises:
-        UserError: There is no such row.
-    """
-    known = [row.name for row in experiment.rows]
-    for name in names:
-        if name not in known:
-            raise UserError(f"--rows names {name}; the rows are {', '.join(known)}")
-    claims = [
-        dataclasses.replace(claim, pairs=pairs)
-        for claim in experiment.claims
-        if (pairs := [pair for pair in claim.pairs if set(pair) <= set(names)])
-    ]
-    plots = []
-    for plot in experiment.plots:
-        series = {
-            line: kept
-            for line, rows in plot.series.items()
-            if (kept := [name for name in rows if name in names])
-        }
-        if series:
-            plots.append(dataclasses.replace(plot, series=series))
-    rows = [row for row in experiment.rows if row.name in names]
-    return dataclasses.replace(experiment, rows=rows, claims=claims, plots=plots)
-
-
 def plan(
-    experiment: Experiment, root: Path, name: str, override: Callable[[Config], Config]
+    experiment: Experiment,
+    root: Path,
+    name: str,
+    override: Callable[[Config], Config],
+    rows: Sequence[str] = (),
 ) -> Plan:
     """Returns the runs of an experiment, those that rows share once.
 
@@ -208,10 +186,17 @@ def plan(
         root: The folder of all experiments.
         name: Of this one, the folder of its page.
         override: Applies the command line to a base config.
+        rows: Names of those that are to be run; all, if there are none.
 
     Raises:
-        UserError: A row changes a field that there is not, or to what it can't be.
+        UserError: A row changes a field that there is not, or to what it can't be; or there is no
+            row of such a name.
     """
+    known = [row.name for row in experiment.rows]
+    for row in rows:
+        if row not in known:
+            raise UserError(f"--rows names {row}; the rows are {', '.join(known)}")
+    rows = [row for row in known if row in (rows or known)]
     parts: dict[Path, Part] = {}
 
     def add(mode: str, config: Config, folder: Path, row: str, target: Part | None = None) -> Part:
@@ -236,10 +221,13 @@ def plan(
             continue
         config = _without_unused(_change(base["attack"], row.attack, row.name), "attack")
         config.recognizer.path = recognizer
+        if encoder.config.model.split in VECTORS:
+            config.feature_map.pooling = Config().feature_map.pooling
         folder = root / "attacks" / encoder.path.name / _slug(row.attack, config)
         config.encoder = (str(encoder.path / "encoder"),)
         attacks[row.name] = add("attack", config, folder, row.name, encoder)
-    return Plan(experiment, root / name, list(parts.values()), encoders, attacks)
+    needed = [part for part in parts.values() if set(part.rows) & set(rows)]
+    return Plan(experiment, rows, root / name, needed, encoders, attacks)
 
 
 # What a mode doesn't look at: there its default counts, so that runs can be shared.

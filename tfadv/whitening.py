@@ -42,7 +42,8 @@ def _mean_over_grid(maps: np.ndarray, rows: int, columns: int) -> np.ndarray:
 def moves(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     """Tells which dimensions, of this mean and standard deviation, say something; bool [D].
 
-    As in `attackers.Standardisation`: what moves less than float32 resolves does not.
+    What moves less than float32 resolves does not; it would be noise blown up. However small the
+    features are, they may move: there is no absolute limit.
     """
     float32 = np.finfo(np.float32)
     return deviation > np.maximum(float32.eps * np.abs(mean), float32.tiny)

@@ -41,6 +41,10 @@ class Workdir:
                 raise UserError(f"--workdir={self.path}: {folder} is a file; it must be a folder")
         used = (*config.encoder, config.model.weights, config.perceptual.weights)
         self.digests = {path: _digest(Path(path)) for path in used if path}
+        for name in (config.data.dataset, *config.data.extra):
+            folder = Path(config.data.dir) / name.replace(":", "/")
+            if folder.is_dir():
+                self.digests[str(folder)] = _digest(folder)
         for path in filter(None, (config.recognizer.path, *config.recognizer.others)):
             self.digests[path] = recognizer_files.digest(Path(path))
         # What ended on a mistake before anything was trained stands in nobody's way.
@@ -142,8 +146,12 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _digest(path: Path) -> str:
-    """What tells a file or a SavedModel from another that has taken its place; of local ones."""
+    """What tells a file, a SavedModel or a dataset from another that has taken its place.
+
+    Of a dataset it is how many pictures and bytes its splits have. What isn't local is left out.
+    """
     files = [path, path / "saved_model.pb", *sorted(path.glob("variables/*"))]
+    files += [path / "dataset_info.json", *sorted(path.glob("*/dataset_info.json"))]
     digest = hashlib.sha256()
     for file in filter(Path.is_file, files):
         digest.update(file.read_bytes())

@@ -39,7 +39,8 @@ def run(workdir: Workdir) -> None:
     }
     recognizers = load_recognizers(config, dataset)
     for name, black_box in black_boxes.items():
-        check_feature_map(config, name, black_box.feature_shape, recognizers)
+        if recognizers:
+            check_feature_map(config, name, black_box.feature_shape)
     g = models.load_g(config, workdir.mode)
     workdir.begin(
         dataset=dataset.description,
@@ -116,13 +117,11 @@ def load_recognizers(config: Config, dataset: Dataset) -> list[Recognizer]:
     return recognizers
 
 
-def check_feature_map(
-    config: Config, name: str, feature_shape: tuple[int, ...], recognizers: list[Recognizer]
-) -> None:
+def check_feature_map(config: Config, name: str, feature_shape: tuple[int, ...]) -> None:
     """Raises a UserError if M would be too large for the features of an encoder."""
     fields = config.feature_map
     weights = math.prod(feature_shape) * fields.hidden
-    if recognizers and fields.pooling == "flatten" and weights > _MOST_WEIGHTS:
+    if fields.pooling == "flatten" and weights > _MOST_WEIGHTS:
         raise UserError(
             f"M would have {weights:,} weights for the features {list(feature_shape)} of {name}: "
             f"set --config.feature_map.pooling=average or a smaller feature_map.hidden"

@@ -14,7 +14,7 @@ from tfadv import training
 from tfadv.attackers import ImageInverter
 from tfadv.experiment import Part
 from tfadv.modes import models, protect, recognizer
-from tfadv.networks import Encoder
+from tfadv.networks.resnet import feature_shape
 
 _STEPS = 3  # after two that aren't counted
 _ATTRIBUTES = 40
@@ -91,9 +91,7 @@ def _protector(part: Part):
 
 def _inverter(part: Part):
     config, model = part.config, part.target.config.model
-    encoder = Encoder(model.depth, model.width, model.split)
-    encoder.build((None, config.data.size, config.data.size, 3))
-    shape = encoder.feature_shape(config.data.size)
+    shape = feature_shape(model.split, config.data.size, model.depth, model.width)
     g = models.load_g(config, "attack")
     inverter = ImageInverter(models.build_adversary(config, shape, model.split, g), shape)
     inverter.compile(

@@ -8,6 +8,7 @@ from tfadv import report
 from tfadv.data import Dataset
 from tfadv.experiment import Plan
 from tfadv.modes import attack, estimate, protect, recognizer, reproduce_page
+from tfadv.networks.resnet import feature_shape
 from tfadv.workdir import Workdir
 
 _NAMED = 4  # rows that share a run are named, if so few
@@ -38,6 +39,8 @@ def show(plan: Plan) -> None:
     check_data(plan)
     print(plan.experiment.title)
     for row in plan.experiment.rows:
+        if row.name not in plan.rows:
+            continue
         print(f"\nrow {row.name}" + (f": {row.about}" if row.about else ""))
         for part in plan.parts:
             if row.name not in part.rows:
@@ -60,5 +63,9 @@ def check_data(plan: Plan) -> None:
         if (data, attributes) not in checked:
             checked.append((data, attributes))
             Dataset(data).columns(attributes)
+        if part.mode == "attack":
+            model = part.target.config.model
+            shape = feature_shape(model.split, data.size, model.depth, model.width)
+            attack.check_feature_map(part.config, f"row {part.rows[0]}", shape)
     if plan.experiment.latent:
-        Dataset(plan.parts[-1].config.data).columns(plan.experiment.latent)
+        Dataset(plan.parts[-1].config.data).columns(plan.experiment.latent, "latent")

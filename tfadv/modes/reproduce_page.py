@@ -59,7 +59,7 @@ def write(plan: Plan, is_last: bool = False) -> Table:
         sections.append(Section("Curves", list(filter(None, plots))))
     if grid := _grid(plan):
         sections.append(Section("Pictures", [grid]))
-    if is_last and experiment.latent:
+    if is_last and experiment.latent and any(found.values()):
         sections.append(_maps(plan, found))
     sections.append(Section("What was changed", [_changes(plan)], collapsed=True))
     plan.folder.mkdir(parents=True, exist_ok=True)
@@ -201,24 +201,31 @@ def _maps(plan: Plan, found: Mapping[str, Metrics]) -> Section:
     panels, rows, left_out = {}, [], {}
     attributes = plan.experiment.latent
     numbers = [*(f"balanced_accuracy/{name}" for name in attributes), "silhouette"]
-    for row, part in plan.encoders.items():
+    for row in filter(found.get, plan.encoders):
+        part = plan.encoders[row]
         features, labels, identities = _features(part, attributes)
         seed = part.config.runtime.seed
         classes, names = latent.combined(labels)
-        panels[row] = (latent.embed(features, seed), classes, names)
+        try:
+            panels[row] = (latent.embed(features, seed), classes, names)
+        except ValueError as error:  # such as an encoder that gives every picture the same
+            left_out |= {f"{row} has no map: {error}.": None}
+            continue
         told = latent.separation(features, labels, seed, identities)
         found[row].update({name: told[name] for name in numbers if name in told})
         rows.append([row, *(told.get(name) for name in numbers)])
         left_out |= dict.fromkeys(f"{why}." for why in told["left_out"])
-    count = len(features)
     columns = [Column("row"), *(Column(f"accuracy, {name}", _TOLD) for name in attributes)]
     table = Table("How well classes are told apart", [*columns, Column("silhouette", _APART)], rows)
-    caption = (
-        f"t-SNE of the features of the first {count:,} test pictures, standardised, 50 principal "
-        f"components, perplexity {latent.PERPLEXITY:g}: near ones stay near, distances mean little."
-    )
-    figure = Figure("Features", figures.tsne_figure(panels), caption)
-    return Section("Maps of the features", [figure, table], " ".join(left_out))
+    shown = [table]
+    if panels:
+        caption = (
+            f"t-SNE of the features of the first {len(features):,} test pictures, standardised, "
+            f"{latent.COMPONENTS} principal components, perplexity {latent.PERPLEXITY:g}: near "
+            f"ones stay near, distances mean little."
+        )
+        shown.insert(0, Figure("Features", figures.tsne_figure(panels), caption))
+    return Section("Maps of the features", shown, " ".join(left_out))
 
 
 def _features(part: Part, attributes: Sequence[str]):
