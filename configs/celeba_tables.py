@@ -18,6 +18,7 @@ def get_config(mode: str) -> Config:
     config.baseline = False
     config.model.depth = 18
     config.model.decoder_width = config.model.discriminator_width = 0.25
+    config.perceptual.layers = ("block1_conv1", "block2_conv1")
     if mode == "protect":
         config.train.steps = 800
         config.train.evaluate_every = 200
