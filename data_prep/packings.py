@@ -128,9 +128,10 @@ class TsvFile(PackedFile):
 class RecordFile(PackedFile):
     """MXNet's RecordIO as InsightFace fills it: `train.rec`, with `train.idx` beside it.
 
-    Where the first record has two labels and no picture, pictures are numbered from 1 to below its
-    first label; other records give each person's range of them. Otherwise all records are pictures.
-    A picture's first label is its person's number.
+    Where record 0 has two labels and no picture, pictures are numbered from 1 to below its first
+    label; other records give each person's range of them. Otherwise all records are pictures.
+    InsightFace's tool (src/data/face2rec2.py) writes record 0 after all pictures. A picture's first
+    label is its person's number.
     """
 
     unit = "record"
@@ -140,24 +141,13 @@ class RecordFile(PackedFile):
         index = self.path.with_suffix(".idx")
         if not index.exists():
             raise DataError(f"{index} is missing: it says where in {self.path.name} pictures are")
-        end = self._end_of_pictures()
         size = self.path.stat().st_size
+        head = next((place for place in self._listed(index, size) if place.number == 0), None)
+        end = self._end_of_pictures(head) if head else None
         last = Place(0, 0, b"")
-        for line, _, row in _lines(index):
-            try:
-                number, offset = map(int, row.split(b"\t"))
-            except ValueError as error:
-                raise DataError(
-                    f"{index}: line {line} isn't the number of a record, a tab and its offset"
-                ) from error
-            if not 0 <= offset < size:
-                raise DataError(
-                    f"{index}: line {line} says byte {offset}, but {self.path.name} has {size}: "
-                    "it is cut short, or the two are of different sets"
-                )
-            place = Place(offset, number, b"%d" % number)
+        for place in self._listed(index, size):
             last = max(last, place)
-            if end is None or 0 < number < end:
+            if end is None or 0 < place.number < end:
                 yield place
         _, after = self._record(last)
         if after != size:
@@ -177,9 +167,25 @@ class RecordFile(PackedFile):
         """Returns what follows the labels."""
         return self._unpack(place)[1]
 
-    def _end_of_pictures(self) -> int | None:
-        """Returns the number after that of the last picture; None if all records are pictures."""
-        labels, encoded = self._unpack(Place(0, 0, b""))
+    def _listed(self, index: Path, size: int) -> Iterator[Place]:
+        """Yields the place of every record that an index lists, in a file of so many bytes."""
+        for line, _, row in _lines(index):
+            try:
+                number, offset = map(int, row.split(b"\t"))
+            except ValueError as error:
+                raise DataError(
+                    f"{index}: line {line} isn't the number of a record, a tab and its offset"
+                ) from error
+            if not 0 <= offset < size:
+                raise DataError(
+                    f"{index}: line {line} says byte {offset}, but {self.path.name} has {size}: "
+                    "it is cut short, or the two are of different sets"
+                )
+            yield Place(offset, number, b"%d" % number)
+
+    def _end_of_pictures(self, head: Place) -> int | None:
+        """Returns the number after the last picture's, which record 0 may say; else None."""
+        labels, encoded = self._unpack(head)
         listed = not encoded and len(labels) == 2 and labels[0].is_integer()
         return int(labels[0]) if listed else None
 

@@ -49,13 +49,13 @@ def record(content):
     )
 
 
-def write_records(path, contents):
-    """Writes the records, numbered from 0, and the `.idx` file."""
+def write_records(path, contents, order=None):
+    """Writes the records, numbered from 0, in an order, by default this one; and the `.idx`."""
     lines, offset = [], 0
     with path.open("wb") as file:
-        for number, content in enumerate(contents):
+        for number in order or range(len(contents)):
             lines.append(f"{number}\t{offset}\n")
-            offset += file.write(record(content))
+            offset += file.write(record(contents[number]))
     path.with_suffix(".idx").write_text("".join(lines))
 
 

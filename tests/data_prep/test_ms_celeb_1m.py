@@ -164,6 +164,18 @@ def test_a_records_first_label_is_the_person_where_there_are_two(tmp_path):
     assert [found.file.picture(place) for place in found.places] == ENCODED
 
 
+@pytest.mark.parametrize("at", [12, 15], ids=["after the pictures", "last"])
+def test_the_record_that_says_how_many_pictures_there_are_may_follow_them(tmp_path, at):
+    order = [*range(1, 16)]
+    order.insert(at, 0)  # after the pictures, as InsightFace's face2rec2.py writes it
+    packed_faces.write_records(tmp_path / RECORDS, insightface(FACES), order)
+    found = draw(tmp_path)
+    assert list(found.names) == RECORD_NAMES
+    assert [found.file.picture(place) for place in found.places] == ENCODED
+    with pytest.raises(spec.DataError, match="holds 12 pictures, fewer than --pictures=13"):
+        draw(tmp_path, TOTAL + 1)
+
+
 def test_all_records_are_pictures_where_the_first_is_one(tmp_path):
     contents = [packed((who,), face(who, 0), who) for who in range(3)]
     packed_faces.write_records(tmp_path / RECORDS, contents)
@@ -286,7 +298,7 @@ RECORD_FAULTS = {
     ),
     "an empty file": (
         lambda rec, idx: rec.write_bytes(b""),
-        "train.rec: record 0, at byte 0: the file ends within the record: it is cut short",
+        "train.idx: line 1 says byte 0, but train.rec has 0: it is cut short, or the two are of",
     ),
     "cut within the last record": (
         lambda rec, idx: cut(rec, rec.stat().st_size - 4),
