@@ -204,11 +204,12 @@ def test_a_picture_of_another_dataset_is_the_same_as_it_is_there(settings, datas
     assert keys(here["images"])[: OWN + LABELLED] == keys(there["images"])
 
 
-def test_celeba_is_one_source_under_both_of_its_names():
+@pytest.mark.parametrize("name", ["celeb_a", "celeb_a_hq/256"])
+def test_celeba_is_one_source_under_all_of_its_names(name):
     def made(name):
         info = SimpleNamespace(name=name.split("/")[0])
         return SimpleNamespace(name=name, info=info, metadata={})
 
     with pytest.raises(UserError, match="the same source"):
-        mixture.check_source(made("celeb_a"), made("celeba/paper"))
-    mixture.check_source(made("celeb_a"), made("ms_celeb_1m/n10000_seed0"))
+        mixture.check_source(made("celeba/paper"), made(name))
+    mixture.check_source(made(name), made("ms_celeb_1m/n10000_seed0"))

@@ -22,8 +22,11 @@ _IDENTITIES = np.int64(2**32)  # from the numbers of a dataset's people to those
 def check_source(own: Records, other: Records) -> None:
     """Raises a UserError if a further dataset was made from the same pictures as the dataset."""
     sources = [records.metadata.get("source") for records in (own, other)]
-    # TFDS's own CelebA is called otherwise.
-    names = {records.info.name.replace("celeb_a", "celeba") for records in (own, other)}
+    # TFDS's own CelebA is called otherwise, and its celeb_a_hq is of the same pictures.
+    names = {
+        records.info.name.replace("celeb_a", "celeba").removesuffix("_hq")
+        for records in (own, other)
+    }
     # Folders alone are made from sources of the user's own, which differ.
     if len(names) == 1 and (own.info.name != "folder" or len({*sources}) == 1):
         raise UserError(
