@@ -12,6 +12,7 @@ import run
 from tests.datasets import Pictures, picture, prepare, read
 from tfadv.config import Data, UserError
 from tfadv.data import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset
+from tfadv.mixture import UNKNOWN
 
 SIZES = {"train": 40, "validation": 6, "test": 10}
 SLICES = {"private": "train[:80%]", "public": "train[80%:]", "test": "test"}
@@ -178,11 +179,16 @@ def test_labels_that_can_not_be_0_or_1_are_refused(tmp_path, feature, value):
         Dataset(config)
 
 
-@pytest.mark.parametrize("value", [lambda i: i % 3, lambda i: i % 2 * 2 - 1])
+@pytest.mark.parametrize(
+    "value",
+    [lambda i: i % 3, lambda i: i % 2 * 2 - 1, lambda i: -1 if i == 99 else i % 2],
+    ids=["three", "signs", "one unknown"],
+)
 def test_labels_that_are_other_numbers_are_refused(tmp_path, value):
-    config = faces(tmp_path, **of(label=(tfds.features.Scalar(np.int64), value)))
-    with pytest.raises(UserError, match=r"has labels other than 0 and 1 in split train\[:80%\]"):
-        Dataset(dataclasses.replace(config, labels="label"))
+    sizes = {"train": 1000, "test": 10}
+    config = faces(tmp_path, sizes=sizes, **of(label=(tfds.features.Scalar(np.int64), value)))
+    with pytest.raises(UserError, match="has labels other than 0 and 1 in split train"):
+        Dataset(dataclasses.replace(config, private="train", public="test", labels="label"))
 
 
 def test_a_feature_of_labels_that_is_not_there_is_named_with_those_that_are(settings):
@@ -211,7 +217,9 @@ def test_of_several_pictures_one_must_be_called_image(tmp_path):
 
 
 @pytest.mark.parametrize("field", ["private", "public", "test"])
-@pytest.mark.parametrize("split", ["trian", "train[:", "train[90:100]", "train[:0%]", "test[x]"])
+@pytest.mark.parametrize(
+    "split", ["trian", "train[:", "train[90:100]", "train[:0%]", "test[x]", "train[5:3]", "all[:9]"]
+)
 def test_a_split_that_does_not_exist_is_answered_with_those_that_do(settings, field, split):
     with pytest.raises(UserError) as caught:
         Dataset(dataclasses.replace(settings, **{field: split}))
@@ -251,6 +259,17 @@ def test_a_dataset_of_another_structure_joins_the_public_pictures(tmp_path):
     assert dataset.sizes[PUBLIC] == 8 + sum(SIZES.values())
     number = found["images"][8:, 0, 0, 0].astype(int)
     np.testing.assert_array_equal(found["labels"][8:, 1], number >> 1 & 1)  # Male
+
+
+def test_labels_that_join_must_be_0_or_1_too_where_they_are_of_the_same_attribute(tmp_path):
+    own = prepare(tmp_path)
+    for name, attribute in (("signs", "Male"), ("others", "Height")):
+        feature = ({attribute: np.int64}, lambda i, a=attribute: {a: i % 2 * 2 - 1})
+        faces(tmp_path, name, **of(attributes=feature))
+    with pytest.raises(UserError, match=r"dataset signs in .* has labels other than 0 and 1"):
+        Dataset(dataclasses.replace(own, extra=("signs",)))
+    found = read(Dataset(dataclasses.replace(own, extra=("others",))).batches(PUBLIC, WHOLE))
+    np.testing.assert_array_equal(found["labels"][8:], UNKNOWN)
 
 
 CONFIG = """

@@ -68,7 +68,7 @@ class Dataset:
         self.attributes = own.attributes
         for other in others:
             mixture.check_source(own, other)
-        extra = [other.whole() for other in others]
+        extra = [other.whole(own.attributes) for other in others]
         slices = {
             split: own.split(getattr(config, split), split) for split in (PRIVATE, PUBLIC, TEST)
         }

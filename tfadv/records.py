@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +14,7 @@ from tfadv.checks import missing_dataset
 from tfadv.config import Data, UserError
 from tfadv.layout import find_layout
 
-_LOOKED_AT = 64  # records of a split, before anything heavy begins
+_RECORDS = 64  # at a time where their labels are looked at
 
 
 class Records:
@@ -69,30 +70,43 @@ class Records:
         splits = self.info.splits
         try:
             found = Slice(self, name, tuple(splits[name].file_instructions))
-        except (KeyError, ValueError):  # no such split, no such part of it, or no split at all
+        # No such split, no such part of it, no split at all, or a part of `all`.
+        except (KeyError, ValueError, NotImplementedError):
             found = Slice(self, name, ())
-        if not found.count:
+        # TFDS takes fewer than none for train[5:3].
+        if min((file.take for file in found.files), default=0) < 1:
             known = ", ".join(splits) or "none"
             raise UserError(
                 f"{self.place} has no pictures in split {name}; set data.{field} to one of those "
                 f"that it has ({known}) or to a part, such as {next(iter(splits), 'train')}[:80%]"
             )
-        # Those of data_prep, which knows their names, are 0 or 1.
-        if self._layout.are_numbers and not self.metadata.get("attributes"):
-            labels = self.parse(next(iter(found.read().batch(_LOOKED_AT))))["labels"]
-            if labels.numpy().max(initial=0) > 1:
-                raise UserError(f"{self.place} has labels other than 0 and 1 in split {name}")
+        self._check_labels(found)
         return found
 
-    def whole(self) -> "Slice":
+    def whole(self, attributes: Sequence[str]) -> "Slice":
         """Returns the records of all splits.
 
+        Args:
+            attributes: names of those whose labels matter, if this dataset has any of them.
+
         Raises:
-            UserError: there are none.
+            UserError: there are none, or their labels matter and are other than 0 and 1.
         """
         if not self.info.splits.total_num_examples:
             raise UserError(f"{self.place} has no pictures")
-        return Slice(self, "all", tuple(self.info.splits["all"].file_instructions))
+        found = Slice(self, "all", tuple(self.info.splits["all"].file_instructions))
+        if not set(self.attributes).isdisjoint(attributes):
+            self._check_labels(found)
+        return found
+
+    def _check_labels(self, found: "Slice") -> None:
+        """Raises a UserError unless labels are 0 or 1; takes a pass where only records tell."""
+        # Those of data_prep, which knows their names, are.
+        if not (self._layout.are_numbers and self.attributes) or self.metadata.get("attributes"):
+            return
+        largest = found.read().batch(_RECORDS).map(lambda r: tf.reduce_max(self.parse(r)["labels"]))
+        if max(largest.as_numpy_iterator()) > 1:
+            raise UserError(f"{self.place} has labels other than 0 and 1 in split {found.split}")
 
 
 @dataclasses.dataclass(frozen=True)
