@@ -206,6 +206,18 @@ def test_a_dataset_without_pictures_is_refused(tmp_path):
         Dataset(dataclasses.replace(config, labels="label"))
 
 
+def test_pictures_of_fractions_are_refused(tmp_path):
+    config = faces(
+        tmp_path,
+        features=Faces.features | {"image": tfds.features.Image(shape=(2, 2, 1), dtype=np.float32)},
+        example=lambda self, number: (
+            Faces.example(self, number) | {"image": np.full((2, 2, 1), 0.5, np.float32)}
+        ),
+    )
+    with pytest.raises(UserError, match="has pictures of fractions in image; they must be uint8"):
+        Dataset(config)
+
+
 def test_of_several_pictures_one_must_be_called_image(tmp_path):
     pair = of("left", right=(Faces.features["image"], lambda i: picture(i, 9)))
     with pytest.raises(UserError, match="several image features, none called image: left, right"):

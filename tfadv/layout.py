@@ -89,15 +89,16 @@ def find_layout(
 
 def _find_image(features: tfds_features.FeaturesDict, place: str) -> str:
     images = sorted(key for key, each in features.items() if isinstance(each, tfds_features.Image))
-    if "image" in images:
-        return "image"
     if not images:
         raise UserError(f"{place} has no image feature; it has {', '.join(sorted(features))}")
-    if len(images) > 1:
+    if len(images) > 1 and "image" not in images:
         raise UserError(
             f"{place} has several image features, none called image: {', '.join(images)}"
         )
-    return images[0]
+    image = "image" if "image" in images else images[0]
+    if np.dtype(features[image].np_dtype).kind == "f":  # TFDS stores their bits as a PNG's colours
+        raise UserError(f"{place} has pictures of fractions in {image}; they must be uint8")
+    return image
 
 
 def _find_labels(
