@@ -1,6 +1,7 @@
 """Further datasets, whose pictures join the public ones."""
 
 import dataclasses
+import shutil
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -154,8 +155,8 @@ def test_the_digest_tells_which_they_are_and_what_is_in_them(tmp_path):
         return tuple(dataset.digest(PUBLIC, part) for part in (WHOLE, TRAIN, HELD_OUT))
 
     found = [digests(), digests("first"), digests("first", "second"), digests("second", "first")]
-    (path,) = tmp_path.glob("first/*/*test*")
-    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    shutil.rmtree(tmp_path / "first")
+    prepare(tmp_path, "first", blue=2)
     found.append(digests("first"))
     whole, train, held_out = zip(*found, strict=True)
     assert len({*whole, *train}) == 10
@@ -187,6 +188,17 @@ def test_one_made_from_the_same_source_is_refused(tiny_faces, tmp_path):
     data = Data(dir=str(tmp_path), dataset="synthetic/tiny", extra=("synthetic/copy",), size=32)
     with pytest.raises(UserError, match=r"data\.extra names synthetic/copy, .*the same source"):
         Dataset(data)
+
+
+def test_one_that_has_test_pictures_is_refused_whatever_its_labels(tmp_path):
+    people = [(number, f"{number}.png") for number in range(8)]
+    own = prepare(tmp_path, splits={PRIVATE: people, PUBLIC: people, TEST: people[:3]})
+    others = {"train": [(-1, f"other/{number}.png") for number in range(2, 9)]}
+    for name, blue in (("copy", 7), ("others", 1)):
+        prepare(tmp_path, name, splits=others, attributes=(), blue=blue)
+    with pytest.raises(UserError, match=r"names copy, which has 3 of the 3 pictures in split test"):
+        Dataset(dataclasses.replace(own, extra=("others", "copy")))
+    assert Dataset(dataclasses.replace(own, extra=("others",))).count(PUBLIC) == 15
 
 
 def test_what_is_not_there_is_no_public_picture(tmp_path):

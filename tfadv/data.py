@@ -73,6 +73,8 @@ class Dataset:
             split: own.split(getattr(config, split), split) for split in (PRIVATE, PUBLIC, TEST)
         }
         check_apart(slices)
+        for each in extra:
+            mixture.check_pictures(slices[TEST], each)
         # The dataset's own records come first.
         self._slices = {split: [found] for split, found in slices.items()}
         self._slices[PUBLIC] += extra

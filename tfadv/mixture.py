@@ -35,6 +35,17 @@ def check_source(own: Records, other: Records) -> None:
         )
 
 
+def check_pictures(test: Slice, other: Slice) -> None:
+    """Raises a UserError if a further dataset has pictures of the test split, byte for byte."""
+    shared = np.count_nonzero(np.isin(test.pictures(), other.pictures()))
+    if shared:
+        raise UserError(
+            f"data.extra names {other.records.name}, which has {shared:,} of the {test.count:,} "
+            f"pictures in split {test.split} of data.dataset, {test.records.name}: attackers would "
+            f"learn from them; leave it out, or make it from other pictures"
+        )
+
+
 def read(
     slices: Sequence[Slice], is_in: Sequence[np.ndarray], *, mixed: bool = False
 ) -> tf.data.Dataset:
