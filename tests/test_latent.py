@@ -88,9 +88,14 @@ def test_a_class_with_fewer_members_than_folds_is_left_out_and_said():
     assert "balanced_accuracy/Eyeglasses" not in found
     assert {"balanced_accuracy/Smiling", "silhouette"} <= set(found)
     assert found["left_out"] == [
-        "Eyeglasses is not predicted: Eyeglasses has 3, fewer than the 5 folds",
-        "not in the silhouette: Eyeglasses, no Smiling has 2, fewer than the 5 folds",
-        "not in the silhouette: Eyeglasses, Smiling has 1, fewer than the 5 folds",
+        "Eyeglasses is not predicted: Eyeglasses has too few pictures, 3 for 5 folds",
+        "not in the silhouette: Eyeglasses, no Smiling has too few pictures, 2 for 5 folds",
+        "not in the silhouette: Eyeglasses, Smiling has too few pictures, 1 for 5 folds",
+    ]
+    labels["Eyeglasses"] = (np.arange(300) < 40).astype(int)
+    people = np.arange(300) // 10
+    assert separation(features, labels, 0, people)["left_out"] == [
+        "Eyeglasses is not predicted: Eyeglasses has too few people, 4 for 5 folds"
     ]
     nobody = {"Eyeglasses": np.zeros(300, int)}
     assert set(separation(features, nobody, seed=0)) == {"left_out"}

@@ -111,14 +111,15 @@ def separation(
             f"{len(vectors)} features, {len(classes)} labels and {len(groups)} identities "
             "must be as many"
         )
+    unit = "pictures" if identities is None else "people"
     found, left_out = {}, []
     for name, column in labels.items():
         column = np.asarray(column).astype(int)
-        rare = _rare(column, groups, [f"no {name}", name])
+        rare = _rare(column, groups, [f"no {name}", name], unit)
         left_out += [f"{name} is not predicted: {why}" for why in rare.values()]
         if not rare:
             found[f"balanced_accuracy/{name}"] = _accuracy(vectors, column, groups, seed)
-    rare = _rare(classes, np.arange(len(classes)), names)
+    rare = _rare(classes, np.arange(len(classes)), names, "pictures")
     left_out += [f"not in the silhouette: {why}" for why in rare.values()]
     kept = ~np.isin(classes, list(rare))
     if len(np.unique(classes[kept])) > 1:
@@ -148,11 +149,11 @@ def _groups(identities: np.ndarray | None, count: int) -> np.ndarray:
     return np.where(identities < 0, -1 - np.arange(len(identities)), identities)
 
 
-def _rare(classes: np.ndarray, groups: np.ndarray, names: list[str]) -> dict[int, str]:
-    """Classes that there are too few of to be in every fold, and why."""
+def _rare(classes: np.ndarray, groups: np.ndarray, names: list[str], unit: str) -> dict[int, str]:
+    """Classes that there are too few of to be in every fold, and why; a group is a `unit`."""
     counts = {i: len(np.unique(groups[classes == i])) for i in range(len(names))}
     return {
-        i: f"{names[i]} has {count}, fewer than the {FOLDS} folds"
+        i: f"{names[i]} has too few {unit}, {count} for {FOLDS} folds"
         for i, count in counts.items()
         if count < FOLDS
     }
