@@ -80,6 +80,15 @@ def test_a_rare_attribute_is_predicted_and_chance_stays_a_half():
     assert separation(features, labels, seed=0)["balanced_accuracy/Eyeglasses"] > 0.98
 
 
+def test_a_rare_attribute_counts_as_much_as_its_absence():
+    random = np.random.default_rng(0)
+    glasses = (np.arange(4000) < 200).astype(int)
+    features = random.normal(size=(4000, 1)) + 2 * glasses[:, None]
+    found = separation(features, {"Eyeglasses": glasses}, seed=0)["balanced_accuracy/Eyeglasses"]
+    # Phi(1), of normal distributions 2 apart; the best plain accuracy would be at 0.66.
+    assert found == pytest.approx(0.841, abs=0.04)
+
+
 def test_a_class_with_fewer_members_than_folds_is_left_out_and_said():
     features, labels = make_features()
     labels["Eyeglasses"] = (np.arange(300) < 3).astype(int)
