@@ -91,6 +91,15 @@ def test_their_people_are_numbered_apart_and_the_unknown_stay_unknown(dataset):
     assert people[source == 0].max() < FAR
 
 
+def test_the_people_of_two_further_datasets_are_numbered_apart_too(tmp_path):
+    own = prepare(tmp_path)
+    for blue, name in enumerate(("first", "second")):
+        prepare(tmp_path, name, blue=blue, splits={"train": [(7, f"{i}.png") for i in range(3)]})
+    people, _ = Dataset(dataclasses.replace(own, extra=("first", "second"))).annotations(PUBLIC)
+    assert people.tolist() == [*people[:8], *[7 + FAR] * 3, *[7 + 2 * FAR] * 3]
+    assert people[:8].max() < FAR
+
+
 @pytest.mark.parametrize("part", [WHOLE, TRAIN, HELD_OUT])
 def test_annotations_are_those_of_the_batches(dataset, part):
     found = read(dataset.batches(PUBLIC, part, 16))
