@@ -257,6 +257,15 @@ def test_splits_that_share_pictures_are_refused(settings, private, public, test,
         Dataset(config)
 
 
+@pytest.mark.parametrize("split", ["test+test", "train[:9]+test+train[8:]"])
+def test_a_split_that_has_pictures_twice_is_refused(settings, split):
+    config = dataclasses.replace(settings, private="validation", public="validation", test=split)
+    with pytest.raises(UserError) as caught:
+        Dataset(config)
+    assert f"data.test, {split}, has pictures of dataset celeb in" in str(caught.value)
+    assert str(caught.value).endswith("twice")
+
+
 def test_such_a_dataset_is_listed_where_another_is_missing(settings):
     with pytest.raises(UserError, match=r"no dataset celeb_b in .*, only celeb; .*tfds build"):
         Dataset(dataclasses.replace(settings, dataset="celeb_b"))

@@ -65,7 +65,7 @@ class Records:
             field: of the config, which says so.
 
         Raises:
-            UserError: there are none, or their labels are other than 0 and 1.
+            UserError: there are none, some twice, or their labels are other than 0 and 1.
         """
         splits = self.info.splits
         try:
@@ -80,6 +80,8 @@ class Records:
                 f"{self.place} has no pictures in split {name}; set data.{field} to one of those "
                 f"that it has ({known}) or to a part, such as {next(iter(splits), 'train')}[:80%]"
             )
+        if any(itertools.starmap(_overlap, itertools.combinations(found.files, 2))):
+            raise UserError(f"data.{field}, {name}, has pictures of {self.place} twice")
         self._check_labels(found)
         return found
 
