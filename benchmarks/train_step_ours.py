@@ -104,7 +104,7 @@ def _protect(config):
     protector = protect.build(config, ATTRIBUTES, g=None)
     labels = tf.cast(tf.random.uniform((FLAGS.batch, ATTRIBUTES)) > 0.5, tf.uint8)
     private = {"images": _pictures(), "labels": labels}
-    return protector, {"private": private, "public": {"images": _pictures()}}
+    return protector, {"private": private, "public": {"images": _pictures()[:, tf.newaxis]}}
 
 
 def _attack(config):

@@ -101,6 +101,13 @@ def test_folders_tell_what_they_hold():
     assert found.folder == Path("out/name")
 
 
+def test_a_field_that_is_added_later_changes_no_folder(monkeypatch):
+    before = plan(Row("1", DEFENCE)).encoders["1"].path
+    known = experiment.flatten
+    monkeypatch.setattr(experiment, "flatten", lambda config: known(config) | {"model.new": 1})
+    assert plan(Row("1", DEFENCE)).encoders["1"].path == before
+
+
 def test_a_finished_run_is_known_by_its_metrics(tmp_path):
     found = plan(Row("1"), root=tmp_path)
     (part, *_) = found.parts

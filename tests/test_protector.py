@@ -27,7 +27,6 @@ class Blurs:
 
 def make_protector(
     lambda1=1.0,
-    decoder_steps=1,
     seed=0,
     optimizer=keras.optimizers.SGD,
     lambda2=0.0,
@@ -58,7 +57,6 @@ def make_protector(
         adversary,
         lambda1=lambda1,
         lambda2=lambda2,
-        decoder_steps=decoder_steps,
         warm_up=warm_up,
     )
     protector.compile(optimizer(0.01))
@@ -74,7 +72,7 @@ def make_batch(decoder_steps=1, seed=0):
     labels = tf.constant(rng.integers(0, 2, (BATCH, ATTRIBUTES)).astype(np.uint8))
     return {
         "private": {"images": pictures(BATCH), "labels": labels},
-        "public": {"images": pictures(BATCH * decoder_steps)},
+        "public": {"images": tf.stack([pictures(BATCH) for _ in range(decoder_steps)], axis=1)},
     }
 
 
@@ -100,7 +98,7 @@ def test_update_of_the_decoder_leaves_encoder_and_classifier_with_their_statisti
     protector = make_protector()
     encoder, classifier = weights_of(protector.encoder), weights_of(protector.classifier)
     decoder = weights_of(protector.adversary.decoder)
-    protector._update_adversary(normalise(make_batch()["public"]["images"]))
+    protector._update_adversary(normalise(make_batch()["public"]["images"][:, 0]))
     assert_equal(encoder, protector.encoder.get_weights())
     assert_equal(classifier, protector.classifier.get_weights())
     assert differs(decoder, protector.adversary.decoder.get_weights())
@@ -159,7 +157,7 @@ def test_update_of_the_adversary_trains_the_discriminator_and_that_of_the_encode
     encoder, discriminator = protector.encoder, protector.adversary.discriminator
     before, seen = weights_of(encoder), weights_of(discriminator)
     batch = make_batch()
-    protector._update_adversary(normalise(batch["public"]["images"]))
+    protector._update_adversary(normalise(batch["public"]["images"][:, 0]))
     assert_equal(before, encoder.get_weights())
     assert differs(seen, discriminator.get_weights())
     seen = weights_of(discriminator)
@@ -171,18 +169,18 @@ def test_update_of_the_adversary_trains_the_discriminator_and_that_of_the_encode
 def test_step_updates_the_decoder_first_so_that_the_encoder_meets_the_new_one():
     stepped, by_hand, batch = make_protector(), make_protector(), make_batch()
     stepped.train_step(batch)
-    by_hand._update_adversary(normalise(batch["public"]["images"]))
+    by_hand._update_adversary(normalise(batch["public"]["images"][:, 0]))
     private = batch["private"]
     by_hand._update_encoder(normalise(private["images"]), private["labels"])
     assert_close(by_hand.get_weights(), stepped.get_weights())
 
 
 def test_decoder_steps_are_that_many_updates_on_different_pictures():
-    stepped, by_hand = make_protector(decoder_steps=3), make_protector()
+    stepped, by_hand = make_protector(), make_protector()
     batch = make_batch(decoder_steps=3)
     stepped.train_step(batch)
-    for images in np.split(batch["public"]["images"].numpy(), 3):
-        by_hand._update_adversary(normalise(tf.constant(images)))
+    for images in tf.unstack(batch["public"]["images"], axis=1):
+        by_hand._update_adversary(normalise(images))
     assert_close(by_hand.adversary.decoder.get_weights(), stepped.adversary.decoder.get_weights())
 
 
@@ -233,7 +231,9 @@ def test_defence_hides_what_the_task_does_not_need():
     labels = np.repeat((colours[:, 0, 0, :1] > 127).astype(np.uint8), ATTRIBUTES, axis=1)
     pictures = tf.data.Dataset.from_tensor_slices({"images": images, "labels": labels})
     batches = pictures.shuffle(256, seed=1).repeat().batch(32).take(160)
-    batches = batches.map(lambda batch: {"private": batch, "public": batch})
+    batches = batches.map(
+        lambda batch: {"private": batch, "public": {"images": batch["images"][:, tf.newaxis]}}
+    )
     whole = {"images": normalise(images), "labels": labels}
 
     errors = {}

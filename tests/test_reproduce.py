@@ -126,6 +126,7 @@ def test_the_page_sets_ours_beside_the_papers(root):
     ):
         assert words in page
     assert "Not finished" not in page
+    assert '<th scope="row">scale' not in page
     assert page.count("data:image/png;base64") == 4
     assert (root / "out/grid/reconstructions.png").stat().st_size > 1000
 

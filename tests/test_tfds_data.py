@@ -97,6 +97,44 @@ def test_pictures_are_those_that_tfds_reads_in_its_order(settings, dataset, spli
     np.testing.assert_array_equal(found["index"], np.arange(len(expected)))
 
 
+def test_people_named_by_texts_stay_together_where_some_are_held_out(tmp_path):
+    text = tfds.features.Text()
+    who = of(
+        attributes=(tfds.features.ClassLabel(num_classes=2), lambda i: i % 2),
+        identity=(text, lambda i: f"person {i // 5}" if i else ""),
+    )
+    dataset = Dataset(dataclasses.replace(faces(tmp_path, **who), held_out=0.3))
+    train, held_out = (dataset.annotations(PRIVATE, part)[0] for part in (TRAIN, HELD_OUT))
+    assert len({*train.tolist(), *held_out.tolist()} - {-1}) == 8
+    assert not {*train.tolist()} & {*held_out.tolist()} - {-1}
+    found = read(dataset.batches(PRIVATE, WHOLE, 7))
+    number = found["images"][:, 0, 0, 0]
+    by_person = {who: {*number[found["identity"] == who] // 5} for who in {*found["identity"]}}
+    assert all(len(group) == 1 for who, group in by_person.items() if who >= 0)
+    assert number[found["identity"] < 0].tolist() in ([0], [])
+
+
+def test_pictures_without_a_name_are_of_somebody_else_each(tmp_path):
+    who = of(
+        attributes=(tfds.features.ClassLabel(num_classes=2), lambda i: i % 2),
+        name=(tfds.features.Text(), lambda i: ""),
+    )
+    dataset = Dataset(dataclasses.replace(faces(tmp_path, **who), held_out=0.25))
+    assert dataset.count(PRIVATE, HELD_OUT) == 8
+
+
+def test_columns_without_names_are_not_taken_for_those_of_another_dataset(tmp_path):
+    vector = of(
+        attributes=(tfds.features.Tensor(shape=(2,), dtype=np.uint8), lambda i: [i % 2, 1]),
+    )
+    own = faces(tmp_path, **vector)
+    faces(tmp_path, "other", blue=4, **vector)
+    dataset = Dataset(dataclasses.replace(own, extra=("other",)))
+    assert dataset.attributes == ("attributes_0", "attributes_1")
+    _, labels = dataset.annotations(PUBLIC)
+    assert (labels[dataset.sizes[PUBLIC] - dataset.extra["other/1.0.0"] :] == UNKNOWN).all()
+
+
 def test_a_dict_of_booleans_gives_labels_in_the_order_of_their_names(dataset):
     assert dataset.attributes == NAMES
     found = read(dataset.batches(PRIVATE, WHOLE, 7))

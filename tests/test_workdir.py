@@ -8,7 +8,7 @@ import numpy
 import pytest
 
 from tfadv import workdir as workdir_module
-from tfadv.config import Config, Data, Task, Train, UserError, flatten
+from tfadv.config import Config, Data, Loss, Task, Train, UserError, flatten
 from tfadv.workdir import Workdir
 
 DATASET = {"name": "faces/1.0.0", "splits": {"private": 3, "public": 2, "test": 1}}
@@ -175,8 +175,10 @@ def test_a_field_of_another_version_is_a_difference(begun):
     path.write_text(json.dumps(record))
     with pytest.raises(UserError) as caught:
         Workdir(begun.path, "protect", Config())
-    assert "loss.lambda1 (was None, is 1.0)" in str(caught.value)
     assert "loss.lambda9 (was 0.5, is None)" in str(caught.value)
+    assert "lambda1" not in str(caught.value)  # newer than the run, which so had its default
+    with pytest.raises(UserError, match=r"loss\.lambda1 \(was 1\.0, is 2\.0\)"):
+        Workdir(begun.path, "protect", Config(loss=Loss(lambda1=2.0)))
 
 
 def test_another_mode_is_refused(begun):

@@ -203,12 +203,12 @@ class Plateau(tf.Module):
     @property
     def lowest(self) -> float:
         """The lowest loss so far."""
-        return float(self._lowest)
+        return float(self._lowest.numpy())
 
     @property
     def ended(self) -> bool:
         """Whether the attack is over."""
-        return int(self._drops) > self._rate_drops
+        return int(self._drops.numpy()) > self._rate_drops
 
     def update(self, loss: float) -> None:
         """Takes the loss of one evaluation on held-out pictures."""
@@ -219,7 +219,7 @@ class Plateau(tf.Module):
                 kept.assign(weight.value)
             return
         self._waited.assign_add(1)
-        if int(self._waited) == self._patience:
+        if int(self._waited.numpy()) == self._patience:
             self._waited.assign(0)
             self._drops.assign_add(1)
             self.restore_best()

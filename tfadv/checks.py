@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tfadv.config import PRECISIONS, SCALES, SPLITS, VGG19_LAYERS, Config, Data, UserError, flatten
+from tfadv.config import (
+    PRECISIONS,
+    SCALES,
+    SPLITS,
+    STRATEGIES,
+    VGG19_LAYERS,
+    Config,
+    Data,
+    UserError,
+    flatten,
+)
 
 
 def unknown_field(name: str) -> UserError:
@@ -248,6 +258,7 @@ _CHOICES = {
     "feature_map.pooling": ("flatten", "average"),
     "recognizer.alignment": ("auto", "celeba", "whole"),
     "recognizer.split": ("private", "public"),
+    "runtime.strategy": STRATEGIES,
     "runtime.precision": PRECISIONS,
 }
 

@@ -268,7 +268,9 @@ def _hash(record: dict[str, tf.Tensor]) -> tf.Tensor:
     """A number for who is in a picture; for the picture itself, where that is not known."""
     person = tf.strings.as_string(record["identity"])
     place = tf.strings.join(["place ", tf.strings.as_string(record["index"])])
-    group = tf.where(record["identity"] < 0, record.get("name", place), person)
+    name = record.get("name", place)
+    name = tf.where(name == "", place, name)
+    group = tf.where(record["identity"] < 0, name, person)
     return tf.strings.to_hash_bucket_fast(group, np.iinfo(np.int64).max)
 
 

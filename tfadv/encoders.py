@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfadv import config as settings
 from tfadv.config import UserError
 from tfadv.data import normalise
+from tfadv.distribution import over_devices
 
 
 def export_encoder(encoder: keras.Model, size: int, folder: Path) -> None:
@@ -133,39 +134,41 @@ class SavedEncoder:
         self._signature = self._choose_signature()
         self._input, self._spec = self._choose_input()
         self._output = self._choose_output()
+        self._encode = over_devices(self._to_features)
         probe = self(np.zeros((2, size, size, 3), np.uint8))
         self.feature_shape = probe.shape[1:]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Returns the features, float32 [N, ...], of pictures, uint8 [N, S, S, 3]."""
-        inputs = tf.convert_to_tensor(images)
-        sides = tuple(
-            wanted or given
-            for wanted, given in zip(self._spec.shape[1:3], images.shape[1:3], strict=True)
-        )
-        if sides != images.shape[1:3]:
-            inputs = tf.round(tf.image.resize(inputs, sides, antialias=True))
-        if self._spec.dtype.is_floating:
-            low, high = self._config.low, self._config.high
-            inputs = tf.cast(inputs, tf.float32) / 255.0 * (high - low) + low
-        inputs = tf.cast(inputs, self._spec.dtype)
         try:
-            features = self._signature(**{self._input: inputs})[self._output]
+            features = self._encode(images)
         except (TypeError, ValueError, tf.errors.OpError) as error:
             raise UserError(
                 f"encoder {self.path} fails on pictures of shape {images.shape}: {_reason(error)}"
             ) from None
         return self._checked(features, len(images))
 
-    def _checked(self, features: tf.Tensor, count: int) -> np.ndarray:
-        shape = features.shape
-        is_feature = features.dtype.is_floating and shape.rank >= 2 and all(shape[1:])
+    def _to_features(self, images: tf.Tensor) -> tf.Tensor:
+        """What the signature makes of pictures, brought to the size and range that it wants."""
+        given = tuple(images.shape[1:3])
+        sides = tuple(map(lambda wanted, side: wanted or side, self._spec.shape[1:3], given))
+        if sides != given:
+            images = tf.round(tf.image.resize(images, sides, antialias=True))
+        if self._spec.dtype.is_floating:
+            low, high = self._config.low, self._config.high
+            images = tf.cast(images, tf.float32) / 255.0 * (high - low) + low
+        return self._signature(**{self._input: tf.cast(images, self._spec.dtype)})[self._output]
+
+    def _checked(self, features: np.ndarray, count: int) -> np.ndarray:
+        shape, dtype = tuple(features.shape), tf.as_dtype(features.dtype)
+        is_feature = dtype.is_floating and len(shape) >= 2 and all(shape[1:])
         if not is_feature or shape[0] != count:
             raise UserError(
-                f"encoder {self.path} gives {features.dtype.name} {shape} for {count} "
+                f"encoder {self.path} gives {dtype.name} {shape} for {count} "
                 f"pictures; features must be floating-point [{count}, ...]"
             )
-        features = tf.cast(features, tf.float32).numpy()
+        with np.errstate(over="ignore"):  # told below
+            features = features.astype(np.float32)
         if not np.isfinite(features).all():
             raise UserError(f"encoder {self.path} gives features that are not finite")
         return features
@@ -217,11 +220,13 @@ class SavedClassifier:
         description = json.loads((folder / "classifier.json").read_text())
         self.attributes = tuple(description["attributes"])
         self.feature_shape = tuple(description["feature_shape"])
-        self._signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
+        self._model = tf.saved_model.load(str(folder))  # it dies with its last reference
+        classify = self._model.signatures["serving_default"]
+        self._classify = over_devices(lambda features: classify(features=features)["logits"])
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Returns the logits of features."""
-        return self._signature(features=tf.convert_to_tensor(features))["logits"].numpy()
+        return self._classify(features)
 
 
 def load_classifier(encoder_path: str) -> SavedClassifier | None:

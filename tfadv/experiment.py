@@ -305,5 +305,8 @@ def _slug(changes: Iterable[str], config: Config) -> str:
 
 
 def _digest(config: Config) -> str:
-    fields = json.dumps(dataclasses.asdict(config), sort_keys=True)
+    """What tells a config from others; a field that is added later doesn't matter by default."""
+    default = flatten(Config())
+    changed = {name: value for name, value in flatten(config).items() if value != default[name]}
+    fields = json.dumps(changed, sort_keys=True)
     return hashlib.sha256(fields.encode()).hexdigest()[:8]

@@ -3,12 +3,24 @@
 import keras
 import tensorflow as tf
 
+from tfadv.distribution import all_reduce_mean
+
 
 class FusedAdam(keras.optimizers.Adam):
     """`keras.optimizers.Adam`, the same arguments and variables, with TensorFlow's fused kernel.
 
-    Keras' own update makes nine passes over a variable's memory, this one makes one.
+    Keras' own update makes nine passes over a variable's memory, this one makes one. On several
+    replicas it follows the mean of their gradients and clips that, where Keras clips each replica's
+    and sums them.
     """
+
+    def apply(self, grads, trainable_variables=None):
+        """Updates variables by the means over the replicas of their gradients."""
+        super().apply(all_reduce_mean(list(grads)), trainable_variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        """Returns them as they are: `apply` has brought them together."""
+        return grads_and_vars
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable and its moments (Kingma and Ba 2015, end of section 2)."""

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfadv.data import normalise
+from tfadv.distribution import uniform_by_row
 from tfadv.encoders import in_float32, save_functions
 from tfadv.networks import Encoder
 
@@ -171,7 +172,7 @@ def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """
     count, size = tf.shape(images)[0], images.shape[1]
     flip, zoom, down, across, blur, light, contrast = tf.unstack(
-        tf.random.stateless_uniform((7, count), seed)
+        uniform_by_row(count, 7, seed), axis=1
     )
     half = 0.5 - ZOOM * (zoom - 0.5)
     y, x = 0.5 + 2 * SHIFT * (down - 0.5), 0.5 + 2 * SHIFT * (across - 0.5)

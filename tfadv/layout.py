@@ -9,6 +9,8 @@ from tensorflow_datasets import features as tfds_features
 
 from tfadv.config import UserError
 
+_NAMES = (tf.int64, tf.string)  # of people: their numbers, or texts, whose hashes count
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
@@ -30,9 +32,14 @@ class Layout:
     identity: str
     name: str
 
+    @property
+    def is_vector(self) -> bool:
+        """Whether the labels are one vector, which doesn't tell its columns' names."""
+        return len(self.labels) == 1 and bool(self.spec[self.labels[0]].shape)
+
     def attributes(self, known: Sequence[str]) -> tuple[str, ...]:
         """Returns the names of the columns of labels; of a vector those known, if they fit it."""
-        if len(self.labels) == 1 and self.spec[self.labels[0]].shape:
+        if self.is_vector:
             (width,) = self.spec[self.labels[0]].shape
             numbered = [f"{self.labels[0]}_{column}" for column in range(width)]
             return tuple(known if len(known) == width else numbered)
@@ -49,10 +56,14 @@ class Layout:
             (labels,) = columns
         else:
             labels = tf.stack(columns, axis=1)
+        identity = found[self.identity] if self.identity else tf.fill([count], np.int64(-1))
+        if identity.dtype == tf.string:
+            number = tf.strings.to_hash_bucket_fast(identity, np.iinfo(np.int64).max)
+            identity = tf.where(identity == "", np.int64(-1), number)
         examples = {
             "image": found[self.image],
             "labels": tf.cast(labels, tf.uint8),
-            "identity": found[self.identity] if self.identity else tf.fill([count], np.int64(-1)),
+            "identity": identity,
         }
         return examples | ({"name": found[self.name]} if self.name else {})
 
@@ -81,7 +92,8 @@ def find_layout(
         columns, are_numbers = (), False
     # A dict of one number is one: TFDS keeps the people of celeb_a so.
     people = [key for key in spec if key == "identity" or key.startswith("identity/")]
-    identity = people[0] if len(people) == 1 and _is_fixed(spec[people[0]], 0) else ""
+    is_one = len(people) == 1 and any(_is_fixed(spec[people[0]], 0, kind) for kind in _NAMES)
+    identity = people[0] if is_one else ""
     name = "name" if _is_fixed(spec.get("name"), 0, tf.string) else ""
     read = filter(None, (image, *columns, identity, name))
     return Layout({key: spec[key] for key in read}, image, columns, are_numbers, identity, name)

@@ -16,7 +16,6 @@ from tfadv.records import Records, Slice
 Parse = Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]
 
 UNKNOWN = 255  # a label that nobody knows
-_IDENTITIES = np.int64(2**32)  # from the numbers of a dataset's people to those of the next one's
 
 
 def check_source(own: Records, other: Records) -> None:
@@ -115,13 +114,19 @@ def _parse_other(
     # One more column, which nobody knows.
     labels = tf.pad(examples["labels"], [[0, 0], [0, 1]], constant_values=UNKNOWN)
     known = {name: column for column, name in enumerate(other.attributes)}
-    columns = [known.get(name, len(known)) for name in attributes]
+    columns = [known.get(name, labels.shape[1] - 1) for name in attributes]
     identity = examples["identity"]
     return {
         "image": examples["image"],
         "labels": tf.gather(labels, np.array(columns, np.int64), axis=1),
-        "identity": tf.where(identity < 0, np.int64(-1), identity + place * _IDENTITIES),
+        "identity": tf.where(identity < 0, np.int64(-1), _renumber(identity, place)),
     }
+
+
+def _renumber(identity: tf.Tensor, place: int) -> tf.Tensor:
+    """Numbers for the people of a further dataset that no other's have: hashes of 63 bits."""
+    names = tf.strings.join([f"{place} ", tf.strings.as_string(identity)])
+    return tf.strings.to_hash_bucket_fast(names, np.iinfo(np.int64).max)
 
 
 def _parse_mixed(

@@ -11,11 +11,11 @@ class Protector(keras.Model):
     """Trains Enc and f to do the task while Dec fails to turn Z = Enc(X) back into X.
 
     One step makes the paper's two updates: (a) Dec learns to invert, on public pictures X2, with
-    Enc a black box; (b) Enc and f learn the task and to fool the Dec just updated, on private
-    pictures X1.
+    Enc a black box, K times (once in the paper); (b) Enc and f learn the task and to fool the Dec
+    just updated, on private pictures X1.
 
     A step's data is {"private": {"images", "labels"}, "public": {"images"}}: uint8 [N, S, S, 3],
-    [N, A] and uint8 [N * decoder_steps, S, S, 3]. Without an adversary, "public" is not looked at.
+    [N, A] and uint8 [N, K, S, S, 3]. Without an adversary, "public" is not looked at.
 
     Args:
         encoder: Enc, built: pictures in [-1, 1] to features.
@@ -24,7 +24,6 @@ class Protector(keras.Model):
             without defence.
         lambda1: weight of the negative reconstruction loss in Eq. 9.
         lambda2: weight of the negative perceptual distance in Eq. 9; needs an adversary with g.
-        decoder_steps: updates (a) for each update (b); 1 in the paper.
         warm_up: steps over which lambda1 and lambda2 grow from 0 to their values, so that Enc
             learns the task first.
     """
@@ -37,7 +36,6 @@ class Protector(keras.Model):
         *,
         lambda1=0.0,
         lambda2=0.0,
-        decoder_steps=1,
         warm_up=0,
         **kwargs,
     ):
@@ -52,7 +50,6 @@ class Protector(keras.Model):
         self.adversary = adversary
         self.lambda1 = lambda1
         self.lambda2 = lambda2
-        self.decoder_steps = decoder_steps
         self.warm_up = warm_up
 
     @property
@@ -84,7 +81,7 @@ class Protector(keras.Model):
         """Makes the updates (a) and (b); returns the losses, each over its batch."""
         losses = {}
         if self.adversary is not None:
-            for images in tf.split(data["public"]["images"], self.decoder_steps):
+            for images in tf.unstack(data["public"]["images"], axis=1):
                 public = self._update_adversary(normalise(images))
                 losses |= {f"public_{name}": loss for name, loss in public.items()}
         images, labels = data["private"]["images"], data["private"]["labels"]

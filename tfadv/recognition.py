@@ -229,6 +229,8 @@ class _SavedModel:
     def __init__(self, folder: Path, inner: str, layer: str):
         import tensorflow as tf
 
+        from tfadv.distribution import over_devices
+
         _check_layer(folder, layer or inner, [inner])
         self.layer, self._folder = inner, folder
         try:
@@ -236,23 +238,24 @@ class _SavedModel:
         except Exception as error:  # a damaged file raises nearly anything
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"recognizer {folder} does not load: {reason}") from None
-        self._embed = self._model.signatures.get("embed")
-        outputs = self._embed.structured_outputs if self._embed else ()
+        embed = self._model.signatures.get("embed")
+        outputs = embed.structured_outputs if embed else ()
         if not {"embedding", "inner"} <= set(outputs):
             raise UserError(
                 f"recognizer {folder} has no signature embed that returns embedding and inner; "
                 f"make it with --mode=recognizer"
             )
+        self._embed = over_devices(lambda images: embed(images=images))
 
     def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         try:
-            outputs = self._embed(images=pictures)
+            outputs = self._embed(pictures)
         except (ValueError, TypeError) as error:  # its message holds the pictures
             raise UserError(
                 f"recognizer {self._folder} does not take pictures {list(pictures.shape)}, the "
                 f"size that its recognizer.json gives: {type(error).__name__}"
             ) from None
-        return outputs["embedding"].numpy(), outputs["inner"].numpy()
+        return outputs["embedding"], outputs["inner"]
 
 
 def _check_layer(path: Path, name: str, layers: list[str]) -> None:

@@ -46,7 +46,10 @@ class Records:
         self._layout = find_layout(
             self.info.features, config.labels, self.place, with_labels=with_labels
         )
-        self.attributes = self._layout.attributes(self.metadata.get("attributes", ()))
+        known = self.metadata.get("attributes", ())
+        self.attributes = self._layout.attributes(known)
+        if self._layout.is_vector and not (with_labels or known):
+            self.attributes = ()  # numbered, they would be taken for any other dataset's
 
     def parse(self, records: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns what serialized records hold, string [N].

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfadv import distribution
 from tfadv.config import Runtime, Train, UserError
 from tfadv.fused_adam import FusedAdam
 
@@ -92,7 +93,7 @@ class Trainer:
     @property
     def step(self) -> int:
         """Steps done."""
-        return int(self._step)
+        return int(self._step.numpy())
 
     @property
     def images_per_s(self) -> float:
@@ -118,7 +119,7 @@ class Trainer:
         config = self._config
         if self.step >= config.steps:
             return
-        iterator = iter(batches(self.step))
+        iterator = iter(distribution.distribute(batches(self.step)))
         progress = Progress(self._title, config.steps, self.step)
         going = True
         while going and self.step < config.steps:
@@ -152,7 +153,7 @@ class Trainer:
         """Makes steps in one graph; returns the mean of each measurement over them."""
         totals = dict.fromkeys(self.model.measurements, tf.constant(0.0))
         for _ in tf.range(steps):
-            losses = self.model.train_step(next(iterator))
+            losses = distribution.run(self.model.train_step, next(iterator))
             totals = {name: totals[name] + losses[name] for name in self.model.measurements}
         return {name: total / tf.cast(steps, tf.float32) for name, total in totals.items()}
 

@@ -90,7 +90,9 @@ class Workdir:
                 f"--workdir"
             )
         now = json.loads(json.dumps(dataclasses.asdict(self.config)))
-        old, new = _leaves(before["config"]), _leaves(now)
+        # A field that is newer than the run had its default.
+        default = _leaves(json.loads(json.dumps(dataclasses.asdict(Config()))))
+        old, new = default | _leaves(before["config"]), _leaves(now)
         differing = [
             f"{name} (was {old.get(name)!r}, is {new.get(name)!r})"
             for name in sorted(old | new)

@@ -12,6 +12,7 @@ import numpy as np
 from tfadv import training
 from tfadv.config import Config, UserError
 from tfadv.data import PUBLIC, TRAIN, WHOLE, Dataset, normalise
+from tfadv.distribution import in_scope
 from tfadv.embedding_cache import embed_split
 from tfadv.encoders import SavedEncoder
 from tfadv.metrics.features import lda_chance
@@ -27,6 +28,7 @@ _FOLDERS = ("checkpoints", "tensorboard", "embeddings")
 _MOST_WEIGHTS = 2**28  # of M's first layer: 1 GiB, five times that while it learns
 
 
+@in_scope
 def run(workdir: Workdir) -> None:
     """Attacks each encoder, compares with what needs no features, and reports."""
     config = workdir.config

@@ -11,6 +11,7 @@ from tfadv import training
 from tfadv.closed_form import ClosedFormDecoder, NearestNeighbour, Ridge, whiten
 from tfadv.config import Config
 from tfadv.data import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset, normalise
+from tfadv.distribution import over_devices
 from tfadv.embedding_cache import embed_split
 from tfadv.encoders import SavedEncoder, load_classifier
 from tfadv.linkage import Linkage
@@ -140,7 +141,7 @@ class Battery:
             self._folder,
             f"attack on {self._name}",
         )
-        return self._measure(tf.function(inverter, reduce_retracing=True)), effort
+        return self._measure(over_devices(inverter)), effort
 
     @functools.cached_property
     def _whitening(self) -> Whitening:
@@ -192,8 +193,8 @@ class Battery:
             self._folder / FEATURE_MAP,
             f"identity attack on {self._name}",
         )
-        guess = tf.function(inverter, reduce_retracing=True)
-        guesses = [guess(batch["features"]).numpy() for batch in self._tested.batches()]
+        guess = over_devices(inverter)
+        guesses = [guess(batch["features"]) for batch in self._tested.batches()]
         return self._test.of_guesses(np.concatenate(guesses), train.mean(0)), effort
 
     def _map_features_linearly(self, train: np.ndarray, held_out: np.ndarray) -> Finding:

@@ -82,7 +82,7 @@ def _protector(part: Part):
     attributes = len(config.task.attributes) or _ATTRIBUTES
     model = protect.build(config, attributes, models.load_g(config, "protect"))
     labels = tf.zeros((config.train.batch, attributes), tf.uint8)
-    public = _pictures(part, config.train.decoder_steps)
+    public = tf.stack([_pictures(part)] * config.train.decoder_steps, axis=1)
     return model, {
         "private": {"images": _pictures(part), "labels": labels},
         "public": {"images": public},
@@ -102,6 +102,6 @@ def _inverter(part: Part):
     return inverter, {"images": _pictures(part), "features": features}
 
 
-def _pictures(part: Part, times: int = 1) -> tf.Tensor:
-    shape = (times * part.config.train.batch, part.config.data.size, part.config.data.size, 3)
+def _pictures(part: Part) -> tf.Tensor:
+    shape = (part.config.train.batch, part.config.data.size, part.config.data.size, 3)
     return tf.cast(tf.random.uniform(shape, maxval=256, dtype=tf.int32), tf.uint8)

@@ -12,6 +12,7 @@ from tfadv import training
 from tfadv.attackers import FeatureInverter, ImageInverter, Plateau
 from tfadv.config import Attack, Config
 from tfadv.data import Dataset, to_uint8
+from tfadv.distribution import mean_over_devices
 from tfadv.modes import models
 from tfadv.networks import FeatureMap
 from tfadv.pairs import Pairs
@@ -168,7 +169,7 @@ class Evaluation:
         self._batches = batches
         self._plateau = plateau
         self._show = show
-        self._losses = tf.function(inverter.test_step, reduce_retracing=True)
+        self._losses = mean_over_devices(inverter.test_step)
 
     def __call__(self, step: int) -> tuple[dict[str, float], bool]:
         """Returns the losses, and whether to go on."""
@@ -176,7 +177,7 @@ class Evaluation:
         for batch in self._batches():
             size = len(batch["features"])
             for name, loss in self._losses(batch).items():
-                totals[name] = totals.get(name, 0.0) + float(loss) * size
+                totals[name] = totals.get(name, 0.0) + loss * size
             count += size
         losses = {name: total / count for name, total in totals.items()}
         self._plateau.update(losses["held_out_loss"])

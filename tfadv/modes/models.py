@@ -10,6 +10,7 @@ from tfadv.checks import needs_vgg
 from tfadv.config import Config
 from tfadv.data import PUBLIC, WHOLE, Dataset, normalise
 from tfadv.networks import Decoder, Discriminator
+from tfadv.networks.normalisation import synchronise
 from tfadv.perceptual import VGGFeatures
 
 _MEASURED = 1024  # public pictures that the scale of g's layers is measured on
@@ -34,6 +35,8 @@ def build_adversary(
     loss, model, size = config.loss, config.model, config.data.size
     decoder = Decoder(feature_shape, size, split, model.decoder_width)
     decoder.build((None, *feature_shape))
+    if config.runtime.synchronised:
+        synchronise(decoder)
     discriminator = None
     if loss.mu1:
         discriminator = Discriminator(size, model.discriminator_width)

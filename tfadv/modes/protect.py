@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfadv import data, training
 from tfadv.config import Config, UserError
 from tfadv.data import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset, to_uint8
+from tfadv.distribution import in_scope, over_devices
 from tfadv.encoders import (
     SavedEncoder,
     export_classifier,
@@ -19,12 +20,14 @@ from tfadv.encoders import (
 from tfadv.metrics.utility import tuned_thresholds, utility_metrics
 from tfadv.modes import models, pages
 from tfadv.networks import Classifier, Encoder, load_torchvision
+from tfadv.networks.normalisation import synchronise
 from tfadv.perceptual import VGGFeatures
 from tfadv.protector import Protector
 from tfadv.report import Table
 from tfadv.workdir import Workdir
 
 
+@in_scope
 def run(workdir: Workdir) -> None:
     """Trains, exports, measures and reports, first the baseline if it is asked for."""
     config = workdir.config
@@ -104,9 +107,10 @@ def build(config: Config, attributes: int, g: VGGFeatures | None) -> Protector:
         adversary,
         lambda1=loss.lambda1,
         lambda2=loss.lambda2,
-        decoder_steps=config.train.decoder_steps,
         warm_up=round(loss.warm_up * config.train.steps),
     )
+    if config.runtime.synchronised:
+        synchronise(protector)
     protector.compile(
         training.adam(
             config.train.learning_rate, config.train.clip_norm, decay_steps=config.train.steps
@@ -130,9 +134,13 @@ def training_batches(dataset: Dataset, config: Config, start: int) -> tf.data.Da
     public = dataset.training_batches(
         PUBLIC, WHOLE, train.batch * train.decoder_steps, seed=seed + 1, start=start
     )
-    return tf.data.Dataset.zip(private, public).map(
-        lambda private, public: {"private": private, "public": {"images": public["images"]}}
-    )
+
+    def pair(private, public):
+        images = public["images"]
+        images = tf.reshape(images, (train.batch, train.decoder_steps, *images.shape[1:]))
+        return {"private": private, "public": {"images": images}}
+
+    return tf.data.Dataset.zip(private, public).map(pair)
 
 
 class Evaluation:
@@ -145,12 +153,11 @@ class Evaluation:
         self._columns = dataset.columns(config.task.attributes)
         self._names = [dataset.attributes[column] for column in self._columns]
         self._batches = dataset.batches(PRIVATE, HELD_OUT)
-        logits = tf.function(lambda images: protector(data.normalise(images)))
-        self._classify = lambda images: logits(images).numpy()
+        self._classify = over_devices(lambda images: protector(data.normalise(images)))
 
     def __call__(self, step: int) -> tuple[dict[str, float], bool]:
         """Returns the MCC of each attribute and its mean; training goes on."""
-        labels, logits = predict(tf.convert_to_tensor, self._classify, self._batches)
+        labels, logits = predict(np.asarray, self._classify, self._batches)
         if not np.isfinite(logits).all():
             raise training.TrainingError(
                 f"logits are not finite at step {step}; lower train.learning_rate or the loss "

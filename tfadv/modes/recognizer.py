@@ -10,10 +10,12 @@ from sklearn.metrics import roc_auc_score
 from tfadv import data, training
 from tfadv.config import Config, UserError
 from tfadv.data import HELD_OUT, TEST, TRAIN, WHOLE, Dataset
+from tfadv.distribution import in_scope, over_devices
 from tfadv.identity_classifier import FaceEmbedder, IdentityClassifier, blurred, export_embedder
 from tfadv.metrics.bootstrap import IdentityBootstrap
 from tfadv.metrics.identity import identify
 from tfadv.modes import pages, recognizer_page
+from tfadv.networks.normalisation import synchronise
 from tfadv.workdir import Workdir
 
 Embed = Callable[[np.ndarray], np.ndarray]
@@ -22,6 +24,7 @@ _KEPT = 2**30  # bytes of decoded pictures: to decode a small one takes a third 
 _COMPARED = 2000  # pictures compared with each other during training: two million pairs
 
 
+@in_scope
 def run(workdir: Workdir) -> None:
     """Trains, exports, measures and reports."""
     config = workdir.config
@@ -64,6 +67,8 @@ def build(config: Config, identities: int) -> IdentityClassifier:
     embedder = FaceEmbedder(config.model.depth, config.model.width)
     embedder.build((None, config.data.size, config.data.size, 3))
     classifier = IdentityClassifier(embedder, identities)
+    if config.runtime.synchronised:
+        synchronise(classifier)
     train = config.train
     classifier.compile(training.adam(train.learning_rate, train.clip_norm, train.steps))
     return classifier
@@ -148,8 +153,7 @@ class Evaluation:
 
     def __init__(self, classifier: IdentityClassifier, dataset: Dataset, config: Config):
         embedder = classifier.embedder
-        embed = tf.function(lambda images: embedder(data.normalise(images))["embedding"])
-        self._embed = lambda images: embed(images).numpy()
+        self._embed = over_devices(lambda images: embedder(data.normalise(images))["embedding"])
         self._batches = dataset.batches(config.recognizer.split, HELD_OUT)
 
     def __call__(self, step: int) -> tuple[dict[str, float], bool]:
@@ -203,8 +207,9 @@ def embed_known(
 
 
 def _load(folder) -> Embed:
-    signature = tf.saved_model.load(str(folder)).signatures["serving_default"]
-    return lambda images: signature(images=tf.constant(images))["embedding"].numpy()
+    model = tf.saved_model.load(str(folder))  # it dies with its last reference
+    embed = over_devices(lambda images: model.signatures["serving_default"](images=images))
+    return lambda images: embed(images)["embedding"]
 
 
 def measure(embed: Embed, dataset: Dataset, config: Config) -> dict[str, float | list[float]]:

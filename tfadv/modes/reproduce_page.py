@@ -34,6 +34,7 @@ _APART = (
     "How much nearer features are to their own class than to the next, of the four: 1 is far "
     "apart, 0 is mixed."
 )
+_OF_ONE_RUN = ("encoder", "scale", "baseline")  # an experiment's encoders leave them out
 _MAPPED = 2000  # pictures on a map, some more to fill a batch
 
 Metrics = dict[str, float | list[float]]
@@ -77,7 +78,8 @@ def _summary(plan: Plan) -> dict[str, str]:
         workdir.summary("reproduce", part.config, Dataset(part.config.data).description)
         for part in {id(part): part for part in plan.encoders.values()}.values()
     ]
-    return dict(item for item in summaries[0].items() if all(item in s.items() for s in summaries))
+    shared = [item for item in summaries[0].items() if all(item in s.items() for s in summaries)]
+    return {name: value for name, value in shared if name not in _OF_ONE_RUN}
 
 
 def measured(plan: Plan, row: str) -> Metrics:

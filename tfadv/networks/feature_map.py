@@ -5,6 +5,7 @@ import math
 import keras
 import tensorflow as tf
 
+from tfadv.distribution import uniform_by_row
 from tfadv.networks.layers import build_in_order, track
 
 POOLINGS = ("flatten", "average")
@@ -50,7 +51,7 @@ class FeatureMap(keras.Model):
         layers = [
             keras.layers.Flatten(dtype=dtype),
             keras.layers.Dense(hidden, activation="relu", dtype=dtype),
-            keras.layers.Dropout(DROPOUT, dtype=dtype),
+            Dropout(DROPOUT, dtype=dtype),
             keras.layers.Dense(embedding, dtype="float32"),
         ]
         self.mlp = track(self, "mlp", layers)
@@ -69,3 +70,42 @@ class FeatureMap(keras.Model):
         for layer in self.mlp:
             features = layer(features, training=training)
         return features
+
+
+class Dropout(keras.layers.Layer):
+    """Dropout (Srivastava et al. 2014) that goes on as before where training is resumed.
+
+    What is dropped depends on a seed, drawn where it is built, on how often it was called in
+    training, and on the row's place in the whole batch, however many replicas there are.
+
+    Args:
+        rate: Share of values set to 0; the others grow by 1 / (1 - rate).
+        **kwargs: As for `keras.layers.Layer`.
+    """
+
+    def __init__(self, rate: float, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = rate
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the seed, and the count of calls."""
+        seed = keras.random.randint((), 0, 2**31 - 1, dtype="int32")
+        options = {"dtype": "int32", "trainable": False, "autocast": False}
+        self.seed = self.add_weight(shape=(), initializer=lambda *_, **__: seed, **options)
+        self.calls = self.add_weight(
+            shape=(), initializer="zeros", aggregation="only_first_replica", **options
+        )
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's shape."""
+        return input_shape
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Drops values of [N, C] in training."""
+        if not training:
+            return inputs
+        seed = tf.stack([self.seed.value, self.calls.value])
+        self.calls.assign_add(1)
+        drawn = uniform_by_row(tf.shape(inputs)[0], inputs.shape[-1], seed)
+        kept = tf.cast(drawn >= self.rate, inputs.dtype)
+        return inputs * kept / tf.cast(1.0 - self.rate, inputs.dtype)

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from tfadv.distribution import all_reduce_mean, replicas
+
 MOMENTUM = 0.9
 EPSILON = 1e-5
 
@@ -15,9 +17,11 @@ class BatchNormalization(keras.layers.Layer):
     variables and statistics are float32.
 
     With `training=False` it uses the moving statistics and leaves them as they are. On several
-    replicas each one normalises by its own batch, and the moving statistics take the mean over
-    the replicas, so that they stay equal.
+    replicas each one normalises by its own share of the batch, and the moving statistics take the
+    mean over the replicas, so that they stay equal; `synchronise` has it normalise by the whole.
     """
+
+    is_synchronised = False
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates gamma, beta, moving_mean and moving_variance, each float32 [C]."""
@@ -47,7 +51,8 @@ class BatchNormalization(keras.layers.Layer):
         """Normalises [N, H, W, C] by the batch's statistics, or by the moving ones."""
         if not training:
             return self._normalise(inputs, self.moving_mean.value, self.moving_variance.value)[0]
-        outputs, mean, variance = self._normalise(inputs)
+        normalise = self._normalise_together if self.is_synchronised else self._normalise
+        outputs, mean, variance = normalise(inputs)
         _move(self.moving_mean, mean)
         _move(self.moving_variance, variance)
         return outputs
@@ -67,6 +72,28 @@ class BatchNormalization(keras.layers.Layer):
             epsilon=EPSILON,
             is_training=mean is None,
         )
+
+    def _normalise_together(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """By the statistics of all replicas' shares, through which gradients go as well."""
+        values = tf.cast(inputs, tf.float32)
+        own_mean, own_variance = tf.nn.moments(values, axes=[0, 1, 2])
+        mean = all_reduce_mean(own_mean)
+        # Not E[x^2] - E[x]^2, which loses a small variance beside a large mean.
+        variance = all_reduce_mean(own_variance + tf.square(own_mean - mean))
+        scale = tf.math.rsqrt(variance + EPSILON) * self.gamma.value
+        outputs = values * scale + (self.beta.value - mean * scale)
+        count = tf.cast(replicas() * tf.size(inputs) // tf.shape(inputs)[-1], tf.float32)
+        return tf.cast(outputs, inputs.dtype), mean, variance * count / (count - 1.0)
+
+
+def synchronise(network: keras.Model) -> None:
+    """Has a network's batch normalisation in training see the whole batch, not a replica's share.
+
+    On one replica nothing changes.
+    """
+    for layer in network._flatten_layers():
+        if isinstance(layer, BatchNormalization):
+            layer.is_synchronised = replicas() > 1
 
 
 def _move(statistic: keras.Variable, batch_value: tf.Tensor) -> None:

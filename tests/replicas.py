@@ -1,0 +1,172 @@
+"""Trains the same thing on one device and on several; run by `test_distribution.py`.
+
+In a process of its own: how many devices a CPU counts for is settled before TensorFlow starts.
+"""
+
+import json
+import sys
+import tempfile
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfadv import training
+from tfadv.attackers import ImageInverter
+from tfadv.config import Config, Data, Loss, Model, Runtime, Train
+from tfadv.fused_adam import FusedAdam
+from tfadv.modes import models
+from tfadv.networks.layers import Convolution, Linear
+from tfadv.networks.normalisation import BatchNormalization, synchronise
+from tfadv.protector import Protector
+
+DEVICES = 4
+SIZE, BATCH, STEPS, ATTRIBUTES, FEATURES = 32, 16, 20, 5, 24
+
+
+class Descent(FusedAdam):
+    """Plain gradient descent, aggregated as FusedAdam does.
+
+    Adam divides by the size of gradients, which makes of the rounding of those near 0 as much as of
+    others: with it one device and the same one after a change of 1e-7 in the weights end as far
+    apart, 1.2e-3 after 20 steps, as one device and two.
+    """
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates one variable."""
+        variable.assign_sub(tf.cast(learning_rate * gradient, variable.dtype))
+
+
+class Halves:
+    """Stands in for g: the picture at half of its size."""
+
+    layers = ("half",)
+
+    def __call__(self, images):
+        return [tf.nn.avg_pool2d(tf.cast(images, tf.float32), 2, 2, "VALID")]
+
+
+def make_config(precision, terms):
+    return Config(
+        data=Data(size=SIZE),
+        model=Model(decoder_width=0.05, discriminator_width=0.125),
+        train=Train(steps=STEPS, batch=BATCH, decoder_steps=2),
+        runtime=Runtime(precision=precision, synchronised=True),
+        loss=Loss(**terms),
+    )
+
+
+class SmallEncoder(keras.Model):
+    """Two convolutions with batch normalisation: quick to trace, where a ResNet takes a minute."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Convolution(8, 3, 2), Convolution(FEATURES, 3, 2)
+        self.norm, self.other_norm = BatchNormalization(), BatchNormalization()
+
+    def build(self, input_shape):
+        self.first.build(input_shape)
+        self.norm.build((None, None, None, 8))
+        self.second.build((None, None, None, 8))
+        self.other_norm.build((None, None, None, FEATURES))
+
+    def call(self, images, training=False):
+        maps = tf.nn.relu(self.norm(self.first(images), training=training))
+        maps = self.other_norm(self.second(maps), training=training)
+        return tf.reduce_mean(tf.nn.relu(maps), axis=(1, 2))
+
+
+def make_protector(config):
+    loss = config.loss
+    encoder, classifier = SmallEncoder(), Linear(ATTRIBUTES)
+    encoder.build((None, SIZE, SIZE, 3))
+    classifier.build((None, FEATURES))
+    adversary = None
+    if models.is_defended(config):
+        adversary = models.build_adversary(config, (FEATURES,), None, Halves())
+        adversary.compile(training.adam(), models.discriminator_optimizer(config))
+    model = Protector(
+        encoder, classifier, adversary, lambda1=loss.lambda1, lambda2=loss.lambda2, warm_up=10
+    )
+    synchronise(model)
+    model.compile(training.adam())
+
+    def batch(step):
+        labels = tf.random.stateless_uniform((BATCH, ATTRIBUTES), (step, 0)) > 0.5
+        return {
+            "private": {"images": pictures(step, 1), "labels": tf.cast(labels, tf.uint8)},
+            "public": {"images": tf.stack([pictures(step, 2), pictures(step, 3)], axis=1)},
+        }
+
+    return model, batch
+
+
+def make_inverter(config):
+    shape = (FEATURES,)
+    adversary = models.build_adversary(config, shape, None, Halves())
+    model = ImageInverter(adversary, shape)
+    model.compile(training.adam(), models.discriminator_optimizer(config))
+
+    def batch(step):
+        features = tf.random.stateless_normal((BATCH, *shape), (step, 0))
+        return {"images": pictures(step, 1), "features": features}
+
+    return model, batch
+
+
+def pictures(step, stream):
+    shape = (BATCH, SIZE, SIZE, 3)
+    drawn = tf.random.stateless_uniform(shape, (step, stream), 0, 256, dtype=tf.int32)
+    return tf.cast(drawn, tf.uint8)
+
+
+def train(make, config, devices):
+    """The logged rows, and the weights before and after."""
+    strategy = tf.distribute.get_strategy()
+    if devices > 1:
+        strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
+    with strategy.scope():
+        training.set_up(config.runtime)
+        model, batch = make(config)
+        before = model.get_weights()
+        trainer = training.Trainer(model, config.train, tempfile.mkdtemp(), f"{devices}")
+        batches = tf.data.Dataset.range(10**6).map(batch)
+        trainer.run(lambda step: batches.skip(step), lambda step: ({}, True))
+        return trainer.history.rows, before, model.get_weights()
+
+
+def norm(weights):
+    return float(np.sqrt(sum(np.square(each.astype(np.float64)).sum() for each in weights)))
+
+
+def compare(make, config, devices):
+    """How far weights are apart as a share of their size, and of how far they went."""
+    (rows, start, one), (other_rows, _, other) = (train(make, config, n) for n in (1, devices))
+    apart = norm([a - b for a, b in zip(one, other, strict=True)])
+    measured = [
+        abs(row[name] - other_row[name]) / abs(row[name])
+        for row, other_row in zip(rows, other_rows, strict=True)
+        for name in set(row) - {"step", "images_per_s"}
+    ]
+    return {
+        "weights": apart / norm(one),
+        "way": apart / norm([a - b for a, b in zip(one, start, strict=True)]),
+        "logged": max(measured),
+    }
+
+
+def main():
+    """Prints a line of JSON for each case that the command line asks for."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    devices = [tf.config.LogicalDeviceConfiguration()] * DEVICES
+    tf.config.set_logical_device_configuration(cpu, devices)
+    training.adam = lambda *_, **__: Descent(0.0005, global_clipnorm=5.0)
+    makers = {"protect": make_protector, "attack": make_inverter}
+    for case in map(json.loads, sys.argv[1:]):
+        config = make_config(case["precision"], case["loss"])
+        print(json.dumps(compare(makers[case["what"]], config, case["devices"])), flush=True)
+        keras.backend.clear_session()
+
+
+if __name__ == "__main__":
+    main()

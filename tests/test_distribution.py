@@ -1,0 +1,113 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfadv import distribution
+from tfadv.config import Runtime
+
+ROOT = Path(__file__).parents[1]
+EVERYTHING = {"lambda1": 1.0, "lambda2": 1.0, "mu1": 0.1, "mu2": 1.0}
+
+
+def in_process(*arguments):
+    """What a script printed in a process of its own."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "devices", "precision", "loss", "bound"),
+    [
+        ("protect", 2, "float32", EVERYTHING, 1e-4),
+        ("protect", 4, "float32", EVERYTHING, 1e-4),
+        ("protect", 2, "float32", {"lambda1": 0.0}, 1e-4),
+        ("protect", 2, "mixed_bfloat16", EVERYTHING, 1e-2),
+        ("attack", 2, "float32", EVERYTHING, 1e-4),
+    ],
+)
+def test_several_devices_train_the_weights_that_one_trains(what, devices, precision, loss, bound):
+    case = {"what": what, "devices": devices, "precision": precision, "loss": loss}
+    found = json.loads(in_process("tests/replicas.py", json.dumps(case)))
+    # Of the weights' size, and of how far they went from where they started.
+    assert max(found.values()) < bound
+
+
+PASSES = """
+import numpy as np, tensorflow as tf
+from tfadv import distribution
+from tfadv.config import Runtime, UserError
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
+alone = distribution.make_strategy(Runtime(strategy="one"))
+assert alone.num_replicas_in_sync == 1
+strategy = distribution.make_strategy(Runtime())
+assert strategy.num_replicas_in_sync == 3
+
+def rows(batch):
+    return {"sum": tf.reduce_sum(batch, 1), "more": batch[:, None] + 1.0}
+
+def means(batch):
+    return {"x": tf.reduce_mean(batch["x"]), "y": tf.reduce_mean(batch["y"])}
+
+def draw():
+    return distribution.uniform_by_row(6 // distribution.replicas(), 2, (1, 2))
+
+def batches():
+    return tf.data.Dataset.from_tensors({"x": tf.range(6), "y": tf.reshape(tf.range(12), (6, 2))})
+
+with strategy.scope():
+    over, mean = distribution.over_devices(rows), distribution.mean_over_devices(means)
+    for count in (1, 2, 3, 7):
+        batch = np.arange(4.0 * count, dtype=np.float32).reshape(count, 4)
+        found = over(batch)
+        np.testing.assert_array_equal(found["sum"], batch.sum(1))
+        np.testing.assert_array_equal(found["more"], batch[:, None] + 1.0)
+        found = mean({"x": batch, "y": np.arange(count, dtype=np.float32)})
+        np.testing.assert_allclose(found["x"], batch.mean(), rtol=1e-6)
+        np.testing.assert_allclose(found["y"], np.arange(count).mean(), rtol=1e-6)
+    drawn = strategy.experimental_local_results(tf.function(lambda: strategy.run(draw))())
+    whole = tf.random.stateless_uniform((6, 2), (1, 2))
+    np.testing.assert_array_equal(np.concatenate(drawn), whole)
+    shares = next(iter(distribution.distribute(batches())))
+    for replica, share in enumerate(strategy.experimental_local_results(shares["y"])):
+        np.testing.assert_array_equal(share, np.arange(12).reshape(3, 2, 2)[replica])
+    assert [int(x) for x in strategy.experimental_local_results(shares["x"])[2]] == [4, 5]
+    distribution.check_batch(6)
+    try:
+        distribution.check_batch(7)
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_batches_are_shared_out_and_results_brought_together():
+    printed = in_process("-c", PASSES)
+    assert printed.strip().endswith(
+        "train.batch is 7; it must be a multiple of the 3 devices that work on it (or set "
+        "--config.runtime.strategy=one)"
+    )
+
+
+def test_one_device_needs_no_strategy():
+    strategy = distribution.make_strategy(Runtime())
+    assert strategy is tf.distribute.get_strategy()
+    assert distribution.replicas() == 1
+    batches = tf.data.Dataset.range(3)
+    assert distribution.distribute(batches) is batches
+    assert distribution.run(lambda batch: {"x": batch + 1}, 2) == {"x": 3}
+    assert distribution.all_reduce_mean([1.0]) == [1.0]
+
+
+def test_a_pass_over_one_device_takes_numpy_and_gives_numpy():
+    found = distribution.over_devices(lambda batch: batch * 2.0)(np.ones((3, 2), np.float32))
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_array_equal(found, np.full((3, 2), 2.0))
