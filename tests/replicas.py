@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfadv import training
+from tfadv import distribution, training
 from tfadv.attackers import ImageInverter
 from tfadv.config import Config, Data, Loss, Model, Runtime, Train
 from tfadv.fused_adam import FusedAdam
@@ -126,13 +126,22 @@ def train(make, config, devices):
     if devices > 1:
         strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
     with strategy.scope():
-        training.set_up(config.runtime)
-        model, batch = make(config)
-        before = model.get_weights()
-        trainer = training.Trainer(model, config.train, tempfile.mkdtemp(), f"{devices}")
-        batches = tf.data.Dataset.range(10**6).map(batch)
-        trainer.run(lambda step: batches.skip(step), lambda step: ({}, True))
-        return trainer.history.rows, before, model.get_weights()
+        return train_in_scope(make, config, tempfile.mkdtemp())
+
+
+def train_in_scope(make, config, folder):
+    """As `train`, of the present strategy; a worker takes its share of each batch."""
+    training.set_up(config.runtime)
+    model, batch = make(config)
+    before = model.get_weights()
+    trainer = training.Trainer(model, config.train, folder, f"{distribution.replicas()}")
+    share = BATCH // distribution.workers()
+    own = slice(distribution.worker() * share, (distribution.worker() + 1) * share)
+    batches = tf.data.Dataset.range(10**6).map(
+        lambda step: tf.nest.map_structure(lambda each: each[own], batch(step))
+    )
+    trainer.run(lambda step: batches.skip(step), lambda step: ({}, True))
+    return trainer.history.rows, before, model.get_weights()
 
 
 def norm(weights):
@@ -155,12 +164,17 @@ def compare(make, config, devices):
     }
 
 
+def use_descent():
+    """Has everything trained by plain gradient descent."""
+    training.adam = lambda *_, **__: Descent(0.0005, global_clipnorm=5.0)
+
+
 def main():
     """Prints a line of JSON for each case that the command line asks for."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     devices = [tf.config.LogicalDeviceConfiguration()] * DEVICES
     tf.config.set_logical_device_configuration(cpu, devices)
-    training.adam = lambda *_, **__: Descent(0.0005, global_clipnorm=5.0)
+    use_descent()
     makers = {"protect": make_protector, "attack": make_inverter}
     for case in map(json.loads, sys.argv[1:]):
         config = make_config(case["precision"], case["loss"])

@@ -429,6 +429,21 @@ def test_an_index_is_the_place_in_the_part(crowd, part):
         np.testing.assert_array_equal(batch["identity"], found["identity"][batch["index"]])
 
 
+def test_workers_share_the_in_memory_batches_of_one(monkeypatch):
+    def batches():
+        stream = data.in_memory_batches(ARRAYS, 6, seed=0).take(5)
+        return [batch["features"][:, 0] for batch in stream.as_numpy_iterator()]
+
+    alone, shares = batches(), []
+    monkeypatch.setattr(data, "workers", lambda: 3)
+    for worker in range(3):
+        monkeypatch.setattr(data, "worker", lambda worker=worker: worker)
+        shares.append(batches())
+    for whole, *parts in zip(alone, *shares, strict=True):
+        assert [len(part) for part in parts] == [2] * 3
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
 def test_in_memory_batches_hold_every_row_once_an_epoch():
     stream = data.in_memory_batches(ARRAYS, 15, seed=0).take(14).as_numpy_iterator()
     rows = np.concatenate([batch["features"][:, 0] for batch in stream])

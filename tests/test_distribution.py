@@ -1,4 +1,8 @@
+import contextlib
 import json
+import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tfadv import distribution
-from tfadv.config import Runtime
+from tfadv.config import Runtime, UserError
 
 ROOT = Path(__file__).parents[1]
 EVERYTHING = {"lambda1": 1.0, "lambda2": 1.0, "mu1": 0.1, "mu2": 1.0}
@@ -38,6 +42,73 @@ def test_several_devices_train_the_weights_that_one_trains(what, devices, precis
     found = json.loads(in_process("tests/replicas.py", json.dumps(case)))
     # Of the weights' size, and of how far they went from where they started.
     assert max(found.values()) < bound
+
+
+def start_workers(folder, count, **environment):
+    """Starts workers that train together; the last one gets more of an environment."""
+    ports = free_ports(count)
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    processes = []
+    for index in range(count):
+        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+        more = environment if index == count - 1 else {}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.workers", str(folder)],
+                env=os.environ | {"TF_CONFIG": json.dumps(task)} | more,
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return processes
+
+
+def free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def weights_of(folder):
+    with np.load(folder / "weights.npz") as kept:
+        return np.concatenate([kept[name].ravel() for name in kept.files])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one process trains."""
+    folder = tmp_path_factory.mktemp("alone")
+    in_process("-m", "tests.workers", str(folder))
+    return weights_of(folder)
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_weights_that_one_trains(tmp_path, alone):
+    for process in start_workers(tmp_path, 2):
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-2000:]
+    found = weights_of(tmp_path)
+    assert np.linalg.norm(found - alone) < 1e-4 * np.linalg.norm(alone)
+
+
+@pytest.mark.slow
+def test_where_a_worker_is_killed_the_others_end_and_all_of_them_resume(tmp_path, alone):
+    first, second = start_workers(tmp_path, 2, STOP_AT="10")
+    assert second.wait(300) == -signal.SIGKILL
+    _, errors = first.communicate(timeout=120)
+    assert first.returncode not in (0, None)
+    assert "another worker was lost" in errors
+    assert not (tmp_path / "weights.npz").exists()
+    first, second = start_workers(tmp_path, 2)
+    _, errors = first.communicate(timeout=300)
+    assert first.returncode == second.wait(60) == 0
+    assert "resuming at step 10 of 20" in errors
+    found = weights_of(tmp_path)
+    assert np.linalg.norm(found - alone) < 1e-4 * np.linalg.norm(alone)
 
 
 PASSES = """
@@ -111,3 +182,12 @@ def test_a_pass_over_one_device_takes_numpy_and_gives_numpy():
     found = distribution.over_devices(lambda batch: batch * 2.0)(np.ones((3, 2), np.float32))
     assert isinstance(found, np.ndarray)
     np.testing.assert_array_equal(found, np.full((3, 2), 2.0))
+
+
+@pytest.mark.parametrize("task", [None, "{", "{}", '{"cluster": {"worker": ["a:1"]}}'])
+def test_workers_need_to_be_told_of_each_other(task, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if task is not None:
+        monkeypatch.setenv("TF_CONFIG", task)
+    with pytest.raises(UserError, match="multi_worker needs the environment variable TF_CONFIG"):
+        distribution.make_strategy(Runtime(strategy="multi_worker"))

@@ -10,9 +10,11 @@ import tensorflow_datasets as tfds
 
 import run
 from tests.datasets import Pictures, picture, prepare, read
+from tfadv import data
 from tfadv.config import Data, UserError
 from tfadv.data import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset
 from tfadv.mixture import UNKNOWN
+from tfadv.records import Records
 
 SIZES = {"train": 40, "validation": 6, "test": 10}
 SLICES = {"private": "train[:80%]", "public": "train[80%:]", "test": "test"}
@@ -157,6 +159,37 @@ def test_where_nobody_is_known_every_picture_is_of_somebody_else(dataset):
 def test_training_reads_every_picture_of_a_slice_once_an_epoch(dataset):
     found = numbers(dataset.training_batches(PUBLIC, WHOLE, 4, seed=0).take(2))
     np.testing.assert_array_equal(np.sort(found), np.sort(numbers(dataset.batches(PUBLIC, WHOLE))))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+def test_workers_read_records_of_their_own_and_all_of_them_together(settings, workers):
+    found = Records(settings, "celeb").split("train[:90%]", "private")
+    assert len(found.files) == 3  # a file for each of three workers, else they take turns
+    whole = list(found.read().as_numpy_iterator())
+    shares = [found.share(worker, workers) for worker in range(workers)]
+    assert [len(own.files) for own, _ in shares] == {1: [3], 3: [1] * 3}.get(workers, [3] * workers)
+    for own, places in shares:
+        assert list(own.read().as_numpy_iterator()) == [whole[place] for place in places]
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate([places for _, places in shares])), np.arange(len(whole))
+    )
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_the_batches_of_workers_share_nothing_and_number_pictures_alike(
+    settings, workers, monkeypatch
+):
+    whole = numbers(Dataset(settings).batches(PRIVATE, WHOLE, 7))
+    seen = []
+    monkeypatch.setattr(data, "workers", lambda: workers)
+    for worker in range(workers):
+        monkeypatch.setattr(data, "worker", lambda worker=worker: worker)
+        batches = Dataset(settings).training_batches(PRIVATE, WHOLE, 4 * workers, seed=0)
+        found = read(batches.take(8))
+        assert len(found["images"]) == 32
+        np.testing.assert_array_equal(whole[found["index"]], found["images"][:, 0, 0, 0])
+        seen.append({*found["index"].tolist()})
+    assert len(set.union(*seen)) == sum(map(len, seen)) == 32
 
 
 def test_another_slice_has_another_digest(settings, dataset):

@@ -224,7 +224,7 @@ class Plateau(tf.Module):
             self._drops.assign_add(1)
             self.restore_best()
             rate = self._inverter.optimizer.learning_rate
-            rate.assign(0.3 * rate)
+            rate.assign(0.3 * rate.numpy())
 
     def restore_best(self) -> None:
         """Gives the inverter the weights that had the lowest loss."""

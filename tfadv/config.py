@@ -20,7 +20,7 @@ VGG19_LAYERS = tuple(
     for block, count in enumerate((2, 2, 4, 4, 4), start=1)
     for i in range(1, count + 1)
 )
-STRATEGIES = ("one", "mirrored")
+STRATEGIES = ("one", "mirrored", "multi_worker")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
 
@@ -150,7 +150,7 @@ class BlackBox:
 class Runtime:
     """The machine."""
 
-    strategy: str = "mirrored"  # mirrored: every batch divided among all visible GPUs; or one
+    strategy: str = "mirrored"  # a batch is divided among visible GPUs; multi_worker: hosts; or one
     synchronised: bool = False  # batch normalisation in training over the whole batch, not a share
     precision: str = "auto"  # auto: mixed_bfloat16 where the hardware is fast at it, else float32
     seed: int = 0  # of initial weights and data order

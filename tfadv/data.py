@@ -17,6 +17,7 @@ import tensorflow as tf
 from tfadv import mixture
 from tfadv.checks import check_dataset
 from tfadv.config import Data, UserError
+from tfadv.distribution import worker, workers
 from tfadv.pictures import decode_pictures
 from tfadv.records import Records, check_apart
 
@@ -169,24 +170,25 @@ class Dataset:
     def training_batches(
         self, split: str, part: str, batch: int, *, seed: int, start: int = 0
     ) -> tf.data.Dataset:
-        """Returns shuffled full batches without end.
+        """Returns shuffled full batches without end; of several workers, this one's share of them.
 
         The order depends on `seed` alone: what starts at batch `start` is what an uninterrupted run
-        would have seen there.
+        would have seen there. A worker reads record files of its own, where there are enough.
 
         Raises:
             UserError: there are fewer pictures than a batch takes.
         """
-        count = self.count(split, part)
-        _check_batch(batch, count, f"the {part} part of split {split}")
+        parts = mixture.parts_of(self._slices[split], self._is_in(split, part), worker(), workers())
+        share, count = batch // workers(), sum(np.count_nonzero(each.is_in) for each in parts)
+        _check_batch(share, count, f"the {part} part of split {split}")
         stream = _endless(
-            self._records(split, part, mixed=True),
+            mixture.read(parts, mixed=True),
             count=count,
-            skip=start * batch,
+            skip=start * share,
             buffer=self._shuffle_buffer(split),
             seed=seed,
         )
-        return self._pictures(stream, split, part, batch, drop_remainder=True)
+        return self._pictures(stream, split, part, share, drop_remainder=True)
 
     def _shuffle_buffer(self, split: str) -> int:
         """Pictures to shuffle among: photographs of several MB each must fit the memory too."""
@@ -196,9 +198,9 @@ class Dataset:
         """How many encoded pictures of a split fit into so many bytes, at least one."""
         return 1 + limit // max(each.bytes_each for each in self._slices[split])
 
-    def _records(self, split: str, part: str, *, mixed: bool = False) -> tf.data.Dataset:
+    def _records(self, split: str, part: str) -> tf.data.Dataset:
         """The records of a part of a split, serialized, each with its place in the part."""
-        return mixture.read(self._slices[split], self._is_in(split, part), mixed=mixed)
+        return mixture.read(mixture.parts_of(self._slices[split], self._is_in(split, part)))
 
     def _parser(self, split: str, part: str) -> mixture.Parse:
         """What gives the features of a batch of these records, pictures still encoded."""
@@ -295,6 +297,8 @@ def in_memory_batches(
 ) -> tf.data.Dataset:
     """Returns shuffled full batches of rows of arrays, as `Dataset.training_batches` does.
 
+    Of several workers, which have the same arrays, each gets its share of the same batches.
+
     Raises:
         UserError: there are fewer rows than a batch takes.
     """
@@ -307,6 +311,7 @@ def in_memory_batches(
         buffer=count,
         seed=seed,
     )
+    own = slice(worker() * batch // workers(), (worker() + 1) * batch // workers())
     names = list(arrays)
 
     def gather(indices):
@@ -314,9 +319,9 @@ def in_memory_batches(
 
     def lookup(indices):
         # NumPy holds the arrays once; a tensor of them inside the graph would be a second copy.
-        values = tf.numpy_function(gather, [indices], [arrays[name].dtype for name in names])
+        values = tf.numpy_function(gather, [indices[own]], [arrays[name].dtype for name in names])
         for name, value in zip(names, values, strict=True):
-            value.set_shape((batch, *arrays[name].shape[1:]))
+            value.set_shape((batch // workers(), *arrays[name].shape[1:]))
         return dict(zip(names, values, strict=True))
 
     return rows.batch(batch, drop_remainder=True).map(lookup, num_parallel_calls=2).prefetch(2)

@@ -7,6 +7,8 @@ batch, however many replicas there are.
 """
 
 import functools
+import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -20,14 +22,20 @@ from tfadv.workdir import Workdir
 def make_strategy(runtime: Runtime) -> tf.distribute.Strategy:
     """Returns the strategy that a config names; with one device to use it is TensorFlow's default.
 
-    `mirrored` takes all visible GPUs or, where there is none, all logical CPUs.
+    `mirrored` takes all visible GPUs or, where there is none, all logical CPUs; `multi_worker`
+    takes those of all processes that TF_CONFIG names.
+
+    Raises:
+        UserError: TF_CONFIG is missing or says too little.
     """
+    if runtime.strategy == "multi_worker":
+        return _multi_worker()
     if runtime.strategy == "mirrored":
-        kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-        devices = tf.config.list_logical_devices(kind)
-        if len(devices) > 1:
-            return tf.distribute.MirroredStrategy([device.name for device in devices])
+        return _mirrored()
     return tf.distribute.get_strategy()
+
+
+_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
 
 
 def in_scope(run: Callable[[Workdir], None]) -> Callable[[Workdir], None]:
@@ -37,14 +45,74 @@ def in_scope(run: Callable[[Workdir], None]) -> Callable[[Workdir], None]:
     def scoped(workdir):
         with make_strategy(workdir.config.runtime).scope():
             check_batch(workdir.config.train.batch)
-            run(workdir)
+            try:
+                run(workdir)
+                agree(0.0)  # who leaves before the others are done ends them
+            except _LOST as error:
+                if workers() == 1:
+                    raise
+                raise UserError(
+                    f"another worker was lost ({str(error).splitlines()[0][:200]}); start all of "
+                    f"them again with the same command: training goes on from the last checkpoint"
+                ) from None
 
     return scoped
 
 
+# One of each for a whole process: TensorFlow joins workers only once, and takes the reductions of
+# two strategies over the same devices for each other's.
+@functools.cache
+def _mirrored() -> tf.distribute.Strategy:
+    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    devices = tf.config.list_logical_devices(kind)
+    if len(devices) < 2:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+@functools.cache
+def _multi_worker() -> tf.distribute.Strategy:
+    example = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
+    try:
+        task = json.loads(os.environ["TF_CONFIG"])
+        task["cluster"]["worker"][task["task"]["index"]]
+    except (KeyError, ValueError, TypeError, IndexError):
+        raise UserError(
+            f"runtime.strategy=multi_worker needs the environment variable TF_CONFIG, such as "
+            f"{example}, with another index on each host"
+        ) from None
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
 def replicas() -> int:
-    """Returns how many devices work on a batch of the present strategy."""
+    """Returns how many devices, of all workers, share a batch of the present strategy."""
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def workers() -> int:
+    """Returns how many processes train together."""
+    resolver = tf.distribute.get_strategy().cluster_resolver
+    tasks = resolver.cluster_spec().as_dict().get("worker", ()) if resolver else ()
+    return max(1, len(tasks))
+
+
+def worker() -> int:
+    """Returns which of them this is, from 0 on; 0 writes what a run leaves."""
+    return tf.distribute.get_strategy().cluster_resolver.task_id if workers() > 1 else 0
+
+
+def is_chief() -> bool:
+    """Returns whether this process writes checkpoints, logs and reports."""
+    return worker() == 0
+
+
+def agree(value: float) -> float:
+    """Returns the mean over all workers of a number, the same in each; waits for all of them."""
+    if workers() == 1:
+        return value
+    strategy = tf.distribute.get_strategy()
+    values = strategy.run(tf.function(lambda: tf.constant(value, tf.float64)))
+    return float(strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None))
 
 
 def check_batch(batch: int) -> None:
@@ -60,21 +128,23 @@ def distribute(batches: tf.data.Dataset):
     """Returns batches for `run`: a replica gets an equal share of each, in order.
 
     Args:
-        batches: of tensors whose first axis is as long in all of them, a multiple of the replicas.
+        batches: endless, this worker's share of each: tensors whose first axis is as long in all of
+            them, a multiple of this worker's replicas.
     """
     strategy = tf.distribute.get_strategy()
-    count = strategy.num_replicas_in_sync
-    if count == 1:
+    count = replicas() // workers()
+    if strategy.num_replicas_in_sync == 1:
         return batches
 
     def shares(batch):
         def split(tensor):
-            return tf.reshape(tensor, (count, tensor.shape[0] // count, *tensor.shape[1:]))
+            return tf.reshape(tensor, (count, -1, *tensor.shape[1:]))
 
         return tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(split, batch))
 
+    endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
     return strategy.distribute_datasets_from_function(
-        lambda context: batches.flat_map(shares).prefetch(2 * count)
+        lambda context: batches.flat_map(shares).apply(endless).prefetch(2 * count)
     )
 
 
@@ -169,22 +239,23 @@ def mean_over_devices(
 def _on_shares(function: Callable[[Any], Any]) -> Callable[[Any], list[tuple[Any, int]]]:
     """From a batch to each device's result, and to how many rows that it is of.
 
-    Where there are fewer rows than devices, the first one fills up, and counts for nothing there.
+    Of several workers, each does the whole batch. Where there are fewer rows than devices, the
+    first one fills up, and counts for nothing there.
     """
     strategy = tf.distribute.get_strategy()
-    replicas = strategy.num_replicas_in_sync
+    devices = replicas() // workers()
     options = {"reduce_retracing": True, "autograph": False}
-    if replicas == 1:
+    if strategy.num_replicas_in_sync == 1:
         compiled = tf.function(function, **options)
         return lambda batch: [(compiled(_tensors(batch)), _rows(batch))]
     compiled = tf.function(lambda shares: strategy.run(function, args=(shares,)), **options)
 
     def call(batch):
         rows = np.arange(_rows(batch))
-        places = np.array_split(rows, replicas)
+        places = np.array_split(rows, devices)
         filled = [part if len(part) else rows[:1] for part in places]
         shares = strategy.experimental_distribute_values_from_function(
-            lambda context: _tensors(batch, filled[context.replica_id_in_sync_group])
+            lambda context: _tensors(batch, filled[context.replica_id_in_sync_group % devices])
         )
         results = compiled(shares)
         return [

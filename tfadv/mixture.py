@@ -6,6 +6,7 @@ dataset it is of, so that a batch of any records is parsed at once, dataset by d
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -45,32 +46,61 @@ def check_pictures(test: Slice, other: Slice) -> None:
         )
 
 
-def read(
-    slices: Sequence[Slice], is_in: Sequence[np.ndarray], *, mixed: bool = False
-) -> tf.data.Dataset:
-    """Returns some of the records of slices.
+class Part(NamedTuple):
+    """Records of a slice to be read.
+
+    Attributes:
+        slice: what is read.
+        is_in: whether each record of it is wanted, bool [N].
+        index: its place among all those that are wanted, of all slices and workers, int64 [N].
+    """
+
+    slice: Slice
+    is_in: np.ndarray
+    index: np.ndarray
+
+
+def parts_of(
+    slices: Sequence[Slice], is_in: Sequence[np.ndarray], worker: int = 0, workers: int = 1
+) -> list[Part]:
+    """Returns what to read of slices.
 
     Args:
         slices: of the dataset itself, then of further ones.
         is_in: whether each record of each slice is wanted, bool [N].
+        worker: which of several this is; each gets records of its own.
+        workers: how many there are.
+    """
+    parts, start = [], 0
+    for each, wanted in zip(slices, is_in, strict=True):
+        index = start + np.cumsum(wanted) - 1
+        start += np.count_nonzero(wanted)
+        own, places = each.share(worker, workers)
+        parts.append(Part(own, wanted[places], index[places]))
+    return parts
+
+
+def read(parts: Sequence[Part], *, mixed: bool = False) -> tf.data.Dataset:
+    """Returns records.
+
+    Args:
+        parts: of the dataset itself, then of further ones.
         mixed: whether those of further datasets are spread evenly among the others.
 
     Returns:
         `record`, serialized, and `index`, its place among those that are wanted.
     """
-    streams, start = [], 0
-    for each, wanted in zip(slices, is_in, strict=True):
-        index = start + np.cumsum(wanted) - 1
-        start += np.count_nonzero(wanted)
+    streams, counts = [], []
+    for each in parts:
         records = {
-            "record": each.read(),
-            "is_in": tf.data.Dataset.from_tensor_slices(wanted),
-            "index": tf.data.Dataset.from_tensor_slices(index),
+            "record": each.slice.read(),
+            "is_in": tf.data.Dataset.from_tensor_slices(each.is_in),
+            "index": tf.data.Dataset.from_tensor_slices(each.index),
         }
-        if wanted.any():
+        if each.is_in.any():
             streams.append(tf.data.Dataset.zip(records).filter(lambda record: record["is_in"]))
+            counts.append(np.count_nonzero(each.is_in))
     if mixed and len(streams) > 1:
-        counts = [np.count_nonzero(wanted) for wanted in is_in if wanted.any()]
         order = tf.data.Dataset.from_tensor_slices(_spread(counts))
         return tf.data.Dataset.choose_from_datasets(streams, order, stop_on_empty_dataset=False)
     return functools.reduce(tf.data.Dataset.concatenate, streams)

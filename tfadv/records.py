@@ -14,6 +14,8 @@ from tfadv.checks import missing_dataset
 from tfadv.config import Data, UserError
 from tfadv.layout import find_layout
 
+_INTERLEAVED = {"cycle_length": 16, "block_length": 16}  # as TFDS does
+_MANY_FILES = 8  # for a worker: one more or less matters little then
 _RECORDS = 64  # at a time where all are looked at
 
 
@@ -122,11 +124,13 @@ class Slice:
         records: the dataset.
         split: what TFDS calls them.
         files: which records of which files.
+        turn: (i, n), of n workers who take turns to take one of these this is i.
     """
 
     records: Records
     split: str
     files: tuple[FileInstruction, ...]
+    turn: tuple[int, int] = (0, 1)
 
     @property
     def count(self) -> int:
@@ -154,6 +158,29 @@ class Slice:
 
         return np.concatenate([*self.read().batch(_RECORDS).map(hashes).as_numpy_iterator()])
 
+    def share(self, worker: int, workers: int) -> tuple["Slice", np.ndarray]:
+        """Returns what one of several workers reads, and where in the order of `read` it lies.
+
+        Whole files, each of one worker, where that gives workers about as many; else all of them
+        read all records, and take turns.
+
+        Returns:
+            The records, and their places in this slice, int64.
+        """
+        places = np.arange(self.count)
+        if workers == 1:
+            return self, places
+        each, left = divmod(len(self.files), workers)
+        if each == 0 or (left and each < _MANY_FILES):
+            return dataclasses.replace(self, turn=(worker, workers)), places[worker::workers]
+        file_of = _interleaved([file.take for file in self.files])
+        own = dataclasses.replace(self, files=self.files[worker::workers])
+        own_file_of = worker + workers * _interleaved([file.take for file in own.files])
+        found = np.empty(own.count, np.int64)
+        for file in range(worker, len(self.files), workers):
+            found[own_file_of == file] = places[file_of == file]
+        return own, found
+
     def read(self) -> tf.data.Dataset:
         """Returns the serialized records in the order of TFDS's own reader."""
         names = [file.filename for file in self.files]
@@ -167,9 +194,19 @@ class Slice:
             return records if is_whole else records.skip(skip).take(take)
 
         # TFDS would parse them one by one.
-        records = files.interleave(read_file, cycle_length=16, block_length=16)
+        records = files.interleave(read_file, **_INTERLEAVED)
         # Told, and not taken for the end: a file that was cut short.
-        return records.apply(tf.data.experimental.assert_cardinality(self.count))
+        records = records.apply(tf.data.experimental.assert_cardinality(self.count))
+        return records.shard(self.turn[1], self.turn[0]) if self.turn[1] > 1 else records
+
+
+def _interleaved(counts: Sequence[int]) -> np.ndarray:
+    """Which of several files each record is of in the order of `Slice.read`, int64 [sum]."""
+    files = tf.data.Dataset.from_tensor_slices((np.arange(len(counts)), np.array(counts, np.int64)))
+    records = files.interleave(
+        lambda file, count: tf.data.Dataset.from_tensors(file).repeat(count), **_INTERLEAVED
+    )
+    return np.concatenate([*records.batch(4096).as_numpy_iterator()])
 
 
 def check_apart(slices: dict[str, Slice]) -> None:

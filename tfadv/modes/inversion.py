@@ -8,11 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfadv import training
+from tfadv import distribution, training
 from tfadv.attackers import FeatureInverter, ImageInverter, Plateau
 from tfadv.config import Attack, Config
 from tfadv.data import Dataset, to_uint8
-from tfadv.distribution import mean_over_devices
 from tfadv.modes import models
 from tfadv.networks import FeatureMap
 from tfadv.pairs import Pairs
@@ -169,7 +168,7 @@ class Evaluation:
         self._batches = batches
         self._plateau = plateau
         self._show = show
-        self._losses = mean_over_devices(inverter.test_step)
+        self._losses = distribution.mean_over_devices(inverter.test_step)
 
     def __call__(self, step: int) -> tuple[dict[str, float], bool]:
         """Returns the losses, and whether to go on."""
@@ -180,10 +179,10 @@ class Evaluation:
                 totals[name] = totals.get(name, 0.0) + loss * size
             count += size
         losses = {name: total / count for name, total in totals.items()}
-        self._plateau.update(losses["held_out_loss"])
+        self._plateau.update(distribution.agree(losses["held_out_loss"]))
         self._show(step)
         measured = {f"held_out_{name.removeprefix('held_out_')}": v for name, v in losses.items()}
-        rate = float(self._inverter.optimizer.learning_rate)
+        rate = float(self._inverter.optimizer.learning_rate.numpy())
         return measured | {"learning_rate": rate}, not self._plateau.ended
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfadv import data, training
 from tfadv.config import Config, UserError
 from tfadv.data import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset, to_uint8
-from tfadv.distribution import in_scope, over_devices
+from tfadv.distribution import in_scope, is_chief, over_devices
 from tfadv.encoders import (
     SavedEncoder,
     export_classifier,
@@ -36,7 +36,8 @@ def run(workdir: Workdir) -> None:
     # Mistakes show now, and not after the baseline is trained.
     training_batches(dataset, config, start=0)
     g = models.load_g(config, workdir.mode)
-    workdir.begin(dataset=dataset.description, precision=precision)
+    if is_chief():
+        workdir.begin(dataset=dataset.description, precision=precision)
     pages.print_start(dataset, precision)
     others = {}
     if config.baseline and models.is_defended(config):
@@ -44,16 +45,22 @@ def run(workdir: Workdir) -> None:
         baseline = dataclasses.replace(config, baseline=False, loss=loss)
         folder = Workdir(workdir.path / "unprotected", workdir.mode, baseline)
         if folder.metrics is None:
-            folder.begin(dataset=dataset.description, precision=precision)
+            if is_chief():
+                folder.begin(dataset=dataset.description, precision=precision)
             protect(folder, dataset, others, g=None)
         others["unprotected"] = folder.metrics
-    pages.print_result(workdir, protect(workdir, dataset, others, g))
+    table = protect(workdir, dataset, others, g)
+    if table is not None:
+        pages.print_result(workdir, table)
 
 
 def protect(
     workdir: Workdir, dataset: Dataset, others: dict[str, dict[str, float]], g: VGGFeatures | None
-) -> Table:
-    """Trains, exports, measures and reports one encoder; returns its table beside the others'."""
+) -> Table | None:
+    """Trains, exports, measures and reports one encoder; returns its table beside the others'.
+
+    Of several workers, the first one exports and measures; others return None after training.
+    """
     config, name = workdir.config, title(workdir.config)
     keras.utils.set_random_seed(config.runtime.seed)
     attributes = [dataset.attributes[i] for i in dataset.columns(config.task.attributes)]
@@ -63,6 +70,8 @@ def protect(
         models.measure_scale(protector.adversary, dataset)
     evaluate = Evaluation(protector, dataset, config, trainer.writer)
     trainer.run(lambda step: training_batches(dataset, config, step), evaluate)
+    if not is_chief():
+        return None
 
     encoder, size = protector.encoder, config.data.size
     path = str(workdir.path / "encoder")
@@ -137,7 +146,7 @@ def training_batches(dataset: Dataset, config: Config, start: int) -> tf.data.Da
 
     def pair(private, public):
         images = public["images"]
-        images = tf.reshape(images, (train.batch, train.decoder_steps, *images.shape[1:]))
+        images = tf.reshape(images, (-1, train.decoder_steps, *images.shape[1:]))
         return {"private": private, "public": {"images": images}}
 
     return tf.data.Dataset.zip(private, public).map(pair)

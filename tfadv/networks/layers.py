@@ -46,7 +46,9 @@ class Convolution(keras.layers.Conv2D):
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Convolves [N, H, W, C]; `training` prepares the kernel's gradient."""
-        outputs = convolve(inputs, self.kernel.value, self.strides[0], training)
+        outputs = convolve(
+            inputs, tf.convert_to_tensor(self.kernel.value), self.strides[0], training
+        )
         if self.use_bias:
             outputs = tf.nn.bias_add(outputs, self.bias.value)
         return self.activation(outputs)
@@ -69,7 +71,7 @@ class TransposedConvolution(keras.layers.Conv2DTranspose):
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Convolves [N, H, W, C]; `training` prepares the kernel's gradient."""
-        outputs = convolve_transposed(inputs, self.kernel.value, training)
+        outputs = convolve_transposed(inputs, tf.convert_to_tensor(self.kernel.value), training)
         if self.use_bias:
             outputs = tf.nn.bias_add(outputs, self.bias.value)
         return self.activation(outputs)
@@ -80,7 +82,7 @@ class Linear(keras.layers.Dense):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Maps [N, C]."""
-        outputs = multiply(inputs, self.kernel.value)
+        outputs = multiply(inputs, tf.convert_to_tensor(self.kernel.value))
         if self.use_bias:
             outputs = tf.nn.bias_add(outputs, self.bias.value)
         return self.activation(outputs)

@@ -1,0 +1,53 @@
+"""Trains as one of several processes, or alone; run by `test_distribution.py`.
+
+    TF_CONFIG=... python -m tests.workers FOLDER
+
+The first one writes what it trained to FOLDER/weights.npz.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tests import replicas
+from tfadv import distribution
+from tfadv.workdir import Workdir
+
+
+def main():
+    """Trains; `STOP_AT=N` in the environment kills this process after N steps."""
+    folder = Path(sys.argv[1])
+    config = replicas.make_config("float32", {"lambda1": 1.0})
+    config.runtime.strategy = "multi_worker" if "TF_CONFIG" in os.environ else "one"
+    config.train.checkpoint_every = config.train.log_every = 5
+    replicas.use_descent()
+    if stop_at := int(os.environ.get("STOP_AT", 0)):
+        kill_at(stop_at)
+    train(Workdir(folder, "protect", config))
+
+
+@distribution.in_scope
+def train(workdir):
+    """Trains what `tests.replicas` does."""
+    _, _, weights = replicas.train_in_scope(replicas.make_protector, workdir.config, workdir.path)
+    if distribution.is_chief():
+        np.savez(workdir.path / "weights.npz", *weights)
+
+
+def kill_at(step):
+    """Has this process killed before its first steps after `step`."""
+    plain = replicas.training.Trainer._steps_until_next_event
+
+    def counted(trainer):
+        if trainer.step >= step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(trainer)
+
+    replicas.training.Trainer._steps_until_next_event = counted
+
+
+if __name__ == "__main__":
+    main()
