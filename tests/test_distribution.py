@@ -184,7 +184,21 @@ def test_a_pass_over_one_device_takes_numpy_and_gives_numpy():
     np.testing.assert_array_equal(found, np.full((3, 2), 2.0))
 
 
-@pytest.mark.parametrize("task", [None, "{", "{}", '{"cluster": {"worker": ["a:1"]}}'])
+WORKER, CHIEF = '"worker": ["a:1"]', '"chief": ["b:1"]'
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        None,
+        "{",
+        "{}",
+        f'{{"cluster": {{{WORKER}}}}}',
+        f'{{"cluster": {{{WORKER}}}, "task": {{"type": "worker", "index": 1}}}}',
+        f'{{"cluster": {{{WORKER}, {CHIEF}}}, "task": {{"type": "worker", "index": 0}}}}',
+        f'{{"cluster": {{{CHIEF}}}, "task": {{"type": "chief", "index": 0}}}}',
+    ],
+)
 def test_workers_need_to_be_told_of_each_other(task, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     if task is not None:

@@ -74,8 +74,11 @@ def _mirrored() -> tf.distribute.Strategy:
 def _multi_worker() -> tf.distribute.Strategy:
     example = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
     try:
-        task = json.loads(os.environ["TF_CONFIG"])
-        task["cluster"]["worker"][task["task"]["index"]]
+        told = json.loads(os.environ["TF_CONFIG"])
+        (kind,) = told["cluster"]
+        told["cluster"][kind][told["task"]["index"]]
+        if not kind == told["task"]["type"] == "worker":
+            raise ValueError
     except (KeyError, ValueError, TypeError, IndexError):
         raise UserError(
             f"runtime.strategy=multi_worker needs the environment variable TF_CONFIG, such as "
