@@ -123,6 +123,11 @@ def parse_experiment(early: flags.FlagValues, overrides: list[str]) -> Plan:
         chosen, root, name, lambda config: override(config, overrides), early.rows
     )
     for part in plan.parts:
+        if part.config.runtime.strategy == "multi_worker":
+            raise UserError(
+                "--mode=reproduce runs on one machine; on several, run --mode=protect and "
+                "--mode=attack"
+            )
         checks.check_dataset(part.config.data)
         checks.check_weights(part.config.model.weights)
         if checks.needs_vgg(part.config, part.mode):

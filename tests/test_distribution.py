@@ -12,7 +12,8 @@ import pytest
 import tensorflow as tf
 
 from tfadv import distribution
-from tfadv.config import Runtime, UserError
+from tfadv.config import BlackBox, Runtime, UserError
+from tfadv.encoders import SavedEncoder
 
 ROOT = Path(__file__).parents[1]
 EVERYTHING = {"lambda1": 1.0, "lambda2": 1.0, "mu1": 0.1, "mu2": 1.0}
@@ -44,8 +45,8 @@ def test_several_devices_train_the_weights_that_one_trains(what, devices, precis
     assert max(found.values()) < bound
 
 
-def start_workers(folder, count, **environment):
-    """Starts workers that train together; the last one gets more of an environment."""
+def start_workers(arguments, count, **environment):
+    """Starts workers that run the same together; the last one gets more of an environment."""
     ports = free_ports(count)
     cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
     processes = []
@@ -54,7 +55,7 @@ def start_workers(folder, count, **environment):
         more = environment if index == count - 1 else {}
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-m", "tests.workers", str(folder)],
+                [sys.executable, *arguments],
                 env=os.environ | {"TF_CONFIG": json.dumps(task)} | more,
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
@@ -88,7 +89,7 @@ def alone(tmp_path_factory):
 
 @pytest.mark.slow
 def test_two_processes_train_the_weights_that_one_trains(tmp_path, alone):
-    for process in start_workers(tmp_path, 2):
+    for process in start_workers(["-m", "tests.workers", str(tmp_path)], 2):
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors[-2000:]
     found = weights_of(tmp_path)
@@ -97,18 +98,51 @@ def test_two_processes_train_the_weights_that_one_trains(tmp_path, alone):
 
 @pytest.mark.slow
 def test_where_a_worker_is_killed_the_others_end_and_all_of_them_resume(tmp_path, alone):
-    first, second = start_workers(tmp_path, 2, STOP_AT="10")
+    script = ["-m", "tests.workers", str(tmp_path)]
+    first, second = start_workers(script, 2, STOP_AT="10")
     assert second.wait(300) == -signal.SIGKILL
     _, errors = first.communicate(timeout=120)
     assert first.returncode not in (0, None)
     assert "another worker was lost" in errors
     assert not (tmp_path / "weights.npz").exists()
-    first, second = start_workers(tmp_path, 2)
+    first, second = start_workers(script, 2)
     _, errors = first.communicate(timeout=300)
     assert first.returncode == second.wait(60) == 0
     assert "resuming at step 10 of 20" in errors
     found = weights_of(tmp_path)
     assert np.linalg.norm(found - alone) < 1e-4 * np.linalg.norm(alone)
+
+
+@pytest.mark.slow
+def test_two_processes_protect_and_attack_and_one_of_them_leaves_a_run(tiny_faces, tmp_path):
+    flags = {
+        "baseline": False,
+        "data.dir": tiny_faces.dir,
+        "data.dataset": "synthetic/tiny",
+        "data.size": 32,
+        "data.held_out": 0.3,
+        "model.width": 0.125,
+        "model.decoder_width": 0.125,
+        "train.steps": 4,
+        "train.batch": 8,
+        "attack.random_features": 40,
+        "metrics.replicates": 10,
+        "runtime.precision": "float32",
+        "runtime.strategy": "multi_worker",
+    }
+    for mode in ("protect", "attack"):
+        arguments = ["run.py", f"--mode={mode}", f"--workdir={tmp_path / mode}"]
+        arguments += [f"--config.{name}={value}" for name, value in flags.items()]
+        for process in start_workers(arguments, 2):
+            _, errors = process.communicate(timeout=400)
+            assert process.returncode == 0, errors[-2000:]
+    assert {path.name for path in tmp_path.iterdir()} == {"protect", "attack"}
+    utility = json.loads((tmp_path / "protect/metrics.json").read_text())
+    found = json.loads((tmp_path / "attack/metrics.json").read_text())
+    assert found["mcc"] == pytest.approx(utility["mcc"], abs=1e-6)
+    assert found["attack_steps"] == 4
+    encoder = SavedEncoder(str(tmp_path / "protect/encoder"), BlackBox(), 32)
+    assert encoder.feature_shape == (1000,)
 
 
 PASSES = """

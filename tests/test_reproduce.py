@@ -224,6 +224,10 @@ MISTAKES = {
         ["--mode=reproduce", "--config={grid}", "--config.feature_map.hidden=1000000"],
         "M would have 1,000,000,000 weights for the features [1000] of row 1",
     ),
+    "several machines": (
+        ["--mode=reproduce", "--config={grid}", "--config.runtime.strategy=multi_worker"],
+        "--mode=reproduce runs on one machine",
+    ),
     "no such row": (["--mode=reproduce", "--config={grid}", "--rows=9"], "the rows are 1, 2, 3"),
     "wrong scale": (
         ["--mode=reproduce", "--config={grid}", "--config.scale=big"],

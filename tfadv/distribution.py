@@ -6,10 +6,14 @@ statistics and what is logged are means over the replicas: equal shares make the
 batch, however many replicas there are.
 """
 
+import contextlib
 import functools
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,13 +43,23 @@ _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineE
 
 
 def in_scope(run: Callable[[Workdir], None]) -> Callable[[Workdir], None]:
-    """Has a mode run in the scope of the strategy that its config names."""
+    """Has a mode run in the scope of the strategy that its config names.
+
+    Of several workers, the first one runs in the folder and the others in copies of it, which they
+    drop: whatever makes variables, such as an export, all of them have to do together.
+    """
 
     @functools.wraps(run)
     def scoped(workdir):
-        with make_strategy(workdir.config.runtime).scope():
+        with make_strategy(workdir.config.runtime).scope(), contextlib.ExitStack() as stack:
             check_batch(workdir.config.train.batch)
             try:
+                if worker() > 0:
+                    copy = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
+                    if workdir.path.exists():
+                        shutil.copytree(workdir.path, copy)
+                    workdir = Workdir(copy, workdir.mode, workdir.config)
+                agree(0.0)  # nothing changes before all have their copies
                 run(workdir)
                 agree(0.0)  # who leaves before the others are done ends them
             except _LOST as error:
@@ -100,13 +114,8 @@ def workers() -> int:
 
 
 def worker() -> int:
-    """Returns which of them this is, from 0 on; 0 writes what a run leaves."""
+    """Returns which of them this is, from 0 on; what 0 writes is what a run leaves."""
     return tf.distribute.get_strategy().cluster_resolver.task_id if workers() > 1 else 0
-
-
-def is_chief() -> bool:
-    """Returns whether this process writes checkpoints, logs and reports."""
-    return worker() == 0
 
 
 def agree(value: float) -> float:

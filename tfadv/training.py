@@ -10,7 +10,6 @@ import math
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,15 +81,11 @@ class Trainer:
         self._title = title
         self._step = tf.Variable(0, dtype=tf.int64)
         self._checkpoint = tf.train.Checkpoint(model=model, step=self._step, **state)
-        _ = self._checkpoint.save_counter  # made now, by all workers: only the first one saves
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, str(self.folder / "checkpoints"), max_to_keep=2
         )
         if self._manager.latest_checkpoint:
             self._checkpoint.restore(self._manager.latest_checkpoint).assert_consumed()
-        self._is_chief = distribution.is_chief()
-        if not self._is_chief:
-            self.folder = Path(tempfile.mkdtemp())  # logs that nobody asks for
         self.history = History(self.folder / "history.jsonl", self.step)
         self.writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
         self._train = tf.function(self._several_steps)
@@ -141,7 +136,7 @@ class Trainer:
                 evaluated, going = evaluate(self.step)
             if evaluated or self._is_due(config.log_every):
                 self._log(measured | {"images_per_s": images_per_s} | evaluated)
-            if self._is_chief and (not going or self._is_due(config.checkpoint_every)):
+            if not going or self._is_due(config.checkpoint_every):
                 self._manager.save(checkpoint_number=self.step)
         progress.close()
         self.writer.flush()

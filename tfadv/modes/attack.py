@@ -12,7 +12,7 @@ import numpy as np
 from tfadv import training
 from tfadv.config import Config, UserError
 from tfadv.data import PUBLIC, TRAIN, WHOLE, Dataset, normalise
-from tfadv.distribution import in_scope, is_chief
+from tfadv.distribution import in_scope
 from tfadv.embedding_cache import embed_split
 from tfadv.encoders import SavedEncoder
 from tfadv.metrics.features import lda_chance
@@ -40,18 +40,16 @@ def run(workdir: Workdir) -> None:
         name: SavedEncoder(path, config.black_box, dataset.size) for name, path in encoders.items()
     }
     recognizers = load_recognizers(config, dataset)
-    for name, black_box in black_boxes.items():
-        if recognizers:
+    if recognizers:
+        for name, black_box in black_boxes.items():
             check_feature_map(config, name, black_box.feature_shape)
     g = models.load_g(config, workdir.mode)
-    if is_chief():
-        described = {recognizer.name: recognizer.description for recognizer in recognizers}
-        workdir.begin(
-            dataset=dataset.description,
-            precision=precision,
-            encoders=encoders,
-            recognizers=described,
-        )
+    workdir.begin(
+        dataset=dataset.description,
+        precision=precision,
+        encoders=encoders,
+        recognizers={recognizer.name: recognizer.description for recognizer in recognizers},
+    )
     pages.print_start(dataset, precision)
     cache = cache_folder(workdir)
     test = TestSplit(dataset, recognizers, config, cache)
@@ -61,8 +59,6 @@ def run(workdir: Workdir) -> None:
         battery = Battery(black_box, dataset, test, recognizers, g, config, folder, name)
         leaks[name] = battery.run(cache)
         del battery  # the next one's pictures and features want the room
-    if not is_chief():
-        return
     references = measure_references(dataset, test, recognizers, cache)
     table = attack_page.write(workdir, dataset, leaks, references, test, recognizers)
     workdir.finish(flat_metrics(leaks, references))

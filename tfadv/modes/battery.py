@@ -11,7 +11,7 @@ from tfadv import training
 from tfadv.closed_form import ClosedFormDecoder, NearestNeighbour, Ridge, whiten
 from tfadv.config import Config
 from tfadv.data import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset, normalise
-from tfadv.distribution import is_chief, over_devices
+from tfadv.distribution import over_devices
 from tfadv.embedding_cache import embed_split
 from tfadv.encoders import SavedEncoder, load_classifier
 from tfadv.linkage import Linkage
@@ -126,9 +126,8 @@ class Battery:
         if linkage is not None:
             attackers[LINKAGE] = linkage
         leak = Leak(self._utility(), attackers, efforts, self._probe(), self._people())
-        if is_chief():
-            writer = tf.summary.create_file_writer(str(self._folder / "tensorboard"))
-            training.write_metrics(writer, efforts[DECODER].steps, leak.metrics)
+        writer = tf.summary.create_file_writer(str(self._folder / "tensorboard"))
+        training.write_metrics(writer, efforts[DECODER].steps, leak.metrics)
         return leak
 
     def _invert_pictures(self) -> tuple[Finding, Effort]:

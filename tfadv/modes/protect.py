@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfadv import data, training
 from tfadv.config import Config, UserError
 from tfadv.data import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset, to_uint8
-from tfadv.distribution import in_scope, is_chief, over_devices
+from tfadv.distribution import in_scope, over_devices
 from tfadv.encoders import (
     SavedEncoder,
     export_classifier,
@@ -36,8 +36,7 @@ def run(workdir: Workdir) -> None:
     # Mistakes show now, and not after the baseline is trained.
     training_batches(dataset, config, start=0)
     g = models.load_g(config, workdir.mode)
-    if is_chief():
-        workdir.begin(dataset=dataset.description, precision=precision)
+    workdir.begin(dataset=dataset.description, precision=precision)
     pages.print_start(dataset, precision)
     others = {}
     if config.baseline and models.is_defended(config):
@@ -45,22 +44,16 @@ def run(workdir: Workdir) -> None:
         baseline = dataclasses.replace(config, baseline=False, loss=loss)
         folder = Workdir(workdir.path / "unprotected", workdir.mode, baseline)
         if folder.metrics is None:
-            if is_chief():
-                folder.begin(dataset=dataset.description, precision=precision)
+            folder.begin(dataset=dataset.description, precision=precision)
             protect(folder, dataset, others, g=None)
         others["unprotected"] = folder.metrics
-    table = protect(workdir, dataset, others, g)
-    if table is not None:
-        pages.print_result(workdir, table)
+    pages.print_result(workdir, protect(workdir, dataset, others, g))
 
 
 def protect(
     workdir: Workdir, dataset: Dataset, others: dict[str, dict[str, float]], g: VGGFeatures | None
-) -> Table | None:
-    """Trains, exports, measures and reports one encoder; returns its table beside the others'.
-
-    Of several workers, the first one exports and measures; others return None after training.
-    """
+) -> Table:
+    """Trains, exports, measures and reports one encoder; returns its table beside the others'."""
     config, name = workdir.config, title(workdir.config)
     keras.utils.set_random_seed(config.runtime.seed)
     attributes = [dataset.attributes[i] for i in dataset.columns(config.task.attributes)]
@@ -70,8 +63,6 @@ def protect(
         models.measure_scale(protector.adversary, dataset)
     evaluate = Evaluation(protector, dataset, config, trainer.writer)
     trainer.run(lambda step: training_batches(dataset, config, step), evaluate)
-    if not is_chief():
-        return None
 
     encoder, size = protector.encoder, config.data.size
     path = str(workdir.path / "encoder")

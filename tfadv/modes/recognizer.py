@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from tfadv import data, training
 from tfadv.config import Config, UserError
 from tfadv.data import HELD_OUT, TEST, TRAIN, WHOLE, Dataset
-from tfadv.distribution import in_scope, is_chief, over_devices
+from tfadv.distribution import in_scope, over_devices
 from tfadv.identity_classifier import FaceEmbedder, IdentityClassifier, blurred, export_embedder
 from tfadv.metrics.bootstrap import IdentityBootstrap
 from tfadv.metrics.identity import identify
@@ -34,8 +34,7 @@ def run(workdir: Workdir) -> None:
     check_test(dataset, config)
     pictures = Pictures(dataset, config, people)
     pictures.batches(0)  # a batch larger than the part shows now
-    if is_chief():
-        workdir.begin(dataset=dataset.description, precision=precision)
+    workdir.begin(dataset=dataset.description, precision=precision)
     pages.print_start(dataset, precision)
 
     classifier = build(config, len(people))
@@ -43,8 +42,6 @@ def run(workdir: Workdir) -> None:
     # The last point counts: at the end of the cosine decay it is as good as any, and too few people
     # are held out to choose between points by them.
     trainer.run(pictures.batches, Evaluation(classifier, dataset, config))
-    if not is_chief():
-        return
 
     folder = workdir.path / "recognizer"
     export_embedder(

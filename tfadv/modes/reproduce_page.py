@@ -1,5 +1,6 @@
 """The page of an experiment: ours beside the paper's, claim by claim, with plots and pictures."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -73,11 +74,15 @@ def write(plan: Plan, is_last: bool = False) -> Table:
 
 
 def _summary(plan: Plan) -> dict[str, str]:
-    """What was run, as far as it is the same for all encoders."""
-    summaries = [
-        workdir.summary("reproduce", part.config, Dataset(part.config.data).description)
-        for part in {id(part): part for part in plan.encoders.values()}.values()
-    ]
+    """What was run, as far as it is the same for all encoders that were begun."""
+    summaries = []
+    for part in {id(part): part for part in plan.encoders.values()}.values():
+        path = part.path / "config.json"
+        if path.exists():
+            dataset = json.loads(path.read_text())["dataset"]
+            summaries.append(workdir.summary("reproduce", part.config, dataset))
+    if not summaries:
+        return {}
     shared = [item for item in summaries[0].items() if all(item in s.items() for s in summaries)]
     return {name: value for name, value in shared if name not in _OF_ONE_RUN}
 
