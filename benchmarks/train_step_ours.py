@@ -37,7 +37,7 @@ def main(_) -> None:
     config.train.clip_norm = 0.0  # the peer has none
     config.runtime.precision = FLAGS.precision
     training.set_up(config.runtime)
-    model, batch = _protect(config) if FLAGS.what == "protect" else _attack(config)
+    model, batch = build(config)
     step = tf.function(model.train_step)
 
     def timed_step() -> float:
@@ -60,6 +60,11 @@ def main(_) -> None:
         "peak_mib": runner.peak_memory(),
     }
     print(json.dumps(result | {"gmacs": multiply_adds(model) / 1e9}))
+
+
+def build(config):
+    """Returns the model that the flags ask for, compiled, and a batch of it."""
+    return _protect(config) if FLAGS.what == "protect" else _attack(config)
 
 
 def multiply_adds(model) -> float:

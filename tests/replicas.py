@@ -50,7 +50,7 @@ def make_config(precision, terms):
     return Config(
         data=Data(size=SIZE),
         model=Model(decoder_width=0.05, discriminator_width=0.125),
-        train=Train(steps=STEPS, batch=BATCH, decoder_steps=2),
+        train=Train(steps=STEPS, batch=BATCH, decoder_steps=2, log_every=STEPS // 2),
         runtime=Runtime(precision=precision, synchronised=True),
         loss=Loss(**terms),
     )
@@ -121,12 +121,21 @@ def pictures(step, stream):
 
 
 def train(make, config, devices):
-    """The logged rows, and the weights before and after."""
-    strategy = tf.distribute.get_strategy()
-    if devices > 1:
-        strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
-    with strategy.scope():
-        return train_in_scope(make, config, tempfile.mkdtemp())
+    """The logged rows, and the weights before and after.
+
+    Of several numbers of devices, each goes on for an equal part of the steps, from the checkpoint
+    that the one before left.
+    """
+    folder, starts = tempfile.mkdtemp(), []
+    for part, count in enumerate(devices, start=1):
+        config.train.steps = STEPS * part // len(devices)
+        strategy = tf.distribute.get_strategy()
+        if count > 1:
+            strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
+        with strategy.scope():
+            rows, before, after = train_in_scope(make, config, folder)
+        starts.append(before)
+    return rows, starts[0], after
 
 
 def train_in_scope(make, config, folder):
@@ -150,7 +159,7 @@ def norm(weights):
 
 def compare(make, config, devices):
     """How far weights are apart as a share of their size, and of how far they went."""
-    (rows, start, one), (other_rows, _, other) = (train(make, config, n) for n in (1, devices))
+    (rows, start, one), (other_rows, _, other) = (train(make, config, n) for n in ([1], devices))
     apart = norm([a - b for a, b in zip(one, other, strict=True)])
     measured = [
         abs(row[name] - other_row[name]) / abs(row[name])

@@ -1,5 +1,6 @@
 """How long runs will take, from a few steps of each kind on made-up pictures."""
 
+import functools
 import gc
 import math
 import statistics
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from tfadv import training
+from tfadv import distribution, training
 from tfadv.attackers import ImageInverter
 from tfadv.experiment import Part
 from tfadv.modes import models, protect, recognizer
@@ -58,14 +59,17 @@ def _measure(part: Part) -> tuple[float, int]:
     config = part.config
     training.set_up(config.runtime)
     build = {"recognizer": _recognizer, "protect": _protector, "attack": _inverter}[part.mode]
-    model, batch = build(part)
-    step = tf.function(model.train_step)
-    seconds = []
-    for _ in range(2 + _STEPS):
-        began = time.perf_counter()
-        for loss in step(batch).values():
-            loss.numpy()
-        seconds.append(time.perf_counter() - began)
+    with distribution.make_strategy(config.runtime).scope():
+        distribution.check_batch(config.train.batch)
+        model, batch = build(part)
+        batches = iter(distribution.distribute(tf.data.Dataset.from_tensors(batch).repeat()))
+        step = tf.function(functools.partial(distribution.run, model.train_step))
+        seconds = []
+        for _ in range(2 + _STEPS):
+            began = time.perf_counter()
+            for loss in step(next(batches)).values():
+                loss.numpy()
+            seconds.append(time.perf_counter() - began)
     size = sum(2 * 3 * 4 * math.prod(each.shape) for each in model.trainable_variables)
     keras.backend.clear_session()
     gc.collect()
