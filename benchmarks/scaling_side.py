@@ -13,6 +13,7 @@ from tfadv import startup
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("devices", 1, "Devices that the CPU counts for.", lower_bound=1)
 flags.DEFINE_integer("depth", 50, "Of the ResNet.")
+flags.DEFINE_float("width", 1.0, "Of the networks.")
 flags.DEFINE_bool("synchronised", False, "Whether BN sees the whole batch.")
 
 
@@ -28,7 +29,9 @@ def main(_) -> None:
     from tfadv.config import Config
 
     config = Config()
-    config.data.size, config.train.batch, config.model.depth = FLAGS.size, FLAGS.batch, FLAGS.depth
+    config.data.size, config.train.batch = FLAGS.size, FLAGS.batch
+    config.model.depth, config.model.width = FLAGS.depth, FLAGS.width
+    config.model.decoder_width = FLAGS.width
     config.runtime.precision, config.runtime.synchronised = FLAGS.precision, FLAGS.synchronised
     training.set_up(config.runtime)
     sizes = count_reductions()
