@@ -84,6 +84,11 @@ def parse(argv: list[str]) -> Workdir | Plan | None:
     if early.mode not in MODES:
         given = f"--mode is {early.mode}" if early.mode else "--mode is missing"
         raise UserError(f"{given}; it must be one of {', '.join(MODES)}")
+    if "://" in (early.workdir or ""):
+        raise UserError(
+            f"--workdir={early.workdir}: a run's folder must be a local or mounted one; data.dir "
+            f"may be in object storage"
+        )
     if early.mode == "reproduce":
         return parse_experiment(early, overrides)
     for name in ("rows", "dry_run"):

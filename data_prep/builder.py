@@ -7,20 +7,22 @@ whatever the size of the source; the order within a split is a seeded shuffle ma
 import abc
 import collections
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
+from etils import epath
 
-from data_prep import pictures, spec
+from data_prep import spec
 
 SEED = 0
 PICTURES_PER_SHARD = 2048
 SKIPPED_NAMES_KEPT = 20
+SKIPPED_FILE = "skipped.tsv"
 THREADS = 2  # that read and check; more of them wait for Python's lock
 PICTURES_AT_A_TIME = 8  # of a thread
 TASKS_AHEAD = 3  # of so many pictures, before what is written
@@ -46,7 +48,8 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     Subclasses say what the attributes are called and how a source is read. `info.metadata` holds
     `attributes` (their names), `scheme`, `shares`, `seed`, `source` (its digest), `identities`
-    (how many known ones each split has) and `skipped` (`count`, and the first `names`).
+    (how many known ones each split has) and `skipped` (`count`, and the first `names`; all of them,
+    with what is wrong, are in `skipped.tsv` beside the records).
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -59,10 +62,11 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Creates the builder.
 
         Args:
-            on_error: What to do about a picture that doesn't decode: `stop` or `skip` it.
+            on_error: What to do about a picture that is missing or doesn't decode: `stop` or
+                `skip` it.
             **kwargs: As for any TFDS builder: `data_dir`, `config`, ...
         """
-        self._skip = on_error == "skip"
+        self.skip = on_error == "skip"
         super().__init__(**kwargs)
 
     @property
@@ -71,7 +75,7 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Names of the attributes, in the order of the `attributes` feature."""
 
     @abc.abstractmethod
-    def read_source(self, folder: Path | None) -> spec.Source:
+    def read_source(self, folder: epath.Path | None) -> spec.Source:
         """Reads and checks the lists of a source.
 
         Args:
@@ -103,22 +107,6 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Returns what tells this source's lists from others, as far as the scheme reads them."""
         return spec.digest(source, with_partition=self.builder_config.scheme == "official")
 
-    def encoded_picture(self, source: spec.Source, index: int) -> bytes:
-        """Returns a picture as the source has it; raises `spec.DataError` if it doesn't decode."""
-        return pictures.read_picture(source.root / source.names[index])
-
-    def example(self, source: spec.Source, index: int) -> dict[str, Any]:
-        """Returns one example; raises `spec.DataError` if its picture doesn't decode.
-
-        Several threads call it at the same time.
-        """
-        return {
-            "image": self.encoded_picture(source, index),
-            "attributes": source.attributes[index],
-            "identity": source.identities[index],
-            "name": source.names[index],
-        }
-
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
@@ -129,81 +117,160 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             ),
         )
 
-    def _shard_iterators_per_split(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, list[Callable[[], Iterator[tuple[str, dict]]]]]:
+    def _download_and_prepare(
+        self,
+        dl_manager: tfds.download.DownloadManager,
+        download_config: tfds.download.DownloadConfig | None = None,
+    ) -> None:
         drawn = self.MANUAL_DOWNLOAD_INSTRUCTIONS is None
-        source = self.read_source(None if drawn else Path(dl_manager.manual_dir))
+        source = self.read_source(None if drawn else epath.Path(dl_manager.manual_dir))
         self.info.metadata["source"] = self.digest(source)
         splits = self.split(source)
-        progress = tfds.core.utils.tqdm(
-            total=sum(map(len, splits.values())), unit=" pictures", leave=False, mininterval=1
-        )
-        order = np.random.default_rng(SEED)
-        return {
-            split: self._shards(split, source, order.permutation(positions), progress)
-            for split, positions in splits.items()
-        }
+        total = sum(map(len, splits.values()))
+        done, order = [], np.random.default_rng(SEED)
+        with tfds.core.utils.tqdm(
+            total=total,
+            unit=" pictures",
+            leave=False,
+            mininterval=1,
+            disable=bool(download_config and download_config.beam_runner),  # it has its own
+        ) as progress:
+            for split, positions in splits.items():
+                progress.set_description(split)
+                self._pending = (
+                    split,
+                    self._shards(split, source, order.permutation(positions), progress),
+                )
+                try:
+                    # One split at a time: with Beam, TFDS 4.9.10 would run the first ones again.
+                    super()._download_and_prepare(dl_manager, download_config)
+                except Exception:
+                    if fault := next(
+                        filter(None, (notes.fault for notes in self._notes(split))), ""
+                    ):
+                        raise spec.DataError(fault) from None
+                    raise
+                self._gather(split)
+                done += self.info.splits.values()
+        self.info.set_splits(tfds.core.splits.SplitDict(done))
+
+    def _shard_iterators_per_split(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, list["Shard"]]:
+        split, shards = self._pending
+        return {split: shards}
 
     def _shards(
         self, split: str, source: spec.Source, positions: np.ndarray, progress: Any
-    ) -> list[Callable[[], Iterator[tuple[str, dict]]]]:
-        identities: set[int] = set()
-        count = -(-len(positions) // PICTURES_PER_SHARD)
+    ) -> list["Shard"]:
+        parts = np.array_split(positions, -(-len(positions) // PICTURES_PER_SHARD))
         return [
-            functools.partial(self._write_shard, split, source, shard, identities, progress)
-            for shard in np.array_split(positions, count)
+            Shard(source.take(part), self.skip, self.data_path / _NOTES.format(split, i), progress)
+            for i, part in enumerate(parts)
         ]
 
-    def _write_shard(
-        self,
-        split: str,
-        source: spec.Source,
-        positions: np.ndarray,
-        identities: set[int],
-        progress: Any,
-    ) -> Iterator[tuple[str, dict]]:
-        progress.set_description(split)
-        for index, example in zip(positions, self._examples(source, positions), strict=True):
-            progress.update()
+    def _gather(self, split: str) -> None:
+        """Moves what the shards of a split noted to the metadata."""
+        identities, skipped = set(), self.info.metadata["skipped"]
+        lines = []
+        for notes in self._notes(split):
+            identities.update(notes.identities)
+            lines += [f"{name}\t{reason}\n" for name, reason in notes.skipped]
+            skipped["count"] += len(notes.skipped)
+            skipped["names"] += [name for name, _ in notes.skipped]
+        del skipped["names"][SKIPPED_NAMES_KEPT:]
+        self.info.metadata["identities"][split] = len(identities - {spec.UNKNOWN_IDENTITY})
+        if lines:
+            listed = self.data_path / SKIPPED_FILE
+            before = listed.read_text() if listed.exists() else ""
+            listed.write_text(before + "".join(lines))
+        for pattern in (_NOTES.format(split, "*"), "*.shard_infos.json"):  # TFDS' own with Beam
+            for path in self.data_path.glob(pattern):
+                path.unlink()
+
+    def _notes(self, split: str) -> Iterator["Notes"]:
+        for path in sorted(self.data_path.glob(_NOTES.format(split, "*"))):
+            yield Notes(**json.loads(path.read_text()))
+
+
+_NOTES = "{}-{}.notes.json"
+
+
+@dataclasses.dataclass
+class Notes:
+    """What is known of a shard once it is written.
+
+    Attributes:
+        identities: Of its pictures, each once.
+        skipped: Name of each picture that was left out, and why.
+        fault: What stopped it, if something did.
+    """
+
+    identities: list[int] = dataclasses.field(default_factory=list)
+    skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    fault: str = ""
+
+
+class Shard:
+    """The examples of one record file, made in whichever process writes it.
+
+    Args:
+        source: Of its pictures alone, in order.
+        skip: Whether a broken picture is left out, not a fault.
+        notes: Where to leave `Notes`.
+        progress: Counts the pictures; it stays behind where this moves to another process.
+    """
+
+    def __init__(self, source: spec.Source, skip: bool, notes: epath.Path, progress: Any):
+        self._source = source
+        self._skip = skip
+        self._notes = notes
+        self._progress = progress
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_progress": None}
+
+    def __call__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yields names and examples, then leaves its notes."""
+        identities, notes = set(), Notes()
+        for name, example in zip(self._source.names, self._examples(), strict=True):
+            if self._progress:
+                self._progress.update()
             if isinstance(example, spec.DataError):
                 if not self._skip:
-                    progress.close()
+                    notes.fault = str(example)
+                    self._leave(notes)
                     raise example
-                self._note_skipped(source.names[index])
+                notes.skipped.append((name, str(example)))
                 continue
             identities.add(int(example["identity"]))
-            yield source.names[index], example
+            yield name, example
             example.clear()  # written by now; TFDS holds on to it until the shard is done
-        known = len(identities - {spec.UNKNOWN_IDENTITY})
-        self.info.metadata["identities"][split] = known
+        notes.identities = sorted(identities)
+        self._leave(notes)
 
-    def _examples(
-        self, source: spec.Source, positions: np.ndarray
-    ) -> Iterator[dict[str, Any] | spec.DataError]:
-        """The examples of a shard in its order, or what is wrong with them; a little ahead."""
+    def _leave(self, notes: Notes) -> None:
+        self._notes.write_text(json.dumps(dataclasses.asdict(notes)))
+
+    def _examples(self) -> Iterator[dict[str, Any] | spec.DataError]:
+        """The examples in order, or what is wrong with them; a little ahead."""
 
         def examples(few: np.ndarray) -> list[dict[str, Any] | spec.DataError]:
-            return [self._try_example(source, index) for index in few]
+            return [self._try_example(index) for index in few]
 
-        starts = range(PICTURES_AT_A_TIME, len(positions), PICTURES_AT_A_TIME)
+        count = len(self._source.names)
+        starts = range(PICTURES_AT_A_TIME, count, PICTURES_AT_A_TIME)
         with futures.ThreadPoolExecutor(THREADS) as pool:
             pending: collections.deque[futures.Future] = collections.deque()
-            for few in np.split(positions, starts):
+            for few in np.split(np.arange(count), starts):
                 pending.append(pool.submit(examples, few))
                 if len(pending) > TASKS_AHEAD:
                     yield from pending.popleft().result()
             while pending:
                 yield from pending.popleft().result()
 
-    def _try_example(self, source: spec.Source, index: int) -> dict[str, Any] | spec.DataError:
+    def _try_example(self, index: int) -> dict[str, Any] | spec.DataError:
         try:
-            return self.example(source, index)
+            return self._source.example(index)
         except spec.DataError as error:
             return error
-
-    def _note_skipped(self, name: str) -> None:
-        skipped = self.info.metadata["skipped"]
-        skipped["count"] += 1
-        if len(skipped["names"]) < SKIPPED_NAMES_KEPT:
-            skipped["names"].append(name)

@@ -16,10 +16,10 @@ A set cut down to fewer pictures works too, if list_attr_celeba.txt is cut with 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from absl import flags
+from etils import epath
 
 from data_prep import builder, command, pictures, spec
 
@@ -54,24 +54,25 @@ class Celeba(builder.PictureBuilder):
     description = f"Aligned CelebA faces with 40 attributes: {WEB_PAGE}"
     attribute_names = ATTRIBUTE_NAMES
 
-    def read_source(self, folder: Path) -> spec.Source:
+    def read_source(self, folder: epath.Path) -> spec.Source:
         """Reads the official layout; see `read_source` of this module."""
-        return read_source(folder, self.builder_config.scheme)
+        return read_source(folder, self.builder_config.scheme, skip=self.skip)
 
 
-def read_source(folder: Path, scheme: str) -> spec.Source:
+def read_source(folder: epath.Path, scheme: str, *, skip: bool = False) -> spec.Source:
     """Reads CelebA's official layout and checks that its lists and pictures agree.
 
     Args:
         folder: Holds `img_align_celeba/` and the lists.
         scheme: Says which lists are needed: `identity` the identities, `official` the partition.
+        skip: Whether pictures may be missing.
 
     Raises:
         DataError: If a file that is needed is missing, or two of them disagree.
     """
     _require(folder, PICTURES)
     names, attributes = _read_attributes(folder)
-    _check_pictures(folder / PICTURES, names)
+    _check_pictures(folder / PICTURES, names, skip=skip)
     identities = _read_column(folder, IDENTITIES, names, needed=scheme == "identity")
     if identities is None:
         identities = np.full(len(names), spec.UNKNOWN_IDENTITY, np.int64)
@@ -81,18 +82,18 @@ def read_source(folder: Path, scheme: str) -> spec.Source:
     return spec.Source(folder / PICTURES, names, attributes, identities, partition)
 
 
-def _require(folder: Path, name: str) -> Path:
+def _require(folder: epath.Path, name: str) -> epath.Path:
     path = folder / name
     if not path.exists():
         raise spec.DataError(f"{path} is missing: get {WEB_FOLDERS[name]} from {WEB_PAGE}")
     return path
 
 
-def _read_lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+def _read_lines(path: epath.Path) -> list[str]:
+    return path.read_bytes().decode("utf-8", "replace").splitlines()
 
 
-def _read_attributes(folder: Path) -> tuple[list[str], np.ndarray]:
+def _read_attributes(folder: epath.Path) -> tuple[list[str], np.ndarray]:
     path = _require(folder, ATTRIBUTES)
     lines = _read_lines(path)
     if len(lines) < 3 or not lines[0].strip().isdigit():
@@ -117,7 +118,7 @@ def _read_attributes(folder: Path) -> tuple[list[str], np.ndarray]:
     return names, (values > 0).astype(np.uint8)
 
 
-def _wrong_row(path: Path, rows: Sequence[tuple[str, str, str]]) -> str:
+def _wrong_row(path: epath.Path, rows: Sequence[tuple[str, str, str]]) -> str:
     count = len(ATTRIBUTE_NAMES)
     wrong = [
         name for name, _, row in rows if len(row.split()) != count or set(row.split()) - {"1", "-1"}
@@ -126,7 +127,7 @@ def _wrong_row(path: Path, rows: Sequence[tuple[str, str, str]]) -> str:
 
 
 def _read_column(
-    folder: Path, name: str, pictures_wanted: Sequence[str], *, needed: bool
+    folder: epath.Path, name: str, pictures_wanted: Sequence[str], *, needed: bool
 ) -> np.ndarray | None:
     """Reads a list of `picture number` lines; None where it is missing and not needed."""
     if not needed and not (folder / name).exists():
@@ -141,24 +142,24 @@ def _read_column(
     return np.array([int(numbers[p]) for p in pictures_wanted], np.int64)
 
 
-def _check_unique(path: Path, names: Sequence[str]) -> None:
+def _check_unique(path: epath.Path, names: Sequence[str]) -> None:
     seen: set[str] = set()
     twice = [name for name in names if name in seen or seen.add(name)]
     if twice:
         raise spec.DataError(f"{path}: {len(twice)} pictures are listed twice, such as {twice[0]}")
 
 
-def _check_listed(path: Path, absent: Sequence[str]) -> None:
+def _check_listed(path: epath.Path, absent: Sequence[str]) -> None:
     if absent:
         raise spec.DataError(
             f"{path} lacks {len(absent)} pictures of {ATTRIBUTES}, such as {absent[0]}"
         )
 
 
-def _check_pictures(folder: Path, names: Sequence[str]) -> None:
+def _check_pictures(folder: epath.Path, names: Sequence[str], *, skip: bool) -> None:
     there = pictures.list_pictures(folder)
     absent = sorted(set(names).difference(there))
-    if absent:
+    if absent and not skip:
         raise spec.DataError(
             f"{folder} lacks {len(absent)} pictures of {ATTRIBUTES}, such as {absent[0]}"
         )
@@ -188,6 +189,7 @@ def main(values: flags.FlagValues) -> None:
             on_error=values.on_error,
         ),
         source,
+        command.beam_options(values),
     )
 
 

@@ -3,12 +3,14 @@
 import contextlib
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import flags, logging
+from etils import epath
 
 from data_prep.builder import PictureBuilder
 from data_prep.spec import SPLITS, DataError, Source, parse_shares
@@ -37,9 +39,16 @@ def common_flags(*, source: str | None, shares: bool = True) -> flags.FlagValues
             "on_error",
             "stop",
             ["stop", "skip"],
-            "what to do about a picture that doesn't decode",
+            "what to do about a picture that is missing or doesn't decode",
             flag_values=values,
         )
+    flags.DEFINE_bool("beam", False, "write through Apache Beam", flag_values=values)
+    flags.DEFINE_string(
+        "beam_options",
+        "",
+        'options of its pipeline, such as "--runner=FlinkRunner --parallelism=8"; implies --beam',
+        flag_values=values,
+    )
     return values
 
 
@@ -48,7 +57,22 @@ def shares(values: flags.FlagValues, default: tuple[float, ...]) -> tuple[float,
     return parse_shares(values.shares) if values.shares else default
 
 
-def source_folder(values: flags.FlagValues) -> Path:
+def beam_options(values: flags.FlagValues) -> Any:
+    """Returns Beam's PipelineOptions if the flags ask for Beam, else None.
+
+    Raises:
+        DataError: If it isn't installed.
+    """
+    if not (values.beam or values.beam_options):
+        return None
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError:
+        raise DataError("--beam needs apache-beam: pip install apache-beam") from None
+    return PipelineOptions(shlex.split(values.beam_options))
+
+
+def source_folder(values: flags.FlagValues) -> epath.Path:
     """Returns `--source`.
 
     Raises:
@@ -56,7 +80,7 @@ def source_folder(values: flags.FlagValues) -> Path:
     """
     if not values.source:
         raise DataError("--source=DIR is missing: the folder that holds the pictures")
-    folder = Path(values.source).expanduser()
+    folder = epath.Path(values.source).expanduser()
     if not folder.is_dir():
         raise DataError(f"--source={folder}: no such folder")
     if not any(folder.iterdir()):
@@ -64,8 +88,13 @@ def source_folder(values: flags.FlagValues) -> Path:
     return folder
 
 
-def prepare(builder: PictureBuilder, source: Path | None) -> None:
+def prepare(builder: PictureBuilder, source: epath.Path | None, beam: Any = None) -> None:
     """Prepares a dataset unless it is there, and prints what it holds.
+
+    Args:
+        builder: Of the dataset.
+        source: Holds the pictures; None where they are drawn.
+        beam: From `beam_options`.
 
     Raises:
         DataError: If the source is at fault, or another set of this name is there; the lists are
@@ -73,16 +102,16 @@ def prepare(builder: PictureBuilder, source: Path | None) -> None:
         OSError: If a file can't be read or written.
     """
     lists = builder.read_source(source)
-    if Path(builder.data_dir).exists():
+    if builder.data_path.exists():
         _check_same(builder, lists)
         print(f"{dataset_name(builder)} is prepared already in {builder.data_dir}")
     else:
         builder.split(lists)
-        build(builder, source)
+        build(builder, source, beam)
     print(summary(builder))
 
 
-def build(builder: PictureBuilder, source: Path | None) -> None:
+def build(builder: PictureBuilder, source: epath.Path | None, beam: Any = None) -> None:
     """Writes a dataset, without TFDS's words about a download of unknown size.
 
     Raises:
@@ -91,6 +120,9 @@ def build(builder: PictureBuilder, source: Path | None) -> None:
     import tensorflow as tf  # here, as faults of the lists are told without waiting for it
 
     config = tfds.download.DownloadConfig(manual_dir=source)
+    if beam is not None:
+        config.beam_options = beam
+        config.beam_runner = beam.get_all_options()["runner"] or "DirectRunner"
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(download_config=config)

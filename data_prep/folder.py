@@ -19,10 +19,10 @@ import dataclasses
 import io
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from absl import flags
+from etils import epath
 
 from data_prep import builder, command, pictures, spec
 
@@ -62,7 +62,7 @@ class Folder(builder.PictureBuilder):
         """Names of the CSV's 0/1 columns."""
         return tuple(self.builder_config.attributes)
 
-    def read_source(self, folder: Path) -> spec.Source:
+    def read_source(self, folder: epath.Path) -> spec.Source:
         """Reads the folder, and its CSV if it has one; see `read_source` of this module."""
         found = read_attribute_names(folder, self.builder_config)
         if found != self.attribute_names:
@@ -70,10 +70,10 @@ class Folder(builder.PictureBuilder):
                 f"{folder}: the attributes are {', '.join(found)}, "
                 f"but the config names {', '.join(self.attribute_names) or 'none'}"
             )
-        return read_source(folder, self.builder_config)
+        return read_source(folder, self.builder_config, skip=self.skip)
 
 
-def read_attribute_names(folder: Path, config: FolderConfig) -> tuple[str, ...]:
+def read_attribute_names(folder: epath.Path, config: FolderConfig) -> tuple[str, ...]:
     """Returns the names of the CSV's attribute columns; none without a CSV.
 
     Raises:
@@ -87,8 +87,13 @@ def read_attribute_names(folder: Path, config: FolderConfig) -> tuple[str, ...]:
     return tuple(column for column in header if column not in roles)
 
 
-def read_source(folder: Path, config: FolderConfig) -> spec.Source:
+def read_source(folder: epath.Path, config: FolderConfig, *, skip: bool = False) -> spec.Source:
     """Reads a folder of pictures and checks that its CSV, if it has one, agrees with them.
+
+    Args:
+        folder: Holds the pictures.
+        config: Says how it is read.
+        skip: Whether pictures may be missing.
 
     Raises:
         DataError: If the folder holds no picture or the CSV is at fault.
@@ -100,16 +105,16 @@ def read_source(folder: Path, config: FolderConfig) -> spec.Source:
         return spec.Source(folder, there, np.zeros((len(there), 0), np.uint8), _number(people))
     names, people, attributes = _read_rows(path, config)
     absent = sorted(set(names).difference(there))
-    if absent:
+    if absent and not skip:
         raise spec.DataError(
             f"{path} lists {len(absent)} pictures that {folder} lacks, such as {absent[0]}"
         )
     return spec.Source(folder, names, attributes, _number(people))
 
 
-def _find_csv(folder: Path, config: FolderConfig) -> Path | None:
+def _find_csv(folder: epath.Path, config: FolderConfig) -> epath.Path | None:
     if config.csv:
-        path = Path(config.csv).expanduser()
+        path = epath.Path(config.csv).expanduser()
         if not path.is_file():
             raise spec.DataError(f"--csv={path}: no such file")
         return path
@@ -121,7 +126,7 @@ def _find_csv(folder: Path, config: FolderConfig) -> Path | None:
     return found[0] if found else None
 
 
-def _read_header(path: Path) -> tuple[list[str], Iterator[list[str]]]:
+def _read_header(path: epath.Path) -> tuple[list[str], Iterator[list[str]]]:
     rows = _rows(path)
     header = [column.strip() for column in next(rows, [])]
     if not any(header):
@@ -131,7 +136,7 @@ def _read_header(path: Path) -> tuple[list[str], Iterator[list[str]]]:
     return header, rows
 
 
-def _rows(path: Path) -> Iterator[list[str]]:
+def _rows(path: epath.Path) -> Iterator[list[str]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -146,7 +151,7 @@ def _rows(path: Path) -> Iterator[list[str]]:
         raise spec.DataError(f"{path}: row {count + 1}: {error}; is a quote left open?") from error
 
 
-def _name_column(path: Path, header: Sequence[str], config: FolderConfig) -> str:
+def _name_column(path: epath.Path, header: Sequence[str], config: FolderConfig) -> str:
     for flag in ("name_column", "identity_column"):
         column = getattr(config, flag)
         if column and column not in header:
@@ -156,7 +161,7 @@ def _name_column(path: Path, header: Sequence[str], config: FolderConfig) -> str
     return config.name_column or header[0]
 
 
-def _read_rows(path: Path, config: FolderConfig) -> tuple[list[str], list[str], np.ndarray]:
+def _read_rows(path: epath.Path, config: FolderConfig) -> tuple[list[str], list[str], np.ndarray]:
     """Returns each picture's file name, its person ("" unknown) and its attributes."""
     header, rows = _read_header(path)
     name_at = header.index(_name_column(path, header, config))
@@ -184,7 +189,7 @@ def _read_rows(path: Path, config: FolderConfig) -> tuple[list[str], list[str], 
     return list(lines), people, (table > 0).astype(np.uint8)
 
 
-def _value(path: Path, line: int, column: str, cell: str) -> int:
+def _value(path: epath.Path, line: int, column: str, cell: str) -> int:
     value = VALUES.get(cell.strip())
     if value is None:
         raise spec.DataError(
@@ -194,7 +199,7 @@ def _value(path: Path, line: int, column: str, cell: str) -> int:
     return value
 
 
-def _check_one_coding(path: Path, table: np.ndarray, columns: Sequence[str]) -> None:
+def _check_one_coding(path: epath.Path, table: np.ndarray, columns: Sequence[str]) -> None:
     mixed = np.flatnonzero((table == -1).any(axis=0) & (table == 0).any(axis=0))
     if len(mixed):
         raise spec.DataError(
@@ -230,11 +235,13 @@ def main(values: flags.FlagValues) -> None:
     config = _config(values, source)
     config.attributes = read_attribute_names(source, config)
     command.prepare(
-        Folder(config=config, data_dir=values.data_dir, on_error=values.on_error), source
+        Folder(config=config, data_dir=values.data_dir, on_error=values.on_error),
+        source,
+        command.beam_options(values),
     )
 
 
-def _config(values: flags.FlagValues, source: Path) -> FolderConfig:
+def _config(values: flags.FlagValues, source: epath.Path) -> FolderConfig:
     name = values.name or re.sub(r"\W+", "_", source.resolve().name.lower())
     if name == DEFAULT_CONFIG or not re.fullmatch(r"\w[\w.-]*", name):
         raise spec.DataError(

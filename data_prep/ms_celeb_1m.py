@@ -17,11 +17,12 @@ for what `tfds build` needs.
 import dataclasses
 import hashlib
 import heapq
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 from absl import flags
+from etils import epath
 
 from data_prep import builder, command, packings, spec
 
@@ -29,7 +30,7 @@ PACKINGS = {
     "FaceImageCroppedWithAlignment.tsv": packings.TsvFile,
     "train.rec": packings.RecordFile,
 }
-PACKING_OF_SUFFIX = {Path(name).suffix: packing for name, packing in PACKINGS.items()}
+PACKING_OF_SUFFIX = {PurePosixPath(name).suffix: packing for name, packing in PACKINGS.items()}
 PICTURES = 10_000  # Table 1, rows 5 to 8
 
 
@@ -60,6 +61,16 @@ class DrawnSource(spec.Source):
     file: packings.PackedFile
     places: list[packings.Place]
 
+    def take(self, positions: np.ndarray) -> "DrawnSource":
+        """Returns a source of some of the pictures, in the order of their positions."""
+        return dataclasses.replace(
+            super().take(positions), places=[self.places[i] for i in positions]
+        )
+
+    def picture(self, index: int) -> bytes:
+        """Returns a picture as the file has it; raises `spec.DataError` if it doesn't decode."""
+        return self.file.picture(self.places[index])
+
 
 class MsCeleb1m(builder.PictureBuilder):
     """Faces of MS-Celeb-1M (Guo et al., ECCV 2016), in one split and without attributes."""
@@ -81,7 +92,7 @@ class MsCeleb1m(builder.PictureBuilder):
         self._drawn: DrawnSource | None = None
         super().__init__(**kwargs)
 
-    def read_source(self, folder: Path) -> DrawnSource:
+    def read_source(self, folder: epath.Path) -> DrawnSource:
         """Draws the pictures, once: both `data_prep.command` and TFDS ask for them."""
         if self._drawn is None:
             config = self.builder_config
@@ -89,12 +100,8 @@ class MsCeleb1m(builder.PictureBuilder):
             self._drawn = draw(file, config.pictures, config.seed)
         return self._drawn
 
-    def encoded_picture(self, source: DrawnSource, index: int) -> bytes:
-        """Returns a picture as the file has it; raises `spec.DataError` if it doesn't decode."""
-        return source.file.picture(source.places[index])
 
-
-def find_file(source: Path) -> packings.PackedFile:
+def find_file(source: epath.Path) -> packings.PackedFile:
     """Returns the file of pictures that is at a path, or in the folder there.
 
     Raises:
@@ -169,7 +176,7 @@ def main(values: flags.FlagValues) -> None:
     """Prepares the draw that the flags ask for."""
     if not values.source:
         raise spec.DataError(f"--source=PATH is missing: {values['source'].help}")
-    path = find_file(Path(values.source).expanduser()).path
+    path = find_file(epath.Path(values.source).expanduser()).path
     command.prepare(
         MsCeleb1m(
             file_name=path.name,
@@ -178,6 +185,7 @@ def main(values: flags.FlagValues) -> None:
             on_error=values.on_error,
         ),
         path.parent,
+        command.beam_options(values),
     )
 
 

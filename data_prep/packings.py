@@ -7,18 +7,21 @@ memory.
 import abc
 import base64
 import binascii
+import contextlib
+import io
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import tensorflow_datasets as tfds
+from etils import epath
 
 from data_prep import pictures, recordio
-from data_prep.spec import DataError
+from data_prep.errors import DataError
 
 # Columns of the TSV: MID, ImageSearchRank, ImageURL, PageURL, FaceID, FaceRectangle, FaceData.
 COLUMNS = 7
 MID, RANK, FACE, DATA = 0, 1, 4, 6
+REMOTE_BUFFER = 1 << 20  # bytes
 LONGEST_LINE = 1 << 26  # in bytes; a file without line breaks must not fill the memory
 
 
@@ -46,9 +49,9 @@ class PackedFile(abc.ABC):
 
     unit: str
 
-    def __init__(self, path: Path):
+    def __init__(self, path: epath.Path):
         """Takes a file, which isn't opened yet."""
-        self.path = path
+        self.path = epath.Path(path)
 
     @abc.abstractmethod
     def places(self) -> Iterator[Place]:
@@ -114,7 +117,7 @@ class TsvFile(PackedFile):
 
     def encoded(self, place: Place) -> bytes:
         """Returns what the last column holds in base64."""
-        with self.path.open("rb") as file:
+        with _open(self.path) as file:
             file.seek(place.offset)
             columns = file.readline(LONGEST_LINE).split(b"\t")
         try:
@@ -141,7 +144,7 @@ class RecordFile(PackedFile):
         index = self.path.with_suffix(".idx")
         if not index.exists():
             raise DataError(f"{index} is missing: it says where in {self.path.name} pictures are")
-        size = self.path.stat().st_size
+        size = self.path.stat().length
         head = next((place for place in self._listed(index, size) if place.number == 0), None)
         end = self._end_of_pictures(head) if head else None
         last = Place(0, 0, b"")
@@ -167,7 +170,7 @@ class RecordFile(PackedFile):
         """Returns what follows the labels."""
         return self._unpack(place)[1]
 
-    def _listed(self, index: Path, size: int) -> Iterator[Place]:
+    def _listed(self, index: epath.Path, size: int) -> Iterator[Place]:
         """Yields the place of every record that an index lists, in a file of so many bytes."""
         for line, _, row in _lines(index):
             try:
@@ -198,20 +201,50 @@ class RecordFile(PackedFile):
 
     def _record(self, place: Place) -> tuple[bytes, int]:
         """Returns the record at a place, and where the next one would start."""
-        with self.path.open("rb") as file:
+        with _open(self.path) as file:
             try:
                 return recordio.read_record(file, place.offset), file.tell()
             except DataError as error:
                 raise DataError(f"{self.where(place)}: {error}") from error
 
 
-def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+@contextlib.contextmanager
+def _open(path: epath.Path) -> Iterator[BinaryIO]:
+    """Opens a file to read from anywhere in it, a buffer at a time."""
+    with path.open("rb") as file:
+        is_local = isinstance(file, io.IOBase)
+        yield file if is_local else io.BufferedReader(_Remote(file), REMOTE_BUFFER)
+
+
+class _Remote(io.RawIOBase):
+    """TensorFlow's file as one of Python's; its own reads lines one byte after another."""
+
+    def __init__(self, file: Any):
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        read = self._file.read(len(buffer))
+        buffer[: len(read)] = read
+        return len(read)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._file.seek(offset, whence)
+        return self._file.tell()
+
+
+def _lines(path: epath.Path) -> Iterator[tuple[int, int, bytes]]:
     """Yields the number, from 1, the offset and the bytes of each line; shows how far it is."""
     progress = tfds.core.utils.tqdm(
-        desc=path.name, total=path.stat().st_size, unit="B", unit_scale=True, leave=False, delay=1
+        desc=path.name, total=path.stat().length, unit="B", unit_scale=True, leave=False, delay=1
     )
     number = offset = 0
-    with progress, path.open("rb") as file:
+    with progress, _open(path) as file:
         while line := file.readline(LONGEST_LINE):
             number += 1
             if len(line) == LONGEST_LINE:

@@ -1,14 +1,13 @@
 """Picture files: finding them, and telling a whole one from a broken one."""
 
-import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import cv2
 import numpy as np
+from etils import epath
 
-from data_prep.spec import DataError
+from data_prep.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
@@ -17,12 +16,16 @@ JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
-def list_pictures(root: Path) -> list[str]:
+def list_pictures(root: epath.Path) -> list[str]:
     """Returns the sorted names, relative to root, of the pictures in it and in its subfolders.
+
+    Args:
+        root: Local, or in object storage.
 
     Raises:
         DataError: If root is no folder or holds no picture.
     """
+    root = epath.Path(root)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     names = sorted(_walk(root))
@@ -31,7 +34,7 @@ def list_pictures(root: Path) -> list[str]:
     return names
 
 
-def read_picture(path: Path) -> bytes:
+def read_picture(path: epath.Path) -> bytes:
     """Returns the bytes of a file that is a whole JPEG or PNG and decodes.
 
     Raises:
@@ -40,7 +43,7 @@ def read_picture(path: Path) -> bytes:
     try:
         encoded = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: can't be read: {error.strerror}") from error
+        raise DataError(f"{path}: can't be read: {error.strerror or error}") from error
     return check_picture(encoded, str(path))
 
 
@@ -58,9 +61,9 @@ def check_picture(encoded: bytes, name: str) -> bytes:
     return encoded
 
 
-def _walk(root: Path) -> Iterator[str]:
-    for folder, _, names in os.walk(root):
-        inside = os.path.relpath(folder, root).replace(os.sep, "/")
+def _walk(root: epath.Path) -> Iterator[str]:
+    for folder, _, names in root.walk():
+        inside = folder.relative_to(root).as_posix()
         prefix = "" if inside == "." else f"{inside}/"
         for name in names:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):

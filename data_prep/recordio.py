@@ -11,7 +11,7 @@ python/mxnet/recordio.py). All numbers are little-endian.
 import struct
 from typing import BinaryIO
 
-from data_prep.spec import DataError
+from data_prep.errors import DataError
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 WORDS = struct.Struct("<4sI")

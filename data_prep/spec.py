@@ -11,20 +11,20 @@ and `test` (T). Schemes:
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from etils import epath
+
+from data_prep import pictures
+from data_prep.errors import DataError
 
 SPLITS = ("private", "public", "test")
 SCHEMES = ("identity", "paper", "official")
 PAPER_COUNTS = (160_000, 40_000, 2_599)
 PAPER_SHARES = tuple(count / sum(PAPER_COUNTS) for count in PAPER_COUNTS)
 UNKNOWN_IDENTITY = -1
-
-
-class DataError(ValueError):
-    """A mistake in what the user gave: a flag, a list, a picture; its message is one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +39,37 @@ class Source:
         partition: uint8 [N], CelebA's own split (0, 1, 2), or None where the source has none.
     """
 
-    root: Path
+    root: epath.Path
     names: Sequence[str]
     attributes: np.ndarray
     identities: np.ndarray
     partition: np.ndarray | None = None
+
+    def take(self, positions: np.ndarray) -> "Source":
+        """Returns a source of some of the pictures, in the order of their positions."""
+        return dataclasses.replace(
+            self,
+            names=[self.names[i] for i in positions],
+            attributes=self.attributes[positions],
+            identities=self.identities[positions],
+            partition=None,
+        )
+
+    def picture(self, index: int) -> bytes:
+        """Returns a picture's bytes; raises `DataError` if they are missing or don't decode."""
+        return pictures.read_picture(self.root / self.names[index])
+
+    def example(self, index: int) -> dict[str, Any]:
+        """Returns one example; raises `DataError` if there is something wrong with its picture.
+
+        Several threads call it at the same time.
+        """
+        return {
+            "image": self.picture(index),
+            "attributes": self.attributes[index],
+            "identity": self.identities[index],
+            "name": self.names[index],
+        }
 
 
 def features(attribute_count: int) -> tfds.features.FeaturesDict:

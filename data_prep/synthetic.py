@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 from absl import flags
+from etils import epath
 
 from data_prep import builder, command, faces, spec
 
@@ -40,6 +41,41 @@ class SyntheticConfig(builder.SplitConfig):
     seed: int = 0
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DrawnFaces(spec.Source):
+    """Faces that are drawn when they are asked for; `attributes` are known only then.
+
+    Attributes:
+        numbers: Of each picture among those of its identity, int64 [N].
+        size: Height and width in pixels.
+        seed: Of the faces.
+    """
+
+    numbers: np.ndarray
+    size: int
+    seed: int
+
+    def take(self, positions: np.ndarray) -> "DrawnFaces":
+        """Returns a source of some of the pictures, in the order of their positions."""
+        return dataclasses.replace(super().take(positions), numbers=self.numbers[positions])
+
+    def example(self, index: int) -> dict[str, Any]:
+        """Draws one face and encodes it as JPEG."""
+        identity, number = int(self.identities[index]), int(self.numbers[index])
+        face = faces.draw_face(identity, number, size=self.size, seed=self.seed)
+        _, encoded = cv2.imencode(
+            ".jpg",
+            cv2.cvtColor(face.image, cv2.COLOR_RGB2BGR),
+            [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
+        )
+        return {
+            "image": encoded.tobytes(),
+            "attributes": face.attributes,
+            "identity": identity,
+            "name": self.names[index],
+        }
+
+
 class Synthetic(builder.PictureBuilder):
     """Faces drawn from (identity, picture), with those of CelebA's attributes that can be drawn."""
 
@@ -51,33 +87,20 @@ class Synthetic(builder.PictureBuilder):
     description = "Drawn faces with attributes that can be seen in them."
     attribute_names = tuple(faces.ATTRIBUTES)
 
-    def read_source(self, folder: Path | None = None) -> spec.Source:
+    def read_source(self, folder: epath.Path | None = None) -> DrawnFaces:
         """Returns names and identities; the faces and their attributes are drawn one by one."""
         config = self.builder_config
         identities = np.repeat(np.arange(config.identities), config.pictures)
-        names = [
-            f"{identity:06d}_{picture:04d}.jpg"
-            for identity in range(config.identities)
-            for picture in range(config.pictures)
-        ]
-        return spec.Source(Path(), names, np.zeros((len(names), 0), np.uint8), identities)
-
-    def example(self, source: spec.Source, index: int) -> dict[str, Any]:
-        """Draws one face and encodes it as JPEG."""
-        config = self.builder_config
-        identity, picture = divmod(int(index), config.pictures)
-        face = faces.draw_face(identity, picture, size=config.size, seed=config.seed)
-        _, encoded = cv2.imencode(
-            ".jpg",
-            cv2.cvtColor(face.image, cv2.COLOR_RGB2BGR),
-            [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
+        numbers = np.tile(np.arange(config.pictures), config.identities)
+        return DrawnFaces(
+            root=epath.Path(),
+            names=[f"{i:06d}_{k:04d}.jpg" for i, k in zip(identities, numbers, strict=True)],
+            attributes=np.zeros((len(identities), 0), np.uint8),
+            identities=identities,
+            numbers=numbers,
+            size=config.size,
+            seed=config.seed,
         )
-        return {
-            "image": encoded.tobytes(),
-            "attributes": face.attributes,
-            "identity": identity,
-            "name": source.names[index],
-        }
 
 
 def prepare(data_dir: str | Path, config: str = "default") -> None:
@@ -88,7 +111,7 @@ def prepare(data_dir: str | Path, config: str = "default") -> None:
         config: `default` or `tiny`.
     """
     builder = Synthetic(config=config, data_dir=data_dir)
-    if not Path(builder.data_dir).exists():
+    if not builder.data_path.exists():
         faces = builder.builder_config.identities * builder.builder_config.pictures
         print(f"drawing {faces:,} faces into {builder.data_dir}")
         command.build(builder, source=None)
@@ -112,7 +135,11 @@ def define_flags() -> flags.FlagValues:
 
 def main(values: flags.FlagValues) -> None:
     """Draws the faces that the flags ask for."""
-    command.prepare(Synthetic(config=_config(values), data_dir=values.data_dir), source=None)
+    command.prepare(
+        Synthetic(config=_config(values), data_dir=values.data_dir),
+        source=None,
+        beam=command.beam_options(values),
+    )
 
 
 def _config(values: flags.FlagValues) -> SyntheticConfig:

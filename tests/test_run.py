@@ -117,6 +117,10 @@ MISTAKES = {
         ["--mode=protect", "--workdir=stubs/keras/__init__.py"],
         ["stubs/keras/__init__.py is a file"],
     ),
+    "workdir in object storage": (
+        ["--mode=protect", "--workdir=gs://bucket/run"],
+        ["--workdir=gs://bucket/run", "local or mounted", "data.dir may be in object storage"],
+    ),
 }
 
 

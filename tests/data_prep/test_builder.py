@@ -23,14 +23,14 @@ def names(made, split="private"):
 
 
 def test_pictures_are_written_in_one_order_however_long_each_takes(tmp_path, monkeypatch):
-    plain = synthetic.Synthetic.example
+    plain = synthetic.DrawnFaces.example
     expected = names(prepare(tmp_path / "a"))
 
-    def slow(self, source, index):
+    def slow(self, index):
         time.sleep(1e-3 * (index % 7))
-        return plain(self, source, index)
+        return plain(self, index)
 
-    monkeypatch.setattr(synthetic.Synthetic, "example", slow)
+    monkeypatch.setattr(synthetic.DrawnFaces, "example", slow)
     assert names(prepare(tmp_path / "b")) == expected
     assert len(expected) == PRIVATE
     assert expected != sorted(expected)
@@ -39,16 +39,16 @@ def test_pictures_are_written_in_one_order_however_long_each_takes(tmp_path, mon
 def test_of_several_broken_pictures_the_first_to_be_written_is_named(tmp_path, monkeypatch):
     order = names(prepare(tmp_path / "a"))
     broken = {order[70], order[71], order[130]}
-    plain = synthetic.Synthetic.example
+    plain = synthetic.DrawnFaces.example
 
-    def example(self, source, index):
-        name = source.names[index]
+    def example(self, index):
+        name = self.names[index]
         if name in broken:
             time.sleep(0.02 if name == order[70] else 0)
             raise spec.DataError(f"{name}: doesn't decode")
-        return plain(self, source, index)
+        return plain(self, index)
 
-    monkeypatch.setattr(synthetic.Synthetic, "example", example)
+    monkeypatch.setattr(synthetic.DrawnFaces, "example", example)
     with pytest.raises(spec.DataError, match=order[70]):
         prepare(tmp_path / "b")
     skipped = prepare(tmp_path / "c", on_error="skip")
@@ -60,16 +60,16 @@ def test_of_several_broken_pictures_the_first_to_be_written_is_named(tmp_path, m
 
 
 def test_few_pictures_of_a_shard_are_held_at_a_time(tmp_path, monkeypatch):
-    plain = synthetic.Synthetic.example
+    plain = synthetic.DrawnFaces.example
     made, held = [], []
 
-    def example(self, source, index):
-        found = plain(self, source, index)
+    def example(self, index):
+        found = plain(self, index)
         made.append(found)
         held.append(sum("image" in each for each in made))
         return found
 
-    monkeypatch.setattr(synthetic.Synthetic, "example", example)
+    monkeypatch.setattr(synthetic.DrawnFaces, "example", example)
     prepare(tmp_path)
     assert len(held) == 500
     # What is ahead, what the threads work on, and what is being written.
