@@ -8,7 +8,7 @@ import abc
 import collections
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
+from tensorflow_datasets.core import writer
 
 from data_prep import spec
 
@@ -169,6 +170,9 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             for i, part in enumerate(parts)
         ]
 
+    def _example_writer(self) -> "OrderedWriter":
+        return OrderedWriter(file_format=self.info.file_format)
+
     def _gather(self, split: str) -> None:
         """Moves what the shards of a split noted to the metadata."""
         identities, skipped = set(), self.info.metadata["skipped"]
@@ -209,6 +213,23 @@ class Notes:
     identities: list[int] = dataclasses.field(default_factory=list)
     skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     fault: str = ""
+
+
+class OrderedWriter(writer.ExampleWriter):
+    """Writes the features of each example in one order, which protobuf draws anew in each process.
+
+    The same pictures then make the same bytes.
+    """
+
+    def write(self, path: epath.Path, examples: Iterable[tuple[str, bytes]]) -> Any:
+        """Writes one file of serialized examples."""
+        from tensorflow import train  # faults of the lists are told without waiting for it
+
+        ordered = (
+            (key, train.Example.FromString(example).SerializeToString(deterministic=True))
+            for key, example in examples
+        )
+        return super().write(path, ordered)
 
 
 class Shard:
