@@ -151,8 +151,10 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                     ):
                         raise spec.DataError(fault) from None
                     raise
-                self._gather(split)
-                done += self.info.splits.values()
+                lengths = self._gather(split)
+                # With Beam, TFDS 4.9.10 has them in the order 0, 1, 10, 11, ..., 2, ...
+                (info,) = self.info.splits.values()
+                done.append(dataclasses.replace(info, shard_lengths=lengths))
         self.info.set_splits(tfds.core.splits.SplitDict(done))
 
     def _shard_iterators_per_split(
@@ -166,18 +168,24 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     ) -> list["Shard"]:
         parts = np.array_split(positions, -(-len(positions) // PICTURES_PER_SHARD))
         return [
-            Shard(source.take(part), self.skip, self.data_path / _NOTES.format(split, i), progress)
+            Shard(
+                source.take(part),
+                self.skip,
+                self.data_path / _NOTES.format(split, f"{i:08}"),
+                progress,
+            )
             for i, part in enumerate(parts)
         ]
 
     def _example_writer(self) -> "OrderedWriter":
         return OrderedWriter(file_format=self.info.file_format)
 
-    def _gather(self, split: str) -> None:
-        """Moves what the shards of a split noted to the metadata."""
+    def _gather(self, split: str) -> list[int]:
+        """Moves what the shards of a split noted to the metadata; returns their lengths."""
         identities, skipped = set(), self.info.metadata["skipped"]
-        lines = []
+        lines, lengths = [], []
         for notes in self._notes(split):
+            lengths.append(notes.count)
             identities.update(notes.identities)
             lines += [f"{name}\t{reason}\n" for name, reason in notes.skipped]
             skipped["count"] += len(notes.skipped)
@@ -191,6 +199,7 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         for pattern in (_NOTES.format(split, "*"), "*.shard_infos.json"):  # TFDS' own with Beam
             for path in self.data_path.glob(pattern):
                 path.unlink()
+        return lengths
 
     def _notes(self, split: str) -> Iterator["Notes"]:
         for path in sorted(self.data_path.glob(_NOTES.format(split, "*"))):
@@ -205,11 +214,13 @@ class Notes:
     """What is known of a shard once it is written.
 
     Attributes:
+        count: Of its examples.
         identities: Of its pictures, each once.
         skipped: Name of each picture that was left out, and why.
         fault: What stopped it, if something did.
     """
 
+    count: int = 0
     identities: list[int] = dataclasses.field(default_factory=list)
     skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     fault: str = ""
@@ -265,6 +276,7 @@ class Shard:
                 notes.skipped.append((name, str(example)))
                 continue
             identities.add(int(example["identity"]))
+            notes.count += 1
             yield name, example
             example.clear()  # written by now; TFDS holds on to it until the shard is done
         notes.identities = sorted(identities)

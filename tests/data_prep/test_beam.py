@@ -45,23 +45,33 @@ def break_pictures(path):
     (path / celeba.PICTURES / "000014.jpg").unlink()
 
 
-@pytest.mark.parametrize("flags", [[], ["--beam"]], ids=["plain", "beam"])
-def test_broken_and_missing_pictures_are_counted_and_listed(flags, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(builder, "PICTURES_PER_SHARD", 4)
-    module, write, arguments = SOURCES["celeba"]
+def test_broken_and_missing_pictures_are_counted_and_listed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(builder, "PICTURES_PER_SHARD", 2)
+    module, write, _ = SOURCES["celeba"]
     write(tmp_path / "source")
     break_pictures(tmp_path / "source")
-    flags = [*arguments, *flags, f"--source={tmp_path / 'source'}", f"--data_dir={tmp_path / 'd'}"]
-    assert run(module, *flags, "--on_error=skip") == 0
-    printed = capsys.readouterr().out
-    assert "skipped 2 broken pictures: 0000" in printed
-    (listed,) = (tmp_path / "d").rglob(builder.SKIPPED_FILE)
-    told = dict(line.split("\t") for line in listed.read_text().splitlines())
+    common = [f"--source={tmp_path / 'source'}", "--shares=0.8,0.1,0.1", "--on_error=skip"]
+    for way, flags in {"plain": [], "beam": ["--beam"]}.items():
+        assert run(module, *common, *flags, f"--data_dir={tmp_path / way}") == 0
+        assert "skipped 2 broken pictures: 0000" in capsys.readouterr().out
+    (plain, plain_told), (beam, beam_told) = (contents(tmp_path / way) for way in ("plain", "beam"))
+    assert plain == beam
+    assert plain_told == beam_told
+    (listed,) = (name for name in beam if name.endswith(builder.SKIPPED_FILE))
+    told = dict(line.split("\t") for line in beam[listed].decode().splitlines())
     assert set(told) == {"000003.jpg", "000014.jpg"}
     assert "is neither a JPEG nor a PNG picture" in told["000003.jpg"]
     assert "can't be read: No such file" in told["000014.jpg"]
-    files, _ = contents(tmp_path / "d")
-    assert not [name for name in files if "notes" in name or "shard_infos" in name]
+    assert not [name for name in beam if "notes" in name or "shard_infos" in name]
+    # More than ten files, not all as long: a part of a split is where it says.
+    made = celeba.Celeba(
+        config=builder.SplitConfig(name="identity_80_10_10"), data_dir=tmp_path / "beam"
+    )
+    assert len(made.info.splits["private"].shard_lengths) > 10
+    assert len(set(made.info.splits["private"].shard_lengths)) > 1
+    for part, count in {"private[:12]": 12, "private[12:]": None}.items():
+        found = [e["name"] for e in made.as_dataset(split=part).as_numpy_iterator()]
+        assert len(found) == (count or made.info.splits["private"].num_examples - 12)
 
 
 @pytest.mark.parametrize("flags", [[], ["--beam"]], ids=["plain", "beam"])
