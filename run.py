@@ -17,7 +17,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from tfadv import checks, experiment
+from tfadv import checks, experiment, interruption
 from tfadv.config import MODES, Config, UserError, describe, flatten
 from tfadv.experiment import Plan
 from tfadv.recognizer_files import check_recognizer
@@ -43,19 +43,21 @@ config_flags.register_flag_parser_for_type(tuple, TextParser())
 def main(argv: list[str]) -> int:
     """Runs one command line; returns its exit code."""
     try:
-        command = parse(argv)
-        if command is None:
-            print(f"{__doc__}\n{describe()}")
-        elif isinstance(command, Workdir) and command.metrics is not None:
-            print(f"{command.path} is finished: see {command.path / 'report.html'}")
-        else:
-            run(command)
+        with interruption.raised():
+            command = parse(argv)
+            if command is None:
+                print(f"{__doc__}\n{describe()}")
+            elif isinstance(command, Workdir) and command.metrics is not None:
+                print(f"{command.path} is finished: see {command.path / 'report.html'}")
+            else:
+                run(command)
     except (UserError, OSError) as error:
         print(f"run.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nrun.py: interrupted; the same command resumes", file=sys.stderr)
-        return 130
+    except interruption.Interrupted as stop:
+        done = f"{stop}; " if str(stop) else ""
+        print(f"\nrun.py: interrupted; {done}the same command resumes", file=sys.stderr)
+        return 128 + stop.signal
     return 0
 
 

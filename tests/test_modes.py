@@ -5,6 +5,7 @@ import json
 import re
 import runpy
 import shutil
+import signal
 from pathlib import Path
 
 import keras
@@ -20,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 import run
 from data_prep import faces
 from tests import datasets, recognizers
-from tfadv import data, workdir
+from tfadv import data, interruption, workdir
 from tfadv.closed_form import STRENGTHS
 from tfadv.config import BlackBox, Config, Data, Loss
 from tfadv.encoders import SavedEncoder
@@ -308,7 +309,7 @@ def test_interrupted_run_resumes_where_it_was_and_ends_as_if_nothing_had_happene
 
     def interrupted(self, step):
         if step == 20:
-            raise KeyboardInterrupt
+            raise interruption.Interrupted(signal.SIGINT)
         return evaluate(self, step)
 
     flags.append("--config.attack.patience=9")
