@@ -9,9 +9,12 @@ Without --config it is configs/demo.py; without --workdir it is runs/NAME/MODE, 
 for all experiments. The same call again resumes where it stopped.
 """
 
+import contextlib
+import os
 import re
 import runpy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
@@ -43,7 +46,7 @@ config_flags.register_flag_parser_for_type(tuple, TextParser())
 def main(argv: list[str]) -> int:
     """Runs one command line; returns its exit code."""
     try:
-        with interruption.raised():
+        with interruption.raised(), owner_only():
             command = parse(argv)
             if command is None:
                 print(f"{__doc__}\n{describe()}")
@@ -59,6 +62,16 @@ def main(argv: list[str]) -> int:
         print(f"\nrun.py: interrupted; {done}the same command resumes", file=sys.stderr)
         return 128 + stop.signal
     return 0
+
+
+@contextlib.contextmanager
+def owner_only() -> Iterator[None]:
+    """Within it nobody but their owner can read new files: a run's folder shows real people."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def parse(argv: list[str]) -> Workdir | Plan | None:

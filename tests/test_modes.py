@@ -361,6 +361,12 @@ def test_pictures_stay_out_of_report_and_tensorboard_when_asked(root, tmp_path):
     assert "Input and reconstructions" not in page
 
 
+def test_what_a_run_leaves_is_for_its_owner_alone(root):
+    for mode in ("recognizer", "protect", "attack"):
+        for path in (root / mode, *(root / mode).rglob("*")):
+            assert path.stat().st_mode & 0o077 == 0, path
+
+
 def shows_pictures(folder):
     return any(
         value.metadata.plugin_data.plugin_name == "images"
