@@ -9,15 +9,18 @@ Without --config it is configs/demo.py; without --workdir it is runs/NAME/MODE, 
 for all experiments. The same call again resumes where it stopped.
 """
 
+import contextlib
+import os
 import re
 import runpy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
-from tfadv import checks, experiment
+from tfadv import checks, experiment, interruption
 from tfadv.config import MODES, Config, UserError, describe, flatten
 from tfadv.experiment import Plan
 from tfadv.recognizer_files import check_recognizer
@@ -43,20 +46,32 @@ config_flags.register_flag_parser_for_type(tuple, TextParser())
 def main(argv: list[str]) -> int:
     """Runs one command line; returns its exit code."""
     try:
-        command = parse(argv)
-        if command is None:
-            print(f"{__doc__}\n{describe()}")
-        elif isinstance(command, Workdir) and command.metrics is not None:
-            print(f"{command.path} is finished: see {command.path / 'report.html'}")
-        else:
-            run(command)
+        with interruption.raised(), owner_only():
+            command = parse(argv)
+            if command is None:
+                print(f"{__doc__}\n{describe()}")
+            elif isinstance(command, Workdir) and command.metrics is not None:
+                print(f"{command.path} is finished: see {command.path / 'report.html'}")
+            else:
+                run(command)
     except (UserError, OSError) as error:
         print(f"run.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nrun.py: interrupted; the same command resumes", file=sys.stderr)
-        return 130
+    except interruption.Interrupted as stop:
+        done = f"{stop}; " if str(stop) else ""
+        print(f"\nrun.py: interrupted; {done}the same command resumes", file=sys.stderr)
+        return 128 + stop.signal
     return 0
+
+
+@contextlib.contextmanager
+def owner_only() -> Iterator[None]:
+    """Within it nobody but their owner can read new files: a run's folder shows real people."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def parse(argv: list[str]) -> Workdir | Plan | None:

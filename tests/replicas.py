@@ -146,11 +146,16 @@ def train_in_scope(make, config, folder):
     trainer = training.Trainer(model, config.train, folder, f"{distribution.replicas()}")
     share = BATCH // distribution.workers()
     own = slice(distribution.worker() * share, (distribution.worker() + 1) * share)
-    batches = tf.data.Dataset.range(10**6).map(
-        lambda step: tf.nest.map_structure(lambda each: each[own], batch(step))
-    )
+    batches = endless(batch, own)
     trainer.run(lambda step: batches.skip(step), lambda step: ({}, True))
     return trainer.history.rows, before, model.get_weights()
+
+
+def endless(batch, own=slice(None)):
+    """The batches of all steps, or what some of their rows are."""
+    return tf.data.Dataset.range(10**6).map(
+        lambda step: tf.nest.map_structure(lambda each: each[own], batch(step))
+    )
 
 
 def norm(weights):

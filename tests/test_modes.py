@@ -5,6 +5,7 @@ import json
 import re
 import runpy
 import shutil
+import signal
 from pathlib import Path
 
 import keras
@@ -20,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 import run
 from data_prep import faces
 from tests import datasets, recognizers
-from tfadv import data, workdir
+from tfadv import data, interruption, workdir
 from tfadv.closed_form import STRENGTHS
 from tfadv.config import BlackBox, Config, Data, Loss
 from tfadv.encoders import SavedEncoder
@@ -308,7 +309,7 @@ def test_interrupted_run_resumes_where_it_was_and_ends_as_if_nothing_had_happene
 
     def interrupted(self, step):
         if step == 20:
-            raise KeyboardInterrupt
+            raise interruption.Interrupted(signal.SIGINT)
         return evaluate(self, step)
 
     flags.append("--config.attack.patience=9")
@@ -358,6 +359,12 @@ def test_pictures_stay_out_of_report_and_tensorboard_when_asked(root, tmp_path):
     page, other = (p.joinpath("report.html").read_text() for p in (attack_folder, root / "attack"))
     assert "Input and reconstructions" in other
     assert "Input and reconstructions" not in page
+
+
+def test_what_a_run_leaves_is_for_its_owner_alone(root):
+    for mode in ("recognizer", "protect", "attack"):
+        for path in (root / mode, *(root / mode).rglob("*")):
+            assert path.stat().st_mode & 0o077 == 0, path
 
 
 def shows_pictures(folder):

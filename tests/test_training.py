@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfadv import training
+from tfadv import interruption, training
 from tfadv.config import Runtime, Train
 from tfadv.training import History, Trainer, TrainingError, adam
 
@@ -117,7 +119,7 @@ def test_interrupted_training_resumes_to_the_very_same_weights_slots_and_history
 
 def test_checkpoint_holds_every_variable_of_model_and_optimizer(tmp_path):
     trainer = train(tmp_path, 20)
-    saved = tf.train.list_variables(str(tmp_path / "checkpoints"))
+    saved = tf.train.list_variables(str(tmp_path / "checkpoints/ckpt-20"))
     kept = [v for v in trainer.model.variables if "seed" not in v.path]
     slots = trainer.model.optimizer.variables
     shapes = sorted(tuple(v.shape) for v in {id(v): v for v in [*kept, *slots]}.values())
@@ -162,9 +164,110 @@ def test_loss_that_is_not_finite_stops_with_its_name_and_keeps_the_checkpoint(tm
         return batches(start).enumerate().map(spoil)
 
     trainer = Trainer(make_model(), config, tmp_path, "regression")
-    with pytest.raises(TrainingError, match="the loss loss is nan at step 40"):
+    with pytest.raises(TrainingError, match="the loss loss is nan at step 36;"):
         trainer.run(poisoned, lambda step: ({}, True))
     assert Trainer(make_model(), config, tmp_path, "regression").step == 20
+
+
+def spoiled(at, until=10**9):
+    """Batches of which those of some steps have no finite answer, the first time they come."""
+    seen = []
+
+    def batches_from(start):
+        seen.append(start)
+        end = until if len(seen) == 1 else 0
+
+        def spoil(i, batch):
+            bad = (i + start >= at) & (i + start < end)
+            return batch | {"y": batch["y"] * tf.where(bad, np.nan, np.float32(1.0))}
+
+        return batches(start).enumerate().map(spoil)
+
+    return batches_from
+
+
+def test_weight_that_is_not_finite_is_never_saved(tmp_path):
+    config = Train(steps=60, batch=8, log_every=10, evaluate_every=30, checkpoint_every=20)
+    trainer = Trainer(make_model(), config, tmp_path, "regression")
+
+    def poison(step):
+        trainer.model.normalisation.moving_variance.assign([1.0, np.inf, 1.0, 1.0])
+        return {}, True
+
+    with pytest.raises(TrainingError, match=r"moving_variance is not finite at step 40;.*rollback"):
+        trainer.run(batches, poison)
+    assert Trainer(make_model(), config, tmp_path, "regression").step == 20
+
+
+def test_training_that_diverged_goes_back_to_its_checkpoint_at_a_lower_rate(tmp_path, capsys):
+    schedule = {"batch": 8, "log_every": 10, "evaluate_every": 60, "checkpoint_every": 20}
+    config = Train(steps=60, rollbacks=2, **schedule)
+    trainer = Trainer(make_model(), config, tmp_path / "back", "regression")
+    trainer.run(spoiled(at=35), lambda step: ({}, True))
+    assert "back at step 20, learning rates at 0.3 of what they were (1 of 2)" in (
+        capsys.readouterr().err
+    )
+    assert trainer.step == 60
+    assert trainer.history.series("loss")[0] == [10, 20, 30, 40, 50, 60]
+    # The same by hand: 20 steps, then 40 at 0.3 of the rate.
+    other = Trainer(make_model(), Train(steps=20, **schedule), tmp_path / "hand", "regression")
+    other.run(batches, lambda step: ({}, True))
+    other.model.optimizer.rate_scale.assign(0.3)
+    for batch in batches(20).take(40):
+        other.model.train_step(batch)
+    for ours, theirs in zip(trainer.model.get_weights(), other.model.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+    # A run that is resumed keeps its rate.
+    resumed = Trainer(make_model(), config, tmp_path / "back", "regression")
+    assert resumed.model.optimizer.rate_scale.numpy() == np.float32(0.3)
+
+
+def test_training_goes_back_only_so_often_each_time_at_a_lower_rate(tmp_path, capsys):
+    config = Train(steps=60, batch=8, log_every=10, checkpoint_every=20, rollbacks=2)
+
+    def always(start):
+        return batches(start).map(lambda batch: batch | {"y": batch["y"] * np.nan})
+
+    trainer = Trainer(make_model(), config, tmp_path, "regression")
+    with pytest.raises(TrainingError, match="at step 1;"):
+        trainer.run(always, lambda step: ({}, True))
+    printed = capsys.readouterr().err
+    assert "back at step 0, learning rates at 0.3 of what they were (1 of 2)" in printed
+    assert "back at step 0, learning rates at 0.09 of what they were (2 of 2)" in printed
+    assert Trainer(make_model(), config, tmp_path, "regression").step == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_in_training_saves_at_once_and_what_follows_is_as_if_it_never_came(tmp_path, number):
+    whole = train(tmp_path / "whole", 60)
+    config = Train(steps=60, batch=8, log_every=10, evaluate_every=25, checkpoint_every=20)
+
+    def ask(step):
+        os.kill(os.getpid(), number)
+        return {}, True
+
+    with pytest.raises(interruption.Interrupted, match="saved at step 25") as stopped:
+        train(tmp_path / "broken", 60, config, ask)
+    assert stopped.value.signal == number
+    resumed = train(tmp_path / "broken", 60, config)
+    for ours, theirs in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert resumed.history.series("loss") == whole.history.series("loss")
+
+
+def test_second_signal_does_not_wait(tmp_path):
+    with interruption.deferred() as asked:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked() == signal.SIGTERM
+        with pytest.raises(interruption.Interrupted):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_signals_do_what_they_did_afterwards():
+    before = signal.getsignal(signal.SIGTERM)
+    with interruption.raised(), interruption.deferred():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_tensorboard_gets_every_row(tmp_path):

@@ -1,6 +1,9 @@
 import dataclasses
 import json
+import os
+import platform
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -26,6 +29,32 @@ def begun(tmp_path):
 def test_nothing_is_written_before_the_run_begins(tmp_path):
     Workdir(tmp_path / "run", "protect", Config())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_second_run_in_a_folder_stops_and_a_killed_one_keeps_nobody_out(tmp_path):
+    code = (
+        "import sys, time\nfrom tfadv.config import Config\nfrom tfadv.workdir import Workdir\n"
+        "with Workdir(sys.argv[1], 'protect', Config()).locked():\n"
+        "    print('in', flush=True)\n    time.sleep(60)"
+    )
+    folder = tmp_path / "run"
+    command = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "in\n"
+        told = rf"is in use by process {other.pid} on {platform.node()}, since 20.*; wait for it"
+        with pytest.raises(UserError, match=told), Workdir(folder, "protect", Config()).locked():
+            pass
+        other.kill()
+    with Workdir(folder, "protect", Config()).locked():
+        assert f"process {os.getpid()} on" in (folder / ".lock").read_text()
+        (folder / "written").touch()
+    assert (folder / "written").exists()
+
+
+def test_a_folder_that_nothing_was_written_to_is_gone(tmp_path):
+    with pytest.raises(ZeroDivisionError), Workdir(tmp_path / "run", "protect", Config()).locked():
+        raise ZeroDivisionError
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_ended_before_anything_was_trained_may_be_begun_differently(begun):

@@ -89,6 +89,7 @@ class Train:
     log_every: int = 50  # steps between two rows of the log
     evaluate_every: int = 500  # steps between two evaluations on held-out pictures
     checkpoint_every: int = 500  # steps between two checkpoints
+    rollbacks: int = 0  # times that it goes back to the last one at 0.3 of its rates, not to stop
 
 
 @dataclass(slots=True)

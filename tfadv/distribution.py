@@ -43,7 +43,7 @@ _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineE
 
 
 def in_scope(run: Callable[[Workdir], None]) -> Callable[[Workdir], None]:
-    """Has a mode run in the scope of the strategy that its config names.
+    """Has a mode run in the scope of the strategy that its config names, alone in its folder.
 
     Of several workers, the first one runs in the folder and the others in copies of it, which they
     drop: whatever makes variables, such as an export, all of them have to do together.
@@ -59,6 +59,8 @@ def in_scope(run: Callable[[Workdir], None]) -> Callable[[Workdir], None]:
                     if workdir.path.exists():
                         shutil.copytree(workdir.path, copy)
                     workdir = Workdir(copy, workdir.mode, workdir.config)
+                else:
+                    stack.enter_context(workdir.locked())
                 agree(0.0)  # nothing changes before all have their copies
                 run(workdir)
                 agree(0.0)  # who leaves before the others are done ends them

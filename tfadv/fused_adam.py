@@ -14,6 +14,12 @@ class FusedAdam(keras.optimizers.Adam):
     and sums them.
     """
 
+    def __init__(self, *args, **kwargs):
+        """Creates the optimiser; `rate_scale` multiplies its rate, and is in no checkpoint."""
+        super().__init__(*args, **kwargs)
+        # Past the tracking of attributes: a checkpoint of Keras' Adam is one of this, too.
+        vars(self)["rate_scale"] = tf.Variable(1.0, trainable=False)
+
     def apply(self, grads, trainable_variables=None):
         """Updates variables by the means over the replicas of their gradients."""
         super().apply(all_reduce_mean(list(grads)), trainable_variables)
@@ -24,6 +30,7 @@ class FusedAdam(keras.optimizers.Adam):
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable and its moments (Kingma and Ba 2015, end of section 2)."""
+        learning_rate = self.rate_scale * tf.cast(learning_rate, tf.float32)
         is_sparse = isinstance(gradient, tf.IndexedSlices)
         is_other = self.amsgrad or self.gradient_accumulation_steps
         if is_sparse or is_other or variable.dtype != "float32":
@@ -38,7 +45,7 @@ class FusedAdam(keras.optimizers.Adam):
             v=self._velocities[index].value.handle,
             beta1_power=tf.pow(self.beta_1, step),
             beta2_power=tf.pow(self.beta_2, step),
-            lr=tf.cast(learning_rate, tf.float32),
+            lr=learning_rate,
             beta1=self.beta_1,
             beta2=self.beta_2,
             epsilon=self.epsilon,

@@ -8,6 +8,7 @@ import datetime
 import json
 import math
 import os
+import signal
 import statistics
 import sys
 import time
@@ -19,11 +20,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfadv import distribution
+from tfadv import distribution, interruption
+from tfadv.checkpoints import Checkpoints
 from tfadv.config import Runtime, Train, UserError
 from tfadv.fused_adam import FusedAdam
 
 CPU_INFO = Path("/proc/cpuinfo")
+_AT_A_TIME_S = 2.0  # seconds of steps in one graph
+_ROLLBACK_RATE = 0.3
+_TO_TRY = (
+    "the last checkpoint is kept; lower train.learning_rate or the loss weights, or set "
+    "train.rollbacks"
+)
 
 
 class TrainingError(UserError):
@@ -80,12 +88,16 @@ class Trainer:
         self._config = config
         self._title = title
         self._step = tf.Variable(0, dtype=tf.int64)
-        self._checkpoint = tf.train.Checkpoint(model=model, step=self._step, **state)
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(self.folder / "checkpoints"), max_to_keep=2
+        self._rollbacks = tf.Variable(0)
+        self._checkpoints = Checkpoints(
+            self.folder / "checkpoints",
+            model=model,
+            step=self._step,
+            rollbacks=self._rollbacks,
+            **state,
         )
-        if self._manager.latest_checkpoint:
-            self._checkpoint.restore(self._manager.latest_checkpoint).assert_consumed()
+        self._restore()
+        self._steps_at_a_time = 1  # until it is known how long one takes
         self.history = History(self.folder / "history.jsonl", self.step)
         self.writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
         self._train = tf.function(self._several_steps)
@@ -114,32 +126,98 @@ class Trainer:
                 it measured and whether to go on.
 
         Raises:
-            TrainingError: a loss is not finite any more.
+            TrainingError: a loss or a weight is not finite any more.
+            Interrupted: a signal asked for it; what was done is saved.
+            UserError: a checkpoint can't be written.
         """
         config = self._config
         if self.step >= config.steps:
             return
-        iterator = iter(distribution.distribute(batches(self.step)))
         progress = Progress(self._title, config.steps, self.step)
+        if config.rollbacks and not self._checkpoints.steps:
+            self._checkpoints.save(self.step)
         going = True
-        while going and self.step < config.steps:
-            steps = self._steps_until_next_event()
-            began = time.monotonic()
-            measured = self._train(iterator, tf.constant(steps))
-            measured = {name: float(value) for name, value in measured.items()}
-            images_per_s = steps * config.batch / (time.monotonic() - began)
-            self._step.assign_add(steps)
-            self._check_finite(measured)
-            progress.show(self.step, measured, images_per_s)
-            evaluated = {}
-            if self._is_due(config.evaluate_every):
-                evaluated, going = evaluate(self.step)
-            if evaluated or self._is_due(config.log_every):
-                self._log(measured | {"images_per_s": images_per_s} | evaluated)
-            if not going or self._is_due(config.checkpoint_every):
-                self._manager.save(checkpoint_number=self.step)
+        iterator = iter(distribution.distribute(batches(self.step)))
+        with interruption.deferred() as asked:
+            while going and self.step < config.steps:
+                try:
+                    measured, images_per_s = self._train_to_next_event(iterator, progress, asked)
+                    evaluated = {}
+                    if self._is_due(config.evaluate_every):
+                        evaluated, going = evaluate(self.step)
+                    if not going or self._is_due(config.checkpoint_every):
+                        self._check_weights()
+                except TrainingError as error:
+                    if self._rollbacks.numpy() == config.rollbacks:
+                        raise
+                    self._roll_back(error)
+                    iterator = iter(distribution.distribute(batches(self.step)))
+                    continue
+                if evaluated or self._is_due(config.log_every):
+                    self._log(measured | {"images_per_s": images_per_s} | evaluated)
+                if not going or self._is_due(config.checkpoint_every):
+                    self._checkpoints.save(self.step)
+            if asked():
+                self._leave(asked)
         progress.close()
         self.writer.flush()
+
+    def _train_to_next_event(
+        self, iterator: Any, progress: "Progress", asked: interruption.Asked
+    ) -> tuple[dict[str, float], float]:
+        """Makes steps until something is due; returns the means of what they measured, and speed.
+
+        A few seconds of steps at a time: between them a signal is heeded and progress is shown.
+        """
+        sums, begin, began = (
+            dict.fromkeys(self.model.measurements, 0.0),
+            self.step,
+            time.monotonic(),
+        )
+        left = self._steps_until_next_event()
+        while left:
+            if distribution.agree(float(asked())):
+                self._check_weights()
+                self._checkpoints.save(self.step)
+                self._leave(asked)
+            started = time.monotonic()
+            totals, made = self._train(iterator, tf.constant(min(left, self._steps_at_a_time)))
+            made = int(made)
+            self._step.assign_add(made)
+            left -= made
+            sums = {name: sums[name] + float(total) for name, total in totals.items()}
+            self._check_finite(sums)
+            seconds = distribution.agree(time.monotonic() - started)
+            self._steps_at_a_time = max(1, int(made * _AT_A_TIME_S / seconds))
+            measured = {name: total / (self.step - begin) for name, total in sums.items()}
+            images_per_s = (self.step - begin) * self._config.batch / (time.monotonic() - began)
+            progress.show(self.step, measured, images_per_s)
+        return measured, images_per_s
+
+    def _leave(self, asked: interruption.Asked) -> None:
+        self.writer.flush()
+        number = asked() or signal.SIGTERM  # another worker was asked
+        raise interruption.Interrupted(number, f"{self._title}: saved at step {self.step:,}")
+
+    def _roll_back(self, error: TrainingError) -> None:
+        """Goes on from the last checkpoint at lower rates; what was logged since is dropped."""
+        count = int(self._rollbacks.numpy()) + 1
+        self._restore(count)
+        self.history = History(self.folder / "history.jsonl", self.step)
+        print(
+            f"{error}\n{self._title}: back at step {self.step:,}, learning rates at "
+            f"{_ROLLBACK_RATE**count:.2g} of what they were ({count} of {self._config.rollbacks})",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def _restore(self, rollbacks: int | None = None) -> None:
+        """Takes up the newest checkpoint, and the rates that follow from so many rollbacks."""
+        self._checkpoints.restore()
+        if rollbacks is not None:
+            self._rollbacks.assign(rollbacks)
+        for optimizer in _optimizers(self.model):
+            optimizer.rate_scale.assign(_ROLLBACK_RATE ** int(self._rollbacks.numpy()))
 
     def _steps_until_next_event(self) -> int:
         config = self._config
@@ -150,19 +228,34 @@ class Trainer:
         return self.step % every == 0 or self.step >= self._config.steps
 
     def _several_steps(self, iterator, steps):
-        """Makes steps in one graph; returns the mean of each measurement over them."""
-        totals = dict.fromkeys(self.model.measurements, tf.constant(0.0))
-        for _ in tf.range(steps):
+        """Makes steps in one graph, until a loss is not finite; returns sums, and how many."""
+        totals = dict.fromkeys(self.model.measurements, tf.constant(0.0, tf.float64))
+        made, finite = tf.constant(0), tf.constant(True)
+        while made < steps and finite:
             losses = distribution.run(self.model.train_step, next(iterator))
-            totals = {name: totals[name] + losses[name] for name in self.model.measurements}
-        return {name: total / tf.cast(steps, tf.float32) for name, total in totals.items()}
+            # In float64 a mean does not depend on how steps are grouped.
+            totals = {
+                name: totals[name] + tf.cast(losses[name], tf.float64)
+                for name in self.model.measurements
+            }
+            finite = tf.reduce_all(tf.math.is_finite(list(totals.values())))
+            made += 1
+        return totals, made
 
     def _check_finite(self, measured: dict[str, float]) -> None:
         for name, value in measured.items():
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"{self._title}: the {name} loss is {value} at step {self.step}; lower "
-                    f"train.learning_rate or the loss weights (the last checkpoint is kept)"
+                    f"{self._title}: the {name} loss is {value} at step {self.step:,}; {_TO_TRY}"
+                )
+
+    def _check_weights(self) -> None:
+        for variable in self.model.variables:
+            value = tf.convert_to_tensor(variable.value)
+            if value.dtype.is_floating and not tf.reduce_all(tf.math.is_finite(value)):
+                raise TrainingError(
+                    f"{self._title}: weight {variable.path} is not finite at step {self.step:,}; "
+                    f"{_TO_TRY}"
                 )
 
     def write_metrics(self, metrics: dict[str, float | list[float]]) -> None:
@@ -193,6 +286,15 @@ def write_pictures(
     """Shows pictures in TensorBoard, the rows one above the other; each uint8 [N, S, S, 3]."""
     with writer.as_default(step=step):
         tf.summary.image(name, np.concatenate(rows, axis=1), max_outputs=len(rows[0]))
+
+
+def _optimizers(model: keras.Model) -> list[FusedAdam]:
+    found = {}
+    for layer in model._flatten_layers():
+        for name in ("optimizer", "discriminator_optimizer"):
+            if (optimizer := getattr(layer, name, None)) is not None:
+                found[id(optimizer)] = optimizer
+    return list(found.values())
 
 
 class History:

@@ -3,13 +3,24 @@
 Nothing here imports TensorFlow, so that a mistake is found at once.
 """
 
+import contextlib
 import dataclasses
+import datetime
 import hashlib
 import json
+import os
+import platform
+import shutil
 import subprocess
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 from tfadv import recognizer_files
 from tfadv.config import Config, UserError, flatten
@@ -57,6 +68,38 @@ class Workdir:
         """What the run measured, or None if it isn't finished."""
         exists = (self.path / "metrics.json").exists()
         return self._read("metrics.json") if exists else None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps every other run out of the folder; a run that was killed keeps nobody out.
+
+        Raises:
+            UserError: another run is at work in it; its process and host are named.
+        """
+        if fcntl is None:
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise UserError(
+                    f"--workdir={self.path} is in use by {file.read() or 'another run'}; wait for "
+                    f"it, or choose another --workdir"
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+            file.truncate(0)
+            now = datetime.datetime.now().isoformat(" ", "minutes")
+            print(f"process {os.getpid()} on {platform.node()}, since {now}", end="", file=file)
+            file.flush()
+            try:
+                yield
+            finally:  # a mistake that is told before anything is written leaves nothing
+                if [path.name for path in self.path.iterdir()] == [".lock"]:
+                    shutil.rmtree(self.path)
 
     def begin(self, **facts: Any) -> None:
         """Makes the folder and records the config, the versions and facts such as the dataset."""

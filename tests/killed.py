@@ -1,0 +1,107 @@
+"""Trains in processes that are killed again and again; run by `test_killed.py`.
+
+    python -m tests.killed FOLDER KILLS
+
+Prints how often a process was killed, and in what. Each process is forked from one that has only
+imported TensorFlow: that takes longer than all the rest.
+"""
+
+import os
+import random
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from tests import replicas
+from tfadv import checkpoints, training
+
+STEPS = 400
+LOSS = {"lambda1": 1.0, "mu1": 0.1}
+
+
+def main():
+    """Trains once undisturbed, then with so many kills."""
+    folder, kills = Path(sys.argv[1]), int(sys.argv[2])
+    adam = training.adam
+    training.adam = lambda *args, **kwargs: adam(*args or (1e-3, 5.0, STEPS), **kwargs)
+    assert in_child(lambda: train(folder / "whole")) == 0
+    came = 0
+    for seed in range(10 * kills):
+        ended = in_child(lambda: train(folder / "killed", seed if came < kills else None))
+        if ended == 0:
+            break
+        assert ended == signal.SIGKILL, ended
+        came += 1
+    print("killed", came)
+
+
+def in_child(work):
+    """Runs it in a process of its own; returns 0, or the signal that killed it."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+            os._exit(0)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status) and (os.WTERMSIG(status) or -1)
+
+
+def train(folder, seed=None):
+    """Trains what `tests.replicas` does; killed at a random moment, if there is a seed."""
+    config = replicas.make_config("float32", LOSS)
+    config.runtime.deterministic = True
+    config.train.steps, config.train.log_every = STEPS, 7
+    config.train.checkpoint_every = 3
+    if seed is not None:
+        prepare_to_die(random.Random(seed))
+    training.set_up(config.runtime)
+    model, batch = replicas.make_protector(config)
+    trainer = training.Trainer(model, config.train, folder, "killed")
+    trainer.run(lambda step: replicas.endless(batch).skip(step), lambda step: ({}, True))
+    optimizers = training._optimizers(model)
+    slots = [variable.numpy() for each in optimizers for variable in each.variables]
+    np.savez(folder / "weights.npz", *model.get_weights(), *slots)
+
+
+def prepare_to_die(draw):
+    """Half of the times in the writing of a checkpoint or of the history, else anywhere."""
+    kind = draw.choice(("checkpoint", "history", "anywhere", "anywhere"))
+    if kind == "anywhere":
+        begin = checkpoints.Checkpoints.restore
+
+        def restore(self):
+            die_in(draw.uniform(0, 2.0))
+            begin(self)
+
+        checkpoints.Checkpoints.restore = restore
+        return
+    owner, name, longest = {
+        "checkpoint": (checkpoints.Checkpoints, "save", 0.03),
+        "history": (training.History, "add", 0.001),
+    }[kind]
+    plain, left = getattr(owner, name), [draw.randrange(1, 4)]
+
+    def write(self, *args):
+        left[0] -= 1
+        if not left[0]:
+            die_in(draw.uniform(0, longest))
+        plain(self, *args)
+
+    setattr(owner, name, write)
+
+
+def die_in(seconds):
+    """Has this process killed, whatever it does then."""
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
+    timer.daemon = True
+    timer.start()
+
+
+if __name__ == "__main__":
+    main()
