@@ -27,10 +27,10 @@ def main():
     folder, kills = Path(sys.argv[1]), int(sys.argv[2])
     adam = training.adam
     training.adam = lambda *args, **kwargs: adam(*args or (1e-3, 5.0, STEPS), **kwargs)
-    assert in_child(lambda: train(folder / "whole")) == 0
+    assert in_child(train, folder / "whole") == 0
     came = 0
     for seed in range(10 * kills):
-        ended = in_child(lambda: train(folder / "killed", seed if came < kills else None))
+        ended = in_child(train, folder / "killed", seed if came < kills else None)
         if ended == 0:
             break
         assert ended == signal.SIGKILL, ended
@@ -38,12 +38,12 @@ def main():
     print("killed", came)
 
 
-def in_child(work):
-    """Runs it in a process of its own; returns 0, or the signal that killed it."""
+def in_child(work, *args):
+    """Does it in a process of its own; returns 0, or the signal that killed it."""
     child = os.fork()
     if not child:
         try:
-            work()
+            work(*args)
             os._exit(0)
         except BaseException as error:
             print(repr(error), file=sys.stderr, flush=True)
