@@ -17,11 +17,12 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.preprocessing import StandardScaler
+from tensorflow.python.saved_model import loader_impl
 
 import run
 from data_prep import faces
 from tests import datasets, recognizers
-from tfadv import data, interruption, workdir
+from tfadv import data, interruption, networks, workdir
 from tfadv.closed_form import STRENGTHS
 from tfadv.config import BlackBox, Config, Data, Loss
 from tfadv.encoders import SavedEncoder
@@ -359,6 +360,30 @@ def test_pictures_stay_out_of_report_and_tensorboard_when_asked(root, tmp_path):
     page, other = (p.joinpath("report.html").read_text() for p in (attack_folder, root / "attack"))
     assert "Input and reconstructions" in other
     assert "Input and reconstructions" not in page
+
+
+def test_what_is_exported_holds_the_encoder_and_nothing_else(root):
+    folder = root / "protect/encoder"
+    content = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    machine = [str(root), str(Path.cwd()), str(Path.home()), "site-packages", ".py"]
+    training = ["decoder", "discriminator", "classifier", "dversary", "protector", "Adam", "moment"]
+    data = ["synthetic", "private", "public", "tfrecord", *faces.ATTRIBUTES]
+    for word in (*machine, *training, *data, b"\xff\xd8\xff"):
+        assert (word if isinstance(word, bytes) else word.encode()) not in content, word
+    encoder = networks.Encoder(18, 0.125, "fc")
+    encoder.build((None, 32, 32, 3))
+    expected = sorted(tuple(variable.shape) for variable in encoder.variables)
+    stored = tf.train.list_variables(str(folder / "variables/variables"))
+    assert expected == sorted(
+        tuple(shape) for name, shape in stored if name.endswith("VARIABLE_VALUE")
+    )
+    (graph,) = loader_impl.parse_saved_model(str(folder)).meta_graphs
+    kinds = {
+        re.sub(r"^__inference_|_\d+$", "", function.signature.name)
+        for function in graph.graph_def.library.function
+    }
+    calls = {"encode", "serve", "signature_wrapper_encode", "signature_wrapper_serve"}
+    assert kinds == {*calls, "_traced_save", "_traced_restore"}
 
 
 def test_what_a_run_leaves_is_for_its_owner_alone(root):

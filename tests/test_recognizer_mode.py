@@ -60,6 +60,7 @@ def metrics(folder):
 
 def test_leaves_what_the_contract_names(root):
     assert {path.name for path in (root / "recognizer").iterdir()} == {
+        ".lock",
         "config.json",
         "checkpoints",
         "tensorboard",

@@ -232,6 +232,7 @@ _RANGES = {
     "train.log_every": (1, _LARGEST),
     "train.evaluate_every": (1, _LARGEST),
     "train.checkpoint_every": (1, _LARGEST),
+    "train.rollbacks": (0, 100),
     "attack.patience": (1, _LARGEST),
     "attack.rate_drops": (0, 20),
     "attack.cache_mb": (0, _LARGEST),

@@ -181,7 +181,9 @@ class Trainer:
                 self._checkpoints.save(self.step)
                 self._leave(asked)
             started = time.monotonic()
-            totals, made = self._train(iterator, tf.constant(min(left, self._steps_at_a_time)))
+            totals, made = self._train(
+                iterator, tf.constant(min(left, self._steps_at_a_time), tf.int32)
+            )
             made = int(made)
             self._step.assign_add(made)
             left -= made
