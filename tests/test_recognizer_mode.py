@@ -1,6 +1,7 @@
 """--mode=recognizer on drawn faces, as a user runs it."""
 
 import json
+import signal
 from types import SimpleNamespace
 
 import keras
@@ -10,7 +11,7 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 import run
-from tfadv import data
+from tfadv import data, interruption
 from tfadv.config import Config, Recognizer, Train, UserError
 from tfadv.modes import recognizer
 
@@ -60,7 +61,6 @@ def metrics(folder):
 
 def test_leaves_what_the_contract_names(root):
     assert {path.name for path in (root / "recognizer").iterdir()} == {
-        ".lock",
         "config.json",
         "checkpoints",
         "tensorboard",
@@ -124,7 +124,7 @@ def test_interrupted_run_resumes_where_it_was_and_ends_as_if_nothing_had_happene
 
     def interrupted(self, step):
         if step == 8:
-            raise KeyboardInterrupt
+            raise interruption.Interrupted(signal.SIGINT)
         return evaluate(self, step)
 
     flags = [f"--workdir={tmp_path}"]

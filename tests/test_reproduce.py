@@ -1,12 +1,14 @@
 """Experiments on drawn faces, as a user runs them: run, killed, resumed, listed."""
 
 import json
+import signal
 
 import keras
 import numpy as np
 import pytest
 
 import run
+from tfadv import interruption
 from tfadv.experiment import Claim
 from tfadv.modes import attack, estimate, protect, reproduce, reproduce_page
 
@@ -77,7 +79,7 @@ def root(tiny_faces, tmp_path_factory):
         def spied(workdir):
             calls.append((name, workdir.path.name))
             if len(calls) == ends_at:
-                raise KeyboardInterrupt
+                raise interruption.Interrupted(signal.SIGINT)
             plain(workdir)
 
         return spied

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Iterator
 from importlib import metadata
@@ -79,27 +78,34 @@ class Workdir:
         if fcntl is None:
             yield
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise UserError(
-                    f"--workdir={self.path} is in use by {file.read() or 'another run'}; wait for "
-                    f"it, or choose another --workdir"
-                ) from None
-            except OSError:  # a file system without locks
-                pass
+        path = self.path / ".lock"
+        with contextlib.ExitStack() as stack:
+            while True:
+                self.path.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(path.open("a+"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    file.seek(0)
+                    raise UserError(
+                        f"--workdir={self.path} is in use by {file.read() or 'another run'}; wait "
+                        f"for it, or choose another --workdir"
+                    ) from None
+                except OSError:  # a file system without locks
+                    pass
+                # Else the run before has just removed what was opened here.
+                if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    break
             file.truncate(0)
             now = datetime.datetime.now().isoformat(" ", "minutes")
             print(f"process {os.getpid()} on {platform.node()}, since {now}", end="", file=file)
             file.flush()
             try:
                 yield
-            finally:  # a mistake that is told before anything is written leaves nothing
-                if [path.name for path in self.path.iterdir()] == [".lock"]:
-                    shutil.rmtree(self.path)
+            finally:
+                path.unlink(missing_ok=True)
+                if not any(self.path.iterdir()):  # a mistake that was told before any writing
+                    self.path.rmdir()
 
     def begin(self, **facts: Any) -> None:
         """Makes the folder and records the config, the versions and facts such as the dataset."""
