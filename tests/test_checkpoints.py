@@ -103,6 +103,32 @@ def test_where_none_is_whole_there_is_an_error_and_nothing_is_touched(state, tmp
     assert contents(folder) == before
 
 
+def test_a_damaged_one_is_gone_once_a_whole_one_is_written(state, tmp_path):
+    cut(tmp_path / "checkpoints" / DATA)
+    resumed = State(tmp_path / "checkpoints")
+    assert resumed.restored() == 2
+    resumed.checkpoints.save(2)
+    assert resumed.checkpoints.steps == [2]
+
+
+def test_a_failed_write_removes_no_other_checkpoint_and_not_the_step_s_own(tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoints"
+    state = State(folder)
+    state.save(4)
+    state.save(40)
+    before = contents(folder)
+
+    def fail(path):
+        (folder / f"{path}.data-00000-of-00002").write_bytes(b"half")
+        raise tf.errors.ResourceExhaustedError(None, None, "no space left")
+
+    monkeypatch.setattr(state.checkpoints._checkpoint, "write", fail)
+    for step in (4, 40):
+        with pytest.raises(UserError, match="no space left"):
+            state.checkpoints.save(step)
+        assert contents(folder) == before
+
+
 def test_a_write_that_was_killed_leaves_nothing_behind(state, tmp_path):
     folder = tmp_path / "checkpoints"
     (folder / "ckpt-4_temp").mkdir()

@@ -61,27 +61,33 @@ class Checkpoints:
             )
 
     def save(self, step: int) -> None:
-        """Writes a checkpoint of a step, then removes old ones.
+        """Writes a checkpoint of a step, then removes old and damaged ones.
 
         Raises:
             UserError: it can't be written, as on a full disk; the earlier ones are kept.
         """
+        before = self._files(step)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._checkpoint.write(self._path(step))
         except (tf.errors.OpError, OSError) as error:
-            for leftover in self._folder.glob(f"ckpt-{step}*"):
+            for leftover in self._files(step) - before:
                 _remove(leftover)
             raise UserError(
                 f"the checkpoint of step {step:,} can't be written to {self._folder} "
                 f"({_first_line(error)}); earlier ones are kept: mend that and "
                 f"run the same command again"
             ) from None
-        for old in self.steps[self._kept :]:
-            for path in self._folder.glob(f"ckpt-{old}[._]*"):
+        # Later ones than this are damaged: had one been whole, training would have gone on from it.
+        kept = [each for each in self.steps if each <= step][: self._kept]
+        for other in set(self.steps).difference(kept):
+            for path in self._files(other):
                 _remove(path)
         for path in self._folder.glob("ckpt-*_temp*"):  # of a run that was killed in writing
             _remove(path)
+
+    def _files(self, step: int) -> set[Path]:
+        return set(self._folder.glob(f"ckpt-{step}[._]*"))
 
     def _path(self, step: int) -> str:
         return str(self._folder / f"ckpt-{step}")
