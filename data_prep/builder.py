@@ -146,10 +146,9 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                     # One split at a time: with Beam, TFDS 4.9.10 would run the first ones again.
                     super()._download_and_prepare(dl_manager, download_config)
                 except Exception:
-                    if fault := next(
-                        filter(None, (notes.fault for notes in self._notes(split))), ""
-                    ):
-                        raise spec.DataError(fault) from None
+                    for notes in self._notes(split):
+                        if notes.fault:
+                            raise spec.DataError(notes.fault) from None
                     raise
                 lengths = self._gather(split)
                 # With Beam, TFDS 4.9.10 has them in the order 0, 1, 10, 11, ..., 2, ...

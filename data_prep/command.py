@@ -68,7 +68,7 @@ def beam_options(values: flags.FlagValues) -> Any:
     try:
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError:
-        raise DataError("--beam needs apache-beam: pip install apache-beam") from None
+        raise DataError("--beam needs apache-beam: pip install -e .[beam]") from None
     return PipelineOptions(shlex.split(values.beam_options))
 
 

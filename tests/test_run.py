@@ -1,4 +1,6 @@
 import importlib.util
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -438,3 +440,14 @@ def test_recognisers_that_only_measure_need_a_first_one(tmp_path):
 def test_layers_of_vgg19_are_known_and_named_once(layers, message):
     with pytest.raises(UserError, match=message):
         parse("--mode=protect", f"--config.perceptual.layers={layers}")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_with_one_line_and_the_shell_s_exit_code(
+    monkeypatch, tmp_path, capsys, number, code
+):
+    module = load_run()
+    monkeypatch.setattr(module, "run", lambda command: os.kill(os.getpid(), number))
+    assert module.main(["run.py", "--mode=protect", f"--workdir={tmp_path / 'run'}"]) == code
+    told = capsys.readouterr().err.strip()
+    assert told == "run.py: interrupted; the same command resumes"

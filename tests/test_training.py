@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from tfadv import interruption, training
 from tfadv.config import Runtime, Train
-from tfadv.training import History, Trainer, TrainingError, adam
+from tfadv.progress import History
+from tfadv.training import Trainer, TrainingError, adam
 
 DIMENSIONS = 4
 TRUTH = np.arange(1.0, DIMENSIONS + 1).astype(np.float32)

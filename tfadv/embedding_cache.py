@@ -11,8 +11,8 @@ import numpy as np
 
 from tfadv.alignment import INTERPOLATION
 from tfadv.data import Dataset, normalise
+from tfadv.progress import Progress
 from tfadv.recognition import Embeddings, Recognizer
-from tfadv.training import Progress
 
 _FORMAT = 1  # of the files, and of what is done to a picture on the way: raise it with either
 _SILENT_S = 3  # seconds before it is worth a line

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from tfadv import figures, report, workdir
 from tfadv.data import Dataset
 from tfadv.meanings import Column, describe
+from tfadv.progress import History
 from tfadv.report import Card, Figure, Section, Table
 from tfadv.text import format_value
-from tfadv.training import History
 
 LOSSES = (
     "utility",

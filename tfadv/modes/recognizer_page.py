@@ -6,9 +6,9 @@ from tfadv import figures, report, workdir
 from tfadv.data import Dataset
 from tfadv.meanings import Column
 from tfadv.modes import pages
+from tfadv.progress import History
 from tfadv.report import Card, Figure, Section, Table
 from tfadv.text import format_value
-from tfadv.training import History
 
 # Of real pictures, so that here a high rank is what is wanted.
 COLUMNS = {
