@@ -14,6 +14,7 @@ import os
 import re
 import runpy
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,13 +56,19 @@ def main(argv: list[str]) -> int:
             else:
                 run(command)
     except (UserError, OSError) as error:
-        print(f"run.py: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"run.py: {one_line(str(error))}", file=sys.stderr)
         return 2
     except interruption.Interrupted as stop:
         done = f"{stop}; " if str(stop) else ""
         print(f"\nrun.py: interrupted; {done}the same command resumes", file=sys.stderr)
         return 128 + stop.signal
     return 0
+
+
+def one_line(message: str) -> str:
+    """Returns a message, which may quote any bytes of a file, as one line that a terminal shows."""
+    printable = "".join(each if each.isprintable() else " " for each in message)
+    return textwrap.shorten(printable, 2000, placeholder=" ...")
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ A set cut down to fewer pictures works too, if list_attr_celeba.txt is cut with 
 (TFDS's own command needs `pip install apache-beam mlcroissant`: tensorflow/datasets#5463).
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,6 +35,7 @@ WEB_FOLDERS = {
     IDENTITIES: f"Anno/{IDENTITIES}, given by its authors on request",
     PARTITION: f"Eval/{PARTITION}",
 }
+NUMBER = re.compile("[0-9]{1,18}")  # others have no place in int64
 ATTRIBUTE_NAMES = tuple(
     """5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose
     Black_Hair Blond_Hair Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee
@@ -96,7 +98,7 @@ def _read_lines(path: epath.Path) -> list[str]:
 def _read_attributes(folder: epath.Path) -> tuple[list[str], np.ndarray]:
     path = _require(folder, ATTRIBUTES)
     lines = _read_lines(path)
-    if len(lines) < 3 or not lines[0].strip().isdigit():
+    if len(lines) < 3 or not NUMBER.fullmatch(lines[0].strip()):
         raise spec.DataError(
             f"{path}: line 1 must be the number of pictures, line 2 the attributes"
         )
@@ -134,7 +136,7 @@ def _read_column(
         return None
     path = _require(folder, name)
     rows = [line.split() for line in _read_lines(path) if line.strip()]
-    wrong = next((row for row in rows if len(row) != 2 or not row[1].isdigit()), None)
+    wrong = next((row for row in rows if len(row) != 2 or not NUMBER.fullmatch(row[1])), None)
     if wrong:
         raise spec.DataError(f"{path}: {' '.join(wrong)!r} isn't a picture's name and a number")
     numbers = dict(rows)
@@ -159,6 +161,7 @@ def _check_listed(path: epath.Path, absent: Sequence[str]) -> None:
 def _check_pictures(folder: epath.Path, names: Sequence[str], *, skip: bool) -> None:
     there = pictures.list_pictures(folder)
     absent = sorted(set(names).difference(there))
+    pictures.check_inside(absent, folder.parent / ATTRIBUTES)
     if absent and not skip:
         raise spec.DataError(
             f"{folder} lacks {len(absent)} pictures of {ATTRIBUTES}, such as {absent[0]}"

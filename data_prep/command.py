@@ -5,6 +5,7 @@ import io
 import os
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -167,7 +168,10 @@ def run(main: Callable[[flags.FlagValues], None], values: flags.FlagValues) -> N
             return
         main(values)
     except (DataError, flags.Error, OSError) as error:
-        print(f"error: {' '.join(_message(error).splitlines())}", file=sys.stderr)
+        # It may quote any bytes of a file.
+        message = "".join(each if each.isprintable() else " " for each in _message(error))
+        shortened = textwrap.shorten(message, 2000, placeholder=" ...")
+        print(f"error: {shortened}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; run the same command again", file=sys.stderr)

@@ -105,6 +105,7 @@ def read_source(folder: epath.Path, config: FolderConfig, *, skip: bool = False)
         return spec.Source(folder, there, np.zeros((len(there), 0), np.uint8), _number(people))
     names, people, attributes = _read_rows(path, config)
     absent = sorted(set(names).difference(there))
+    pictures.check_inside(absent, path)
     if absent and not skip:
         raise spec.DataError(
             f"{path} lists {len(absent)} pictures that {folder} lacks, such as {absent[0]}"
@@ -210,7 +211,7 @@ def _check_one_coding(path: epath.Path, table: np.ndarray, columns: Sequence[str
 def _number(people: Sequence[str]) -> np.ndarray:
     """Numbers people in sorted order (of value, where all are whole numbers); "" gets -1."""
     known = {person for person in people if person}
-    whole = all(re.fullmatch(r"-?\d+", person) for person in known)
+    whole = all(re.fullmatch("-?[0-9]{1,18}", person) for person in known)
     numbers = {person: i for i, person in enumerate(sorted(known, key=int if whole else str))}
     return np.array([numbers.get(person, spec.UNKNOWN_IDENTITY) for person in people], np.int64)
 

@@ -1,7 +1,9 @@
 """Picture files: finding them, and telling a whole one from a broken one."""
 
 import re
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
 
 import cv2
 import numpy as np
@@ -12,8 +14,11 @@ from data_prep.errors import DataError
 SUFFIXES = (".jpg", ".jpeg", ".png")
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 # A marker that a length follows (ITU-T T.81, table B.1): not TEM, RSTn, SOI, EOI nor filling.
+# Start of frame, which holds height and width: SOF0 to SOF15 without DHT, JPG and DAC.
+JPEG_FRAME = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]")
 JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+MOST_PIXELS = 2**28 // 3  # as `tfadv.pictures` decodes
 
 
 def list_pictures(root: epath.Path) -> list[str]:
@@ -32,6 +37,14 @@ def list_pictures(root: epath.Path) -> list[str]:
     if not names:
         raise DataError(f"{root}: no picture ({', '.join(SUFFIXES)}) in this folder")
     return names
+
+
+def check_inside(names: Iterable[str], listed_by: epath.Path) -> None:
+    """Raises a DataError if a list names a picture that isn't below the folder of its pictures."""
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\0" in name:
+            raise DataError(f"{listed_by} lists {name!r}, which can't be in its folder")
 
 
 def read_picture(path: epath.Path) -> bytes:
@@ -72,28 +85,34 @@ def _walk(root: epath.Path) -> Iterator[str]:
 
 def _fault(encoded: bytes) -> str | None:
     if encoded.startswith(JPEG_START):
-        scan = _first_scan(encoded)
+        scan, height, width = _jpeg_header(encoded)
         whole = scan is not None and JPEG_END in encoded[scan:]
     elif encoded.startswith(PNG_START):
+        width, height = struct.unpack(">II", encoded[16:24].rjust(8, b"\0"))
         whole = PNG_END in encoded
     else:
         return "is neither a JPEG nor a PNG picture"
     if not whole:
         return "is cut short"
+    # A file of a few kB can hold what fills the memory.
+    if height * width > MOST_PIXELS:
+        return f"has {width:,} x {height:,} pixels; at most {MOST_PIXELS:,} are read"
     picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
     return "doesn't decode" if picture is None else None
 
 
-def _first_scan(encoded: bytes) -> int | None:
-    """Returns where a JPEG's first scan starts, None where it has none.
+def _jpeg_header(encoded: bytes) -> tuple[int | None, int, int]:
+    """Returns where a JPEG's first scan starts, None where it has none, and height and width.
 
     The segments before it are stepped over, as one may hold a thumbnail with an end marker of its
     own. What follows the picture's own end marker (a phone's film, a second picture) isn't read.
     """
-    at = len(JPEG_START) - 1
+    at, height, width = len(JPEG_START) - 1, 0, 0
     while segment := JPEG_SEGMENT.search(encoded, at):
         if segment[0] == JPEG_SCAN:
-            return segment.start()
-        length = encoded[segment.end() : segment.end() + 2]
-        at = segment.end() + int.from_bytes(length, "big")
-    return None
+            return segment.start(), height, width
+        content = encoded[segment.end() : segment.end() + 7]
+        if JPEG_FRAME.match(segment[0]) and len(content) == 7:
+            height, width = struct.unpack_from(">HH", content, 3)
+        at = segment.end() + int.from_bytes(content[:2], "big")
+    return None, height, width

@@ -145,6 +145,10 @@ BROKEN_CONFIGS = {
     "get_config without mode": ("def get_config(): pass", ["TypeError", "get_config()"]),
     "silent exception": ("def get_config(mode): assert False", ["AssertionError"]),
     "long exception": ("def get_config(mode): raise ValueError('one\\ntwo')", ["one two"]),
+    "for the terminal": (
+        "def get_config(mode): raise ValueError('one\\x1b[2Jtwo')",
+        ["one [2Jtwo"],
+    ),
     "missing file": ("def get_config(mode): return open('none.csv')", ["none.csv"]),
     "nothing returned": ("def get_config(mode): pass", ["must return a tfadv.config.Config"]),
     "a dict returned": ("def get_config(mode): return {}", ["must return a tfadv.config.Config"]),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tfadv.config import (
+    ON_ERROR,
     PRECISIONS,
     SCALES,
     SPLITS,
@@ -213,6 +214,7 @@ _LARGEST = 2**31 - 1
 _RANGES = {
     "data.size": (32, 1024),
     "data.held_out": (0.01, 0.5),
+    "data.skip_at_most": (0.0, 1.0),
     "data.shuffle_buffer": (1, _LARGEST),
     "model.width": (0.05, 4.0),
     "model.decoder_width": (0.05, 4.0),
@@ -254,6 +256,7 @@ _EXAMPLES = {
 }
 _CHOICES = {
     "scale": SCALES,
+    "data.on_error": ON_ERROR,
     "model.depth": (18, 34, 50),
     "model.split": SPLITS,
     "feature_map.pooling": ("flatten", "average"),

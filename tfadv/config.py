@@ -20,6 +20,7 @@ VGG19_LAYERS = tuple(
     for block, count in enumerate((2, 2, 4, 4, 4), start=1)
     for i in range(1, count + 1)
 )
+ON_ERROR = ("stop", "skip")
 STRATEGIES = ("one", "mirrored", "multi_worker")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
@@ -41,6 +42,8 @@ class Data:
     labels: str = "attributes"  # feature of 0/1 labels: vector, dict of booleans or two classes
     size: int = 64  # pixels a side of the square pictures; a multiple of 32
     held_out: float = 0.1  # share of a split's identities never trained on, for tuning and stopping
+    on_error: str = "stop"  # at a damaged record; skip: leave all out, which takes a pass first
+    skip_at_most: float = 0.01  # share of a split's records; more of them stop it even so
     shuffle_buffer: int = 10_000  # encoded pictures to shuffle among, at most 512 MiB of them
 
 

@@ -6,6 +6,7 @@ A batch is a dict: `images` uint8 [N, S, S, 3] RGB; `labels` uint8 [N, A], 0 or 
 Models bring the pictures to [-1, 1] themselves, on their device (`normalise`).
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ from tfadv.checks import check_dataset
 from tfadv.config import Data, UserError
 from tfadv.distribution import worker, workers
 from tfadv.pictures import decode_pictures
-from tfadv.records import Records, check_apart
+from tfadv.records import Records, check_apart, damaged
 
 PRIVATE, PUBLIC, TEST = "private", "public", "test"
 TRAIN, HELD_OUT, WHOLE = "train", "held_out", "whole"
@@ -57,6 +58,7 @@ class Dataset:
         shares_no_identity: whether it is known that nobody is in two splits of the dataset itself.
         sizes: pictures in each split.
         extra: pictures of each further dataset, by its full name; they count as public.
+        faults: damaged records, which `data.on_error=skip` left out.
     """
 
     def __init__(self, config: Data):
@@ -79,6 +81,7 @@ class Dataset:
         # The dataset's own records come first.
         self._slices = {split: [found] for split, found in slices.items()}
         self._slices[PUBLIC] += extra
+        self.faults = [fault for records in (own, *others) for fault in records.faults]
         self.sizes = {split: sum(s.count for s in found) for split, found in self._slices.items()}
         self.extra = {each.records.info.full_name: each.count for each in extra}
         # Said only where it is known: a picture of nobody known counts as a person of its own.
@@ -90,6 +93,10 @@ class Dataset:
             "name": own.info.full_name,
             "splits": self.sizes,
             "extra": self.extra,
+            "damaged": {
+                "records": sum(fault.count for fault in self.faults),
+                "left_out": [*map(str, self.faults)],
+            },
             "metadata": {key: value for key, value in own.metadata.items() if key != "attributes"},
         }
 
@@ -264,6 +271,15 @@ class Dataset:
         if at_once < batch:
             decoded = decoded.rebatch(batch, drop_remainder)
         return decoded.prefetch(2)
+
+
+def explain(config: Data) -> None:
+    """Raises a UserError if damaged records can be why reading failed; takes a pass over all."""
+    if config.on_error == "stop":
+        found = Dataset(dataclasses.replace(config, on_error="skip", skip_at_most=1.0))
+        if found.faults:
+            count = sum(found.sizes.values()) + sum(fault.count for fault in found.faults)
+            raise damaged(found.faults, count, config)
 
 
 def _hash(record: dict[str, tf.Tensor]) -> tf.Tensor:

@@ -9,6 +9,8 @@ from tensorflow_datasets import features as tfds_features
 
 from tfadv.config import UserError
 
+INVALID = 254  # a label other than 0 and 1
+
 _NAMES = (tf.int64, tf.string)  # of people: their numbers, or texts, whose hashes count
 
 
@@ -56,6 +58,8 @@ class Layout:
             (labels,) = columns
         else:
             labels = tf.stack(columns, axis=1)
+        # Before they are cast: 256 would pass for 0.
+        labels = tf.where((labels == 0) | (labels == 1), labels, INVALID)
         identity = found[self.identity] if self.identity else tf.fill([count], np.int64(-1))
         if identity.dtype == tf.string:
             number = tf.strings.to_hash_bucket_fast(identity, np.iinfo(np.int64).max)

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv.config import UserError
+from tfadv.layout import INVALID
 from tfadv.records import Records, Slice
 
 Parse = Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]]
@@ -123,17 +124,25 @@ def parser(
         attributes: the names of the columns of labels.
 
     Returns:
-        From a batch to `image`, encoded, string [N]; `labels` uint8 [N, A], UNKNOWN where a further
-        dataset has no attribute of the name; `identity` int64 [N], -1 where it is not known, with
-        the people of further datasets numbered apart.
+        From a batch to `image`, encoded, string [N]; `labels` uint8 [N, A], 0, 1, or UNKNOWN where
+        a further dataset has no attribute of the name; `identity` int64 [N], -1 where it is not
+        known, with the people of further datasets numbered apart. It raises an
+        InvalidArgumentError for other labels.
     """
     own, *others = (each.records for each in slices)
     if not others:
-        return lambda records: own.parse(records["record"])
+        return lambda records: _check_labels(own.parse(records["record"]))
     parsers = [own.parse]
     for place, other in enumerate(others, start=1):
         parsers.append(functools.partial(_parse_other, other, place, attributes))
-    return functools.partial(_parse_mixed, parsers, np.cumsum([*map(np.count_nonzero, is_in)]))
+    ends = np.cumsum([*map(np.count_nonzero, is_in)])
+    return lambda records: _check_labels(_parse_mixed(parsers, ends, records))
+
+
+def _check_labels(examples: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    valid = tf.reduce_all(examples["labels"] != INVALID)
+    with tf.control_dependencies([tf.debugging.Assert(valid, ["labels other than 0 and 1"])]):
+        return examples | {"labels": tf.identity(examples["labels"])}
 
 
 def _parse_other(

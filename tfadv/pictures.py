@@ -2,15 +2,23 @@
 
 import tensorflow as tf
 
+# A picture of so many takes 256 MiB, several at a time. Where Pillow begins to warn, too, of files
+# of a few kB that would fill the memory.
+MOST_PIXELS = 2**28 // 3
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+
 
 def decode_picture(encoded: tf.Tensor, size: int) -> tf.Tensor:
     """Decodes a JPEG or PNG, cuts the largest centred square and resizes it.
 
     Returns:
         uint8 [size, size, 3].
+
+    Raises:
+        InvalidArgumentError: it is neither, doesn't decode, or has more than `MOST_PIXELS`.
     """
     square = tf.cond(
-        tf.io.is_jpeg(encoded), lambda: _square_of_jpeg(encoded), lambda: _square_of_other(encoded)
+        tf.io.is_jpeg(encoded), lambda: _square_of_jpeg(encoded), lambda: _square_of_png(encoded)
     )
     picture = resize_square(square, size)
     return tf.cast(tf.round(picture), tf.uint8)
@@ -64,17 +72,29 @@ def resize_square(square: tf.Tensor, size: int) -> tf.Tensor:
 def _square_of_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes only the square: rows and columns outside it are skipped by the decoder."""
     shape = tf.image.extract_jpeg_shape(encoded)
+    with tf.control_dependencies([_check_pixels(shape[0], shape[1])]):
+        window = _window(shape[0], shape[1])
     # The default method is a level off what OpenCV and Pillow decode, and no faster.
-    return tf.image.decode_and_crop_jpeg(
-        encoded, _window(shape[0], shape[1]), channels=3, dct_method="INTEGER_ACCURATE"
-    )
+    return tf.image.decode_and_crop_jpeg(encoded, window, channels=3, dct_method="INTEGER_ACCURATE")
 
 
-def _square_of_other(encoded: tf.Tensor) -> tf.Tensor:
-    picture = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    shape = tf.shape(picture)
-    top, left, height, width = tf.unstack(_window(shape[0], shape[1]))
+def _square_of_png(encoded: tf.Tensor) -> tf.Tensor:
+    is_png = tf.strings.substr(encoded, 0, len(_PNG_START)) == _PNG_START
+    start = tf.debugging.Assert(is_png, ["a picture is neither a JPEG nor a PNG"])
+    with tf.control_dependencies([start]):
+        # Width and height follow the start and the header of the first chunk (RFC 2083, 11.2.1).
+        sides = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
+    with tf.control_dependencies([_check_pixels(sides[1], sides[0])]):
+        picture = tf.io.decode_png(encoded, channels=3)
+    top, left, height, width = tf.unstack(_window(sides[1], sides[0]))
     return picture[top : top + height, left : left + width]
+
+
+def _check_pixels(height: tf.Tensor, width: tf.Tensor) -> tf.Operation:
+    pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
+    return tf.debugging.Assert(
+        pixels <= MOST_PIXELS, ["a picture has more pixels than", MOST_PIXELS, height, width]
+    )
 
 
 def _window(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:

@@ -1,8 +1,10 @@
 """How a prepared TFDS dataset is stored: its record files, and what a record holds."""
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -12,7 +14,10 @@ from tensorflow_datasets.core.utils.shard_utils import FileInstruction
 
 from tfadv.checks import missing_dataset
 from tfadv.config import Data, UserError
-from tfadv.layout import find_layout
+from tfadv.faults import Fault, error_line, examine
+from tfadv.layout import INVALID, find_layout
+from tfadv.pictures import decode_pictures
+from tfadv.progress import Progress
 
 _INTERLEAVED = {"cycle_length": 16, "block_length": 16}  # as TFDS does
 _MANY_FILES = 8  # for a worker: one more or less matters little then
@@ -32,6 +37,7 @@ class Records:
         info: what TFDS knows of it.
         metadata: of its builder.
         attributes: the names of the columns of `labels`.
+        faults: records that `data.on_error=skip` left out.
 
     Raises:
         UserError: it isn't there, can't be read, or lacks pictures or labels.
@@ -39,6 +45,8 @@ class Records:
 
     def __init__(self, config: Data, name: str, *, with_labels: bool = True):
         self.name = name
+        self.faults: list[Fault] = []
+        self._config = config
         self.place = f"dataset {name} in {config.dir}"
         self.info = _open(config, name).info
         self.metadata = self.info.metadata or {}
@@ -57,8 +65,9 @@ class Records:
         """Returns what serialized records hold, string [N].
 
         Returns:
-            `image`, encoded, string [N]; `labels` uint8 [N, A]; `identity` int64 [N], -1 where it
-            is not known; `name` string [N], if there are names.
+            `image`, encoded, string [N]; `labels` uint8 [N, A], `layout.INVALID` where they are
+            other than 0 and 1; `identity` int64 [N], -1 where it is not known; `name` string [N],
+            if there are names.
         """
         return self._layout.parse(records)
 
@@ -70,7 +79,9 @@ class Records:
             field: of the config, which says so.
 
         Raises:
-            UserError: there are none, some twice, or their labels are other than 0 and 1.
+            UserError: there are none, some twice, their labels are other than 0 and 1, or files
+                are damaged: all of what `data.on_error=stop` finds without reading them, more than
+                `data.skip_at_most` with skip.
         """
         splits = self.info.splits
         try:
@@ -87,6 +98,7 @@ class Records:
             )
         if any(itertools.starmap(_overlap, itertools.combinations(found.files, 2))):
             raise UserError(f"data.{field}, {name}, has pictures of {self.place} twice")
+        found = self._usable(found, self.attributes)
         self._check_labels(found)
         return found
 
@@ -97,14 +109,77 @@ class Records:
             attributes: names of those whose labels matter, if this dataset has any of them.
 
         Raises:
-            UserError: there are none, or their labels matter and are other than 0 and 1.
+            UserError: there are none, their labels matter and are other than 0 and 1, or files are
+                damaged, as in `split`.
         """
         if not self.info.splits.total_num_examples:
             raise UserError(f"{self.place} has no pictures")
         found = Slice(self, "all", tuple(self.info.splits["all"].file_instructions))
+        found = self._usable(found, attributes)
         if not set(self.attributes).isdisjoint(attributes):
             self._check_labels(found)
         return found
+
+    def _usable(self, found: "Slice", attributes: Sequence[str]) -> "Slice":
+        """Returns a slice without damaged records, if those are to be skipped.
+
+        Args:
+            found: which records are wanted.
+            attributes: names of those whose labels matter.
+
+        Raises:
+            UserError: there are damaged ones and that shall stop it, or there are too many.
+        """
+        skips = self._config.on_error == "skip"
+        has_known_size = found.has_known_size
+        if has_known_size and not skips:
+            return found
+        columns = [i for i, name in enumerate(self.attributes) if name in attributes]
+        progress = Progress(f"looking for damaged records of {self.name}", found.count, 0)
+        began, looked, sound, faults = time.monotonic(), 0, [], []
+        for file in found.files:
+            places, some = examine(file, functools.partial(self._faults_of, columns))
+            sound.append(places)
+            faults += some
+            looked += file.take
+            progress.show(looked, {}, looked / (time.monotonic() - began))
+        progress.close()
+        if not faults:
+            # Others than data_prep may count otherwise.
+            if not has_known_size and self.metadata.get("attributes"):
+                raise UserError(
+                    f"the record files of {self.place}, split {found.split}, have another size "
+                    f"than when they were made: files of another dataset? Make it again"
+                )
+            return found
+        lost = sum(fault.count for fault in faults)
+        if not skips or lost > min(found.count - 1, self._config.skip_at_most * found.count):
+            raise damaged(faults, found.count, self._config)
+        self.faults += faults
+        return dataclasses.replace(found, sound=tuple(sound))
+
+    def _faults_of(self, columns: Sequence[int], records: Sequence[bytes]) -> list[str]:
+        """What is wrong with each of some records; only those columns of labels matter."""
+        try:
+            labels = self._decode(tf.constant(records, tf.string, [len(records)])).numpy()
+        except (tf.errors.OpError, UnicodeDecodeError) as error:
+            if len(records) > 1:
+                return [reason for each in records for reason in self._faults_of(columns, [each])]
+            return [f"can't be used: {error_line(error)}"]
+        is_wrong = (labels[:, columns] == INVALID).any(axis=1)
+        return np.where(is_wrong, "has labels other than 0 and 1", "").tolist()
+
+    @functools.cached_property
+    def _decode(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Reads all of some records as a batch is read; returns their labels."""
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def decode(records):
+            found = self.parse(records)
+            decode_pictures(found["image"], self._config.size)
+            return found["labels"]
+
+        return decode
 
     def _check_labels(self, found: "Slice") -> None:
         """Raises a UserError unless labels are 0 or 1; takes a pass where only records tell."""
@@ -112,7 +187,7 @@ class Records:
         if not (self._layout.are_numbers and self.attributes) or self.metadata.get("attributes"):
             return
         largest = found.read().batch(_RECORDS).map(lambda r: tf.reduce_max(self.parse(r)["labels"]))
-        if max(largest.as_numpy_iterator()) > 1:
+        if max(largest.as_numpy_iterator()) == INVALID:
             raise UserError(f"{self.place} has labels other than 0 and 1 in split {found.split}")
 
 
@@ -125,29 +200,52 @@ class Slice:
         split: what TFDS calls them.
         files: which records of which files.
         turn: (i, n), of n workers who take turns to take one of these this is i.
+        sound: where the records of each file lie, if some are damaged, as `faults.examine` says.
     """
 
     records: Records
     split: str
     files: tuple[FileInstruction, ...]
     turn: tuple[int, int] = (0, 1)
+    sound: tuple[np.ndarray, ...] | None = None
 
     @property
     def count(self) -> int:
         """How many records there are."""
-        return sum(file.take for file in self.files)
+        return sum(self._counts)
+
+    @property
+    def _counts(self) -> list[int]:
+        """How many there are in each file."""
+        return [file.take for file in self.files] if self.sound is None else [*map(len, self.sound)]
+
+    @property
+    def _splits(self) -> list[tfds.core.SplitInfo]:
+        """The splits that these are of."""
+        files = {file.filename for file in self.files}
+        splits = self.records.info.splits.values()
+        return [each for each in splits if not files.isdisjoint(map(str, each.filepaths))]
 
     @property
     def bytes_each(self) -> int:
         """Bytes of a record, on average over the splits that these are of, at least 1."""
-        files = {file.filename for file in self.files}
-        splits = [
-            split
-            for split in self.records.info.splits.values()
-            if not files.isdisjoint(map(str, split.filepaths))
-        ]
-        total = sum(split.num_bytes for split in splits)
-        return max(1, total // max(1, sum(split.num_examples for split in splits)))
+        total = sum(split.num_bytes for split in self._splits)
+        return max(1, total // max(1, sum(split.num_examples for split in self._splits)))
+
+    @property
+    def has_known_size(self) -> bool:
+        """Whether the files are as large as the dataset says; not asked of object storage."""
+        for split in self._splits:
+            if any("://" in str(path) for path in split.filepaths):
+                continue
+            try:
+                size = sum(tf.io.gfile.stat(str(path)).length for path in split.filepaths)
+            except tf.errors.OpError:
+                return False
+            # TFDS has counted the 16 bytes around a record, or not.
+            if size - split.num_bytes not in (0, 16 * split.num_examples):
+                return False
+        return True
 
     def pictures(self) -> np.ndarray:
         """Returns what tells each encoded picture from others, int64 [N]; it takes a pass."""
@@ -173,9 +271,10 @@ class Slice:
         each, left = divmod(len(self.files), workers)
         if each == 0 or (left and each < _MANY_FILES):
             return dataclasses.replace(self, turn=(worker, workers)), places[worker::workers]
-        file_of = _interleaved([file.take for file in self.files])
-        own = dataclasses.replace(self, files=self.files[worker::workers])
-        own_file_of = worker + workers * _interleaved([file.take for file in own.files])
+        file_of = _interleaved(self._counts)
+        sound = self.sound and self.sound[worker::workers]
+        own = dataclasses.replace(self, files=self.files[worker::workers], sound=sound)
+        own_file_of = worker + workers * _interleaved(own._counts)
         found = np.empty(own.count, np.int64)
         for file in range(worker, len(self.files), workers):
             found[own_file_of == file] = places[file_of == file]
@@ -183,6 +282,10 @@ class Slice:
 
     def read(self) -> tf.data.Dataset:
         """Returns the serialized records in the order of TFDS's own reader."""
+        records = self._read_whole() if self.sound is None else self._read_sound()
+        return records.shard(self.turn[1], self.turn[0]) if self.turn[1] > 1 else records
+
+    def _read_whole(self) -> tf.data.Dataset:
         names = [file.filename for file in self.files]
         bounds = np.array([(file.skip, file.take) for file in self.files], np.int64)
         files = tf.data.Dataset.from_tensor_slices((names, bounds[:, 0], bounds[:, 1]))
@@ -191,13 +294,36 @@ class Slice:
 
         def read_file(name, skip, take):
             records = tf.data.TFRecordDataset(name)
-            return records if is_whole else records.skip(skip).take(take)
+            records = records if is_whole else records.skip(skip).take(take)
+            # Told, and not taken for the end: a file that was cut short.
+            return records.apply(tf.data.experimental.assert_cardinality(take))
 
         # TFDS would parse them one by one.
-        records = files.interleave(read_file, **_INTERLEAVED)
-        # Told, and not taken for the end: a file that was cut short.
-        records = records.apply(tf.data.experimental.assert_cardinality(self.count))
-        return records.shard(self.turn[1], self.turn[0]) if self.turn[1] > 1 else records
+        return files.interleave(read_file, **_INTERLEAVED)
+
+    def _read_sound(self) -> tf.data.Dataset:
+        """Reads from where they lie: TensorFlow gives up a file at the first damaged record."""
+        file_of = _interleaved(self._counts)
+        places = np.empty((len(file_of), 2), np.int64)
+        for file, sound in enumerate(self.sound):
+            places[file_of == file] = sound
+
+        def read(files, places):
+            found = np.empty(len(files), object)
+            for file in np.unique(files):
+                with tf.io.gfile.GFile(self.files[file].filename, "rb") as opened:
+                    for i in np.flatnonzero(files == file):
+                        opened.seek(places[i, 0])
+                        found[i] = opened.read(places[i, 1])
+            return found
+
+        def read_some(files, places):
+            records = tf.numpy_function(read, [files, places], tf.string)
+            return tf.ensure_shape(records, [None])
+
+        some = tf.data.Dataset.from_tensor_slices((file_of, places)).batch(_RECORDS)
+        records = some.map(read_some).unbatch()
+        return records.apply(tf.data.experimental.assert_cardinality(self.count))
 
 
 def _interleaved(counts: Sequence[int]) -> np.ndarray:
@@ -207,6 +333,16 @@ def _interleaved(counts: Sequence[int]) -> np.ndarray:
         lambda file, count: tf.data.Dataset.from_tensors(file).repeat(count), **_INTERLEAVED
     )
     return np.concatenate([*records.batch(4096).as_numpy_iterator()])
+
+
+def damaged(faults: Sequence[Fault], count: int, config: Data) -> UserError:
+    """Returns the error for damaged records among so many, with the first of them."""
+    lost = sum(fault.count for fault in faults)
+    way_out = "leave such records out with --config.data.on_error=skip"
+    if config.on_error == "skip":
+        way_out = f"leave out more than {config.skip_at_most:g} of a split, data.skip_at_most"
+    others = f" ({lost:,} of {count:,} records are damaged)" if lost > 1 else ""
+    return UserError(f"{faults[0]}{others}; make the dataset again, or {way_out}")
 
 
 def check_apart(slices: dict[str, Slice]) -> None:

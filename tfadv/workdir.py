@@ -171,6 +171,8 @@ def summary(mode: str, config: Config, dataset: dict[str, Any]) -> dict[str, str
     facts = {"mode": mode, "dataset": dataset["name"]}
     facts |= {f"pictures in {name}": f"{size:,}" for name, size in dataset["splits"].items()}
     facts |= {f"public, of {name}": f"{n:,}" for name, n in dataset.get("extra", {}).items()}
+    if left_out := dataset.get("damaged", {}).get("records"):
+        facts["damaged records left out"] = f"{left_out:,}"
     facts |= {name: str(value) for name, value in flatten(config).items()}
     return facts | {name: version or "not installed" for name, version in _versions().items()}
 

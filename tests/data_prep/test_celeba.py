@@ -226,6 +226,18 @@ FAULTS = {
         lambda f: replace(f / celeba.IDENTITIES, "000004.jpg 101", "000004.jpg Bob"),
         r"identity_CelebA.txt: '000004.jpg Bob' isn't a picture's name and a number",
     ),
+    "a digit that is no number": (
+        lambda f: replace(f / celeba.IDENTITIES, "000004.jpg 101", "000004.jpg 1²"),
+        r"identity_CelebA.txt: '000004.jpg 1²' isn't a picture's name and a number",
+    ),
+    "a number too large": (
+        lambda f: replace(f / celeba.IDENTITIES, "000004.jpg 101", f"000004.jpg {10**18}"),
+        r"identity_CelebA.txt: '000004.jpg 10{18}' isn't a picture's name and a number",
+    ),
+    "another folder": (
+        lambda f: replace(f / celeba.ATTRIBUTES, "000002.jpg", "../000002.jpg"),
+        r"list_attr_celeba.txt lists '../000002.jpg', which can't be in its folder",
+    ),
     "bad partition": (
         lambda f: replace(f / celeba.PARTITION, "000004.jpg 0", "000004.jpg 7"),
         r"list_eval_partition.txt: 7 isn't 0, 1 or 2",

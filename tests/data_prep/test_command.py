@@ -27,8 +27,10 @@ def raises(error):
         (PermissionError(errno.EACCES, "Permission denied", "/data"), "/data: Permission denied"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
         (spec.DataError("a name\nin two lines"), "a name in two lines"),
+        (spec.DataError("a name\x1b[2J that clears"), "a name [2J that clears"),
+        (spec.DataError("too long " * 1000), "too long too ..."),
     ],
-    ids=["with a file", "without a file", "two lines"],
+    ids=["with a file", "without a file", "two lines", "for the terminal", "long"],
 )
 def test_an_error_is_one_line_and_exit_code_2(monkeypatch, capsys, error, line):
     assert run(monkeypatch, raises(error)) == 2

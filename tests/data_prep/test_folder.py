@@ -272,6 +272,21 @@ def test_two_csv_files_need_a_choice(source):
         folder.read_attribute_names(source, folder.FolderConfig(name="x"))
 
 
+@pytest.mark.parametrize("name", ["../faces/0.png", "/faces/0.png", "Ann/../../0.png", "0\0.png"])
+def test_a_csv_leads_to_no_file_outside_of_its_folder(source, name):
+    """Also where pictures may be missing, so that one that is elsewhere would be read."""
+    write_csv(source, [*ROWS, (name, 0, 1, "")])
+    config = folder.FolderConfig(name="x", identity_column="who")
+    with pytest.raises(spec.DataError, match=r"labels\.csv lists .*, which can't be in its folder"):
+        folder.read_source(source, config, skip=True)
+
+
+def test_people_of_long_numbers_are_told_apart(source):
+    write_csv(source, [(*row[:3], "9" * 5000 if i else "1") for i, row in enumerate(ROWS)])
+    found = folder.read_source(source, folder.FolderConfig(name="x", identity_column="who"))
+    assert found.identities.tolist() == [0, 1, 1, 1]
+
+
 def test_a_csv_whose_columns_the_config_does_not_name_is_refused(source, tmp_path):
     write_csv(source, [row[:3] for row in ROWS], "file,Smiling,Male")
     builder = folder.Folder(data_dir=tmp_path)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from data_prep import pictures, spec
+from tfadv.pictures import MOST_PIXELS
 
 
 def encode(seed, extension=".jpg", options=()):
@@ -84,3 +85,27 @@ def test_a_picture_whose_header_is_broken_does_not_decode(tmp_path):
     path.write_bytes(pictures.JPEG_START + pictures.JPEG_SCAN + pictures.JPEG_END)
     with pytest.raises(spec.DataError, match=r"a\.jpg: doesn't decode"):
         pictures.read_picture(path)
+
+
+def jpeg(height, width):
+    """A picture whose header says that it has other sides, in a first frame that counts."""
+    encoded = bytearray(encode(0))
+    at = encoded.index(b"\xff\xc0") + 5
+    encoded[at : at + 4] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    return bytes(encoded)
+
+
+def png(height, width):
+    encoded = bytearray(encode(0, ".png"))
+    encoded[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    return bytes(encoded)
+
+
+@pytest.mark.parametrize("kind", [jpeg, png])
+def test_a_picture_of_too_many_pixels_is_not_decoded(kind):
+    with pytest.raises(spec.DataError, match=r"x: has 30,001 x 30,000 pixels; at most 89,478,485"):
+        pictures.check_picture(kind(30_000, 30_001), "x")
+
+
+def test_as_many_pixels_are_prepared_as_training_reads():
+    assert pictures.MOST_PIXELS == MOST_PIXELS

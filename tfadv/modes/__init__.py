@@ -1,12 +1,40 @@
 """What `run.py` runs: each mode takes a run's folder through data, models, measures and report."""
 
+import tensorflow as tf
+
+from tfadv.data import explain
 from tfadv.experiment import Plan
 from tfadv.modes import attack, protect, recognizer, reproduce
 from tfadv.workdir import Workdir
 
+# What reading damaged data ends in.
+OF_DATA = (
+    tf.errors.DataLossError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    UnicodeDecodeError,  # of what such an error quotes
+)
+
 
 def run(command: Workdir | Plan) -> None:
-    """Runs the mode of a folder, or an experiment."""
+    """Runs the mode of a folder, or an experiment.
+
+    Raises:
+        UserError: something that the user can mend; damaged data among it.
+    """
+    try:
+        _run(command)
+    except OF_DATA:
+        seen = []
+        for part in command.parts if isinstance(command, Plan) else [command]:
+            if part.config.data not in seen:
+                seen.append(part.config.data)
+                explain(part.config.data)
+        raise
+
+
+def _run(command: Workdir | Plan) -> None:
     if isinstance(command, Plan):
         (reproduce.show if command.is_dry else reproduce.run)(command)
         return

@@ -117,10 +117,13 @@ def _cards(metrics: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> 
 
 
 def print_start(dataset: Dataset, precision: str) -> None:
-    """Prints what a run works on, and in which precision."""
+    """Prints what a run works on, what was left out of it, and in which precision."""
     splits = ", ".join(f"{size:,} {name}" for name, size in dataset.sizes.items())
     extra = "".join(f", {n:,} of the public ones from {name}" for name, n in dataset.extra.items())
     print(f"{dataset.description['name']}: {splits} pictures{extra}; {precision}", flush=True)
+    if left_out := dataset.description["damaged"]["records"]:
+        listed = "the others are in config.json, too" if left_out > 1 else "listed in config.json"
+        print(f"left out {left_out:,} damaged records ({listed}): {dataset.faults[0]}", flush=True)
 
 
 def print_result(run: workdir.Workdir, table: Table) -> None:
