@@ -96,10 +96,14 @@ def _lost(file: FileInstruction, first: int, reason: str) -> Fault:
 def _is_whole(file: FileInstruction) -> bool:
     """Whether all checksums of a file fit, and it has as many records as it should."""
     try:
-        count = tf.data.TFRecordDataset(file.filename).reduce(np.int64(0), lambda n, _: n + 1)
-    except tf.errors.OpError:
+        return int(_count(file.filename)) == file.examples_in_shard
+    except (tf.errors.OpError, UnicodeDecodeError):
         return False
-    return int(count) == file.examples_in_shard
+
+
+@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+def _count(path: tf.Tensor) -> tf.Tensor:
+    return tf.data.TFRecordDataset(path).reduce(np.int64(0), lambda count, _: count + 1)
 
 
 def _frame(content: bytes) -> tuple[list[tuple[int, int]], int]:
