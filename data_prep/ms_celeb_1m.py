@@ -97,7 +97,7 @@ class MsCeleb1m(builder.PictureBuilder):
         if self._drawn is None:
             config = self.builder_config
             file = find_file(folder / self._file_name)
-            self._drawn = draw(file, config.pictures, config.seed)
+            self._drawn = draw(file, config.pictures, config.seed, skip=self.skip)
         return self._drawn
 
 
@@ -121,16 +121,21 @@ def find_file(source: epath.Path) -> packings.PackedFile:
     return PACKING_OF_SUFFIX[source.suffix](source)
 
 
-def draw(file: packings.PackedFile, count: int, seed: int) -> DrawnSource:
+def draw(file: packings.PackedFile, count: int, seed: int, *, skip: bool = False) -> DrawnSource:
     """Draws pictures from a file in one pass; of the others it remembers nothing.
 
     Those whose keys have the smallest hashes are taken, the seed being part of the hash, so that
     the order of the file doesn't matter.
 
+    A damaged line or record is drawn like any other if it is no fault, of unknown identity and
+    named by its number, such as `record 7`. Reading its picture then raises a DataError, as with
+    a picture that doesn't decode; no other is drawn in its place.
+
     Args:
         file: Holds the pictures.
         count: How many to draw.
         seed: Of the draw.
+        skip: Whether lines and records may be damaged.
 
     Returns:
         The pictures in the order of the file, with no attributes; people are numbered from 0.
@@ -142,22 +147,37 @@ def draw(file: packings.PackedFile, count: int, seed: int) -> DrawnSource:
     def hashed(place: packings.Place) -> tuple[bytes, packings.Place]:
         return hashlib.blake2b(b"%d\t%b" % (seed, place.key), digest_size=8).digest(), place
 
-    drawn = heapq.nsmallest(count, map(hashed, file.places()))
+    drawn = heapq.nsmallest(count, map(hashed, file.places(skip=skip)))
     if len(drawn) < count:
         raise spec.DataError(
             f"{file.path} holds {len(drawn):,} pictures, fewer than --pictures={count}"
         )
     places = sorted(place for _, place in drawn)
-    people, names = zip(*map(file.person_and_name, places), strict=True)
-    _, identities = np.unique(people, return_inverse=True)
+    found = [_person_and_name(file, place, skip=skip) for place in places]
+    people, names = zip(*found, strict=True)
+    known = [i for i, person in enumerate(people) if person is not None]
+    identities = np.full(count, spec.UNKNOWN_IDENTITY, np.int64)
+    _, identities[known] = np.unique([people[i] for i in known], return_inverse=True)
     return DrawnSource(
         root=file.path.parent,
         names=names,
         attributes=np.zeros((count, 0), np.uint8),
-        identities=identities.astype(np.int64),
+        identities=identities,
         file=file,
         places=places,
     )
+
+
+def _person_and_name(
+    file: packings.PackedFile, place: packings.Place, *, skip: bool
+) -> tuple[str | int | None, str]:
+    """Returns who is in a picture and its name; where that is damaged and may be, None."""
+    try:
+        return file.person_and_name(place)
+    except spec.DataError:
+        if not skip:
+            raise
+        return None, f"{file.unit} {place.number}"
 
 
 def define_flags() -> flags.FlagValues:

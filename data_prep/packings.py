@@ -31,7 +31,7 @@ class Place(NamedTuple):
     Attributes:
         offset: Of its line or record, in bytes.
         number: Of its line, from 1, or of its record.
-        key: What the file calls it.
+        key: What the file calls it; of a line that doesn't say, its number.
     """
 
     offset: int
@@ -54,8 +54,12 @@ class PackedFile(abc.ABC):
         self.path = epath.Path(path)
 
     @abc.abstractmethod
-    def places(self) -> Iterator[Place]:
+    def places(self, *, skip: bool = False) -> Iterator[Place]:
         """Yields the place of every picture; shows how far it is.
+
+        Args:
+            skip: Whether a damaged line or record is no fault of the file. It has a place too,
+                at which no picture can be read.
 
         Raises:
             DataError: If the file is at fault.
@@ -74,7 +78,7 @@ class PackedFile(abc.ABC):
         """Returns the bytes of the picture at a place, whatever they are.
 
         Raises:
-            DataError: If they can't be read.
+            DataError: If they can't be read, or the file doesn't say who is in the picture.
         """
 
     def picture(self, place: Place) -> bytes:
@@ -95,23 +99,22 @@ class TsvFile(PackedFile):
 
     unit = "line"
 
-    def places(self) -> Iterator[Place]:
+    def places(self, *, skip: bool = False) -> Iterator[Place]:
         """Yields every line's place; its key is the MID, ImageSearchRank and FaceID in it."""
         place, line = None, b""
         for number, offset, line in _lines(self.path):
-            columns = line.split(b"\t")
-            if len(columns) < COLUMNS:
-                raise DataError(
-                    f"{self.path}: line {number}, at byte {offset}, has {len(columns)} columns, "
-                    f"not {COLUMNS}: is the file whole?"
-                )
-            place = Place(offset, number, b"\t".join(columns[i] for i in (MID, RANK, FACE)))
+            place = Place(offset, number, b"%d" % number)
+            with _suppressed(skip):
+                columns = self._columns(place, line)
+                place = place._replace(key=b"\t".join(columns[i] for i in (MID, RANK, FACE)))
             yield place
-        if place and not line.endswith(b"\n"):
+        if place and not line.endswith(b"\n") and not skip:
             self.picture(place)  # a copy that was broken off ends within one
 
     def person_and_name(self, place: Place) -> tuple[str, str]:
         """Returns the MID, and `MID/RANK-FACE.jpg`."""
+        if b"\t" not in place.key:
+            raise DataError(f"{self.where(place)}, has too few columns to say who is in it")
         mid, rank, face = place.key.decode("utf-8", "backslashreplace").split("\t")
         return mid, f"{mid}/{rank}-{face}.jpg"
 
@@ -119,13 +122,22 @@ class TsvFile(PackedFile):
         """Returns what the last column holds in base64."""
         with _open(self.path) as file:
             file.seek(place.offset)
-            columns = file.readline(LONGEST_LINE).split(b"\t")
+            columns = self._columns(place, file.readline(LONGEST_LINE))
         try:
             return base64.b64decode(columns[DATA].rstrip(), validate=True)
         except binascii.Error as error:
             raise DataError(
                 f"{self.where(place)}: the picture is cut short or isn't base64: {error}"
             ) from error
+
+    def _columns(self, place: Place, line: bytes) -> list[bytes]:
+        columns = line.split(b"\t")
+        if len(columns) < COLUMNS:
+            raise DataError(
+                f"{self.where(place)}, has {len(columns)} columns, not {COLUMNS}: "
+                "is the file whole?"
+            )
+        return columns
 
 
 class RecordFile(PackedFile):
@@ -134,25 +146,32 @@ class RecordFile(PackedFile):
     Where record 0 has two labels and no picture, pictures are numbered from 1 to below its first
     label; other records give each person's range of them. Otherwise all records are pictures.
     InsightFace's tool (src/data/face2rec2.py) writes record 0 after all pictures. A picture's first
-    label is its person's number.
+    label is its person's number. Faults of the `.idx` are never skipped.
     """
 
     unit = "record"
 
-    def places(self) -> Iterator[Place]:
-        """Yields the place of every picture that the `.idx` file lists; its key is its number."""
+    def places(self, *, skip: bool = False) -> Iterator[Place]:
+        """Yields the place of every picture that the `.idx` file lists; its key is its number.
+
+        Where record 0 is damaged and that is no fault, all records count as pictures.
+        """
         index = self.path.with_suffix(".idx")
         if not index.exists():
             raise DataError(f"{index} is missing: it says where in {self.path.name} pictures are")
         size = self.path.stat().length
         head = next((place for place in self._listed(index, size) if place.number == 0), None)
-        end = self._end_of_pictures(head) if head else None
+        end = None
+        with _suppressed(skip):
+            end = self._end_of_pictures(head) if head else None
         last = Place(0, 0, b"")
         for place in self._listed(index, size):
             last = max(last, place)
             if end is None or 0 < place.number < end:
                 yield place
-        _, after = self._record(last)
+        after = size
+        with _suppressed(skip):
+            _, after = self._record(last)
         if after != size:
             raise DataError(
                 f"{index}: its last record ends at byte {after}, but {self.path.name} has {size}: "
@@ -161,14 +180,19 @@ class RecordFile(PackedFile):
 
     def person_and_name(self, place: Place) -> tuple[int, str]:
         """Returns the person's number, and `PERSON/RECORD`."""
-        person = self._unpack(place)[0][0]
-        if not person.is_integer():
-            raise DataError(f"{self.where(place)}: {person} is no person's number")
-        return int(person), f"{person:.0f}/{place.number}"
+        person, _ = self._person_and_picture(place)
+        return person, f"{person}/{place.number}"
 
     def encoded(self, place: Place) -> bytes:
         """Returns what follows the labels."""
-        return self._unpack(place)[1]
+        _, encoded = self._person_and_picture(place)
+        return encoded
+
+    def _person_and_picture(self, place: Place) -> tuple[int, bytes]:
+        (person, *_), encoded = self._unpack(place)
+        if not person.is_integer():
+            raise DataError(f"{self.where(place)}: {person} is no person's number")
+        return int(person), encoded
 
     def _listed(self, index: epath.Path, size: int) -> Iterator[Place]:
         """Yields the place of every record that an index lists, in a file of so many bytes."""
@@ -206,6 +230,11 @@ class RecordFile(PackedFile):
                 return recordio.read_record(file, place.offset), file.tell()
             except DataError as error:
                 raise DataError(f"{self.where(place)}: {error}") from error
+
+
+def _suppressed(skip: bool) -> contextlib.suppress:
+    """Returns a context that swallows a DataError if faults are skipped."""
+    return contextlib.suppress(*[DataError] if skip else [])
 
 
 @contextlib.contextmanager

@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 import tracemalloc
 
@@ -56,8 +57,8 @@ def records(tmp_path):
     return tmp_path / RECORDS
 
 
-def draw(path, count=TOTAL, seed=0):
-    return ms_celeb_1m.draw(ms_celeb_1m.find_file(path), count, seed)
+def draw(path, count=TOTAL, seed=0, **options):
+    return ms_celeb_1m.draw(ms_celeb_1m.find_file(path), count, seed, **options)
 
 
 def run(monkeypatch, *arguments):
@@ -199,7 +200,7 @@ def test_the_file_is_read_once(tsv, tmp_path, monkeypatch):
     passes = []
     places = packings.TsvFile.places
     monkeypatch.setattr(
-        packings.TsvFile, "places", lambda self: passes.append(self) or places(self)
+        packings.TsvFile, "places", lambda self, **kw: passes.append(self) or places(self, **kw)
     )
     assert run(monkeypatch, f"--source={tsv}", f"--data_dir={tmp_path}", "--pictures=2") == 0
     assert len(passes) == 1
@@ -239,6 +240,127 @@ def test_broken_pictures_stop_it_or_are_skipped(source, tmp_path, monkeypatch, c
     info, examples = read(tmp_path, "n12_seed0")
     assert set(examples) == set(NAMES[source.name]) - broken
     assert set(info.metadata["skipped"]["names"]) == broken
+
+
+def lose_columns(source):
+    """Leaves two columns of line 5; returns what is said of it."""
+    lines = rows()
+    lines[4] = b"\t".join(lines[4].split(b"\t")[:2])
+    packed_faces.write_tsv(source, lines)
+    start = sum(len(line) + 1 for line in lines[:4])
+    return f"{source}: line 5, at byte {start}, has 2 columns, not 7: is the file whole?"
+
+
+def flip_magic(source):
+    """Flips a bit of record 5's magic word; returns what is said of it."""
+    start = int(source.with_suffix(".idx").read_text().splitlines()[5].split("\t")[1])
+    content = bytearray(source.read_bytes())
+    content[start] ^= 1
+    source.write_bytes(content)
+    return f"{source}: record 5, at byte {start}: no RecordIO record starts here"
+
+
+def damage(source):
+    """Damages the fifth picture's line or record; returns its name and what is said of it."""
+    if source.name == TSV:
+        return "line 5", lose_columns(source)
+    return "record 5", flip_magic(source)
+
+
+def test_damaged_lines_and_records_stop_it_or_are_skipped(source, tmp_path, monkeypatch, capsys):
+    name, reason = damage(source)
+    flags = (f"--source={source}", f"--data_dir={tmp_path}", "--pictures=12")
+    assert run(monkeypatch, *flags) == 2
+    assert capsys.readouterr().err == f"error: {reason}\n"
+    assert run(monkeypatch, *flags, "--on_error=skip") == 0
+    assert f"skipped 1 broken pictures: {name}\n" in capsys.readouterr().out
+    info, examples = read(tmp_path, "n12_seed0")
+    whole = [each for i, each in enumerate(NAMES[source.name]) if i != 4]
+    assert sorted(examples) == sorted(whole)
+    assert [examples[each]["identity"] for each in whole] == [*4 * [0], *4 * [1], *3 * [2]]
+    assert info.metadata["identities"] == {"extra": 3}
+    assert info.metadata["skipped"] == {"count": 1, "names": [name]}
+    listed = tmp_path / "ms_celeb_1m/n12_seed0/1.0.0/skipped.tsv"
+    assert listed.read_text() == f"{name}\t{reason}\n"
+
+
+def test_a_damaged_line_or_record_leaves_the_rest_of_a_draw_as_it_was(source):
+    whole = {seed: set(draw(source, 6, seed).names) for seed in range(20)}
+    name, reason = damage(source)
+    fifth = NAMES[source.name][4]
+    times = 0
+    for seed, expected in whole.items():
+        found = draw(source, 6, seed, skip=True)
+        assert found.names == draw(source, 6, seed, skip=True).names
+        assert len(found.names) == 6
+        # A record keeps its number and so its place in the draw; a line has another key.
+        if source.name == RECORDS:
+            assert set(found.names) == {name if each == fifth else each for each in expected}
+        else:
+            assert len(expected - set(found.names)) <= 1 + (fifth in expected)
+        if name in found.names:
+            at, times = found.names.index(name), times + 1
+            assert found.identities[at] == spec.UNKNOWN_IDENTITY
+            with pytest.raises(spec.DataError) as told:
+                found.picture(at)
+            assert str(told.value) == reason
+    assert 0 < times < 20
+
+
+def test_all_may_be_damaged(source):
+    packed_faces.write_tsv(source, 3 * [b"a"])
+    if source.name == RECORDS:
+        source.with_suffix(".idx").write_text("0\t0\n1\t2\n2\t4\n")
+    found = draw(source, 3, skip=True)
+    assert found.identities.tolist() == 3 * [spec.UNKNOWN_IDENTITY]
+    assert len(set(found.names)) == 3
+
+
+def test_a_record_whose_person_is_no_number_is_skipped_although_its_picture_is_whole(records):
+    contents = insightface(FACES)
+    contents[5] = packed((0.5,), FACES[0][4], 5)
+    packed_faces.write_records(records, contents)
+    found = draw(records, skip=True)
+    assert found.names[4] == "record 5"
+    with pytest.raises(spec.DataError, match=r"record 5, at byte .*: 0\.5 is no person's number"):
+        found.picture(4)
+
+
+def readable(drawn):
+    """The pictures of a draw that can be read, by name."""
+    found = {}
+    for i, name in enumerate(drawn.names):
+        with contextlib.suppress(spec.DataError):
+            found[name] = drawn.picture(i)
+    return found
+
+
+def test_without_the_record_that_says_where_pictures_end_all_records_are_drawn_from(records):
+    content = bytearray(records.read_bytes())
+    content[0] ^= 1
+    records.write_bytes(content)
+    found = draw(records, 16, skip=True)
+    assert readable(found) == dict(zip(RECORD_NAMES, ENCODED, strict=True))
+    assert found.names[0] == "record 0"
+
+
+def test_a_damaged_last_record_may_be_left_out(tmp_path):
+    path = tmp_path / RECORDS
+    # The last record is a picture's.
+    packed_faces.write_records(path, insightface(FACES), [*range(12), 13, 14, 15, 12])
+    cut(path, path.stat().st_size - 4)
+    with pytest.raises(spec.DataError, match=r"record 12, at byte .*: the file ends within"):
+        draw(path)
+    expected = dict(zip(RECORD_NAMES[:-1], ENCODED[:-1], strict=True))
+    assert readable(draw(path, skip=True)) == expected
+
+
+@pytest.mark.parametrize(("lost", "name"), [(len(rows()[-1]) - 5, "line 12"), (40, TSV_NAMES[-1])])
+def test_a_tsv_cut_short_is_used_up_to_there(tsv, lost, name):
+    cut(tsv, tsv.stat().st_size - 1 - lost)
+    found = draw(tsv, skip=True)
+    assert found.names[-1] == name
+    assert readable(found) == dict(zip(TSV_NAMES[:-1], ENCODED[:-1], strict=True))
 
 
 def test_base64_that_does_not_decode_is_told(tsv):
@@ -345,6 +467,9 @@ def test_records_at_fault_are_told(records, fault):
     break_it(records, records.with_suffix(".idx"))
     with pytest.raises(spec.DataError, match=message):
         draw(records)
+    if message.startswith("train.idx"):  # is never skipped
+        with pytest.raises(spec.DataError, match=message):
+            draw(records, skip=True)
 
 
 @pytest.mark.parametrize(
