@@ -1,13 +1,15 @@
 """What the commands `python -m data_prep.NAME` share: flags, one line for a mistake, a summary."""
 
+import argparse
 import contextlib
 import io
+import itertools
 import os
 import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import tensorflow_datasets as tfds
 from absl import flags, logging
@@ -62,7 +64,7 @@ def beam_options(values: flags.FlagValues) -> Any:
     """Returns Beam's PipelineOptions if the flags ask for Beam, else None.
 
     Raises:
-        DataError: If it isn't installed.
+        DataError: If it isn't installed, or can't do what its options ask for.
     """
     if not (values.beam or values.beam_options):
         return None
@@ -70,7 +72,75 @@ def beam_options(values: flags.FlagValues) -> Any:
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError:
         raise DataError("--beam needs apache-beam: pip install -e .[beam]") from None
-    return PipelineOptions(shlex.split(values.beam_options))
+    try:
+        words = shlex.split(values.beam_options)
+        unknown = _unknown_options(words)
+        options = PipelineOptions(words)
+        _check_runner(options, unknown)
+    except (ValueError, ImportError, AttributeError, TypeError) as error:  # as Beam raises them
+        raise DataError(f"--beam_options: {error}") from error
+    return options
+
+
+def _unknown_options(words: Sequence[str]) -> list[str]:
+    """Returns those words that are no options of Beam's, or their values.
+
+    Raises:
+        ValueError: If one of Beam's options has no such value.
+    """
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    unknown = []
+
+    def fail(message: str) -> NoReturn:
+        raise ValueError(message)
+
+    def parse(parser: argparse.ArgumentParser) -> None:
+        # Its own would print pages and end the process.
+        parser.error = fail
+        parser.print_help = lambda: fail("give a pipeline's options, not --help")
+        unknown.extend(parser.parse_known_args(words)[1])
+
+    PipelineOptions([]).get_all_options(add_extra_args_fn=parse)
+    return unknown
+
+
+def _check_runner(options: Any, unknown: Sequence[str]) -> None:
+    """Raises an error unless there is such a runner and it takes the options.
+
+    Args:
+        options: Beam's PipelineOptions.
+        unknown: Words among them that Beam doesn't know. A runner may: a Flink or Spark server is
+            asked for options of its own, and Dataflow is sent all there are.
+    """
+    from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+    from apache_beam.runners import create_runner
+
+    name = _runner_name(options)
+    runner = create_runner(name)
+    if not _is_direct(name):
+        # A word after an unknown option without a value may be it.
+        unknown = [
+            word
+            for before, word in itertools.pairwise(["", *unknown])
+            if not word.startswith("--") and (not before.startswith("--") or "=" in before)
+        ]
+    if unknown:
+        raise ValueError(f"{name} has no option {unknown[0]!r}: write options as --name=value")
+    if errors := PipelineOptionsValidator(options, runner).validate():
+        raise ValueError(" ".join(errors))
+
+
+def _runner_name(options: Any) -> str:
+    from apache_beam.options.pipeline_options import StandardOptions
+
+    return options.view_as(StandardOptions).runner or "DirectRunner"
+
+
+def _is_direct(runner_name: str) -> bool:
+    from apache_beam.runners import DirectRunner, create_runner
+
+    return isinstance(create_runner(runner_name), DirectRunner)
 
 
 def source_folder(values: flags.FlagValues) -> epath.Path:
@@ -116,6 +186,7 @@ def build(builder: PictureBuilder, source: epath.Path | None, beam: Any = None) 
     """Writes a dataset, without TFDS's words about a download of unknown size.
 
     Raises:
+        DataError: If a picture is at fault, or a Beam runner other than the direct one fails.
         OSError: If a file can't be read or written.
     """
     import tensorflow as tf  # here, as faults of the lists are told without waiting for it
@@ -123,12 +194,19 @@ def build(builder: PictureBuilder, source: epath.Path | None, beam: Any = None) 
     config = tfds.download.DownloadConfig(manual_dir=source)
     if beam is not None:
         config.beam_options = beam
-        config.beam_runner = beam.get_all_options()["runner"] or "DirectRunner"
+        config.beam_runner = _runner_name(beam)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(download_config=config)
     except tf.errors.OpError as error:  # TensorFlow's own name for a full disk
         raise OSError(error.message) from error
+    except (DataError, OSError):
+        raise
+    except Exception as error:  # a cluster's faults come as whatever its runner's libraries raise
+        if beam is None or _is_direct(config.beam_runner):
+            raise
+        told = f"{type(error).__name__}: {error}"
+        raise DataError(f"--beam_options: {config.beam_runner}: {told}") from error
 
 
 def dataset_name(builder: PictureBuilder) -> str:

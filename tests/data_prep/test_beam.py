@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from data_prep import builder, celeba, synthetic
+from data_prep import builder, celeba, command, synthetic
 from tests.data_prep.commands import SOURCES, contents, run
 
 pytest.importorskip("apache_beam", reason="apache-beam isn't installed")
@@ -74,6 +74,47 @@ def test_broken_and_missing_pictures_are_counted_and_listed(tmp_path, monkeypatc
         assert len(found) == (count or made.info.splits["private"].num_examples - 12)
 
 
+def damage_tsv(path):
+    path = path / "FaceImageCroppedWithAlignment.tsv"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:4], lines[4].replace(b"\t", b" "), *lines[5:-1]]))
+    with path.open("ab") as file:
+        file.write(lines[-1][:-40])
+
+
+def damage_records(path):
+    path = path / "train.rec"
+    rows = path.with_suffix(".idx").read_text().splitlines()
+    with path.open("r+b") as file:
+        for number in (5, 24):
+            file.seek(int(rows[number].split("\t")[1]))
+            file.write(b"PK")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "names"),
+    [
+        ("tsv", damage_tsv, {"line 5", "m.5/3-FaceId-0.jpg"}),
+        ("records", damage_records, {"record 5", "record 24"}),
+    ],
+)
+def test_damaged_lines_and_records_are_counted_and_listed(
+    name, damage, names, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(builder, "PICTURES_PER_SHARD", 4)
+    module, write, _ = SOURCES[name]
+    write(tmp_path / "source")
+    damage(tmp_path / "source")
+    common = [f"--source={tmp_path / 'source'}", "--pictures=24", "--on_error=skip"]
+    for way, flags in {"plain": [], "beam": ["--beam"]}.items():
+        assert run(module, *common, *flags, f"--data_dir={tmp_path / way}") == 0
+        assert "skipped 2 broken pictures: " in capsys.readouterr().out
+    assert contents(tmp_path / "plain") == contents(tmp_path / "beam")
+    files, _ = contents(tmp_path / "beam")
+    (listed,) = (each for each in files if each.endswith(builder.SKIPPED_FILE))
+    assert {line.split("\t")[0] for line in files[listed].decode().splitlines()} == names
+
+
 @pytest.mark.parametrize("flags", [[], ["--beam"]], ids=["plain", "beam"])
 def test_a_broken_picture_stops_it_and_nothing_is_left(flags, tmp_path, capsys):
     module, write, arguments = SOURCES["celeba"]
@@ -85,6 +126,74 @@ def test_a_broken_picture_stops_it_and_nothing_is_left(flags, tmp_path, capsys):
     assert told.startswith("error: ")
     assert told.endswith("000003.jpg: is neither a JPEG nor a PNG picture")
     assert not [path for path in (tmp_path / "d").rglob("*") if "tfrecord" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--runner=NoSuchRunner", "Unexpected pipeline runner: NoSuchRunner. Valid values are"),
+        ("--runner=no_such.Runner", "No module named 'no_such'"),
+        ("--runner=os.NoSuchRunner", "module 'os' has no attribute 'NoSuchRunner'"),
+        ("--runner='DirectRunner", "No closing quotation"),
+        ("--direct_num_workers=abc", "argument --direct_num_workers: invalid int value: 'abc'"),
+        ("--direct_num_workers", "argument --direct_num_workers: expected one argument"),
+        ("--nonsense=3", "DirectRunner has no option '--nonsense=3'"),
+        ("--runer=DataflowRunner --project=mine", "has no option '--runer=DataflowRunner'"),
+        ("runner=DirectRunner", "DirectRunner has no option 'runner=DirectRunner': write options"),
+        ("--runner=FlinkRunner parallelism=8", "FlinkRunner has no option 'parallelism=8'"),
+        ("--runner=FlinkRunner --new=1 parallelism=8", "has no option 'parallelism=8'"),
+        ("--runner=FlinkRunner -p 8", "FlinkRunner has no option '-p'"),
+        ("--help", "give a pipeline's options, not --help"),
+        ("-h", "give a pipeline's options, not --help"),
+        ("--help=3", "argument -h/--help: ignored explicit argument '3'"),
+        ("--direct_running_mode=both", "argument --direct_running_mode: invalid choice: 'both'"),
+        ("--runner=PortableRunner --environment_type=EXTERNAL", "Option external_service_address"),
+    ],
+)
+def test_a_mistake_in_beams_options_is_one_line_and_exit_code_2(options, message, tmp_path, capfd):
+    assert run(synthetic, f"--beam_options={options}", f"--data_dir={tmp_path / 'data'}") == 2
+    out, err = capfd.readouterr()
+    assert not out
+    assert err.startswith("error: --beam_options: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_options_that_a_server_may_know_are_left_to_it():
+    values = synthetic.define_flags()
+    values(["", "--beam_options=--runner=flink --parallelism=8 --new=1 --other -3 --third 4 --on"])
+    options = command.beam_options(values).get_all_options(retain_unknown_options=True)
+    assert (options["runner"], options["parallelism"], options["new"]) == ("flink", 8, "1")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--runner=FlinkRunner --flink_job_server_jar=file:///no.jar", "Unable to fetch remote jo"),
+        ("--runner=FlinkRunner --flink_job_server_jar=/no.jar", "Unable to parse jar URL"),
+        ("--runner=PortableRunner", "You must specify a --job_endpoint"),
+    ],
+)
+def test_a_runner_that_does_not_start_is_one_line_and_exit_code_2(
+    options, message, tmp_path, capsys
+):
+    flags = ["--identities=12", "--pictures=3", "--size=16", f"--data_dir={tmp_path / 'data'}"]
+    options = f"{options} --jar_cache_dir={tmp_path}"
+    assert run(synthetic, *flags, f"--beam_options={options}") == 2
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "error: --beam_options: " in told
+    assert message in told
+    assert not [path for path in (tmp_path / "data").rglob("*") if "tfrecord" in path.name]
+
+
+def test_any_other_error_on_the_direct_runner_keeps_its_traceback(tmp_path, monkeypatch):
+    def fail(*args):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(synthetic.DrawnFaces, "example", fail)
+    with pytest.raises(Exception, match="a bug"):
+        run(synthetic, "--identities=12", "--size=16", f"--data_dir={tmp_path}", "--beam")
 
 
 def test_without_beam_installed_the_flag_says_what_to_install(tmp_path, monkeypatch, capsys):
