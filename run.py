@@ -99,7 +99,7 @@ def parse(argv: list[str]) -> Workdir | Plan | None:
     flags.DEFINE_bool("help", False, "Show this.", short_name="h", flag_values=early)
     try:
         overrides = early(argv, known_only=True)
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:
         raise UserError(error) from None
     if early.help:
         return None
@@ -219,7 +219,7 @@ def override(config: Config, arguments: list[str]) -> Config:
     )
     try:
         stray = late(arguments)[1:]
-    except flags.Error as error:
+    except (flags.Error, ValueError) as error:  # absl's own of --noFIELD=VALUE
         raise UserError(error) from None
     if stray:
         raise UserError(f"unexpected argument {stray[0]!r}: write options as --name=value")

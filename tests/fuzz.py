@@ -19,9 +19,12 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
+import run
 from data_prep import celeba, folder, ms_celeb_1m, packings, recordio, spec
 from tests.data_prep import packed_faces
 from tests.datasets import prepare
+from tfadv import checks
+from tfadv.config import Config, UserError, flatten
 from tfadv.data import TEST
 from tfadv.faults import examine
 from tfadv.pictures import decode_pictures
@@ -215,7 +218,10 @@ class FolderCsv:
 
 
 class Packed:
-    """A file of MS-Celeb-1M: pictures drawn from it decode, and each has a person and a name."""
+    """A file of MS-Celeb-1M: pictures drawn from it decode, and each has a person and a name.
+
+    Half of the time its lines and records may be damaged: those have no picture.
+    """
 
     packing, names = None, ()
 
@@ -228,15 +234,25 @@ class Packed:
         which = rng.integers(len(self.paths))
         self.paths[which].write_bytes(damage(self.content[which], rng))
         try:
-            drawn = ms_celeb_1m.draw(self.packing(epath.Path(self.paths[0])), 4, seed=0)
-            for i in range(len(drawn.names)):
-                assert cv2.imdecode(np.frombuffer(drawn.picture(i), np.uint8), 0) is not None
+            file, skip = self.packing(epath.Path(self.paths[0])), rng.random() < 0.5
+            drawn = ms_celeb_1m.draw(file, 4, seed=0, skip=skip)
+            assert len(drawn.names) == len(drawn.identities) == 4
+            left_out = [i for i in range(4) if not self.is_whole(drawn, i)]
         except spec.DataError:
             return False
         finally:
             self.paths[which].write_bytes(self.content[which])
-        assert len(drawn.names) == len(drawn.identities) == 4
-        assert drawn.identities.min() == 0
+        assert skip or drawn.identities.min() == 0
+        assert set(np.flatnonzero(drawn.identities < 0)) <= set(left_out)
+        return not left_out
+
+    def is_whole(self, drawn, index):
+        """Whether a picture can be read; it decodes then."""
+        try:
+            encoded = drawn.picture(index)
+        except spec.DataError:
+            return False
+        assert cv2.imdecode(np.frombuffer(encoded, np.uint8), 0) is not None
         return True
 
 
@@ -275,7 +291,98 @@ class Unpacked:
         return bool(labels)
 
 
+class CommandLine:
+    """Config fields set to anything: told by a name or an argument that was given, or all valid."""
+
+    fields = tuple(flatten(Config()))
+    values = (
+        *(
+            "0",
+            "1",
+            "2",
+            "-1",
+            "0.5",
+            "1e400",
+            "1e-400",
+            "nan",
+            "inf",
+            "-inf",
+            "1_0",
+            "0x10",
+            "1e3",
+        ),
+        *(
+            "",
+            " ",
+            "True",
+            "False",
+            "None",
+            "abc",
+            "a,b",
+            "a,a",
+            ",",
+            "[1]",
+            "(1,)",
+            "'",
+            '"',
+            "--x",
+        ),
+        *(
+            "9" * 20,
+            "9" * 5000,
+            "²",
+            "\0",
+            "\x1b[2J",
+            "\udcff",
+            "a\nb",
+            "../..",
+            "fc",
+            "conv4",
+            "18",
+        ),
+        *(
+            "skip",
+            "mirrored",
+            "float32",
+            "small",
+            "test",
+            "public",
+            "private[:10]",
+            "test[:0]",
+            "64",
+        ),
+    )
+
+    def __init__(self, root):
+        self.arguments = ["run.py", "--mode=protect", f"--workdir={root / 'run'}"]
+
+    def read(self, rng):
+        given, names = [], []
+        for _ in range(rng.choice([1, 1, 2, 3, 5])):
+            name = self.fields[rng.integers(len(self.fields))]
+            if rng.random() < 0.1:
+                name = damage(name.encode(), rng).decode("utf-8", "surrogateescape")
+            names.append(name.partition("=")[0])
+            value = self.values[rng.integers(len(self.values))]
+            dashes = ("--config.", "--config.", "--config.", "-config.", "--noconfig.")
+            argument = dashes[rng.integers(len(dashes))] + name
+            given.append(argument if rng.random() < 0.1 else f"{argument}={value}")
+        try:
+            command = run.parse([*self.arguments, *given])
+        except (UserError, OSError) as error:  # of names too long for a file
+            told = run.one_line(str(error))
+            leaves = [name.rpartition(".")[2] for name in names]
+            assert any(run.one_line(each)[:200] in told for each in (*given, *names, *leaves)), (
+                given
+            )
+            return False
+        if command is not None:
+            checks.validate(command.config)
+        return True
+
+
 READERS = {
+    "config": CommandLine,
     "records": RecordFiles,
     "examples": Examples,
     "celeba": CelebaLists,

@@ -490,6 +490,40 @@ def test_features_that_stop_being_finite_later_are_an_error(tmp_path):
         black_box(colours(3, 255))
 
 
+def test_features_whose_shape_changes_later_are_an_error(tmp_path):
+    def as_many_as_pictures(pictures):
+        colour = mean_colour(pictures)["colour"]
+        return {"out": tf.tile(colour, (1, tf.shape(pictures)[0]))}
+
+    black_box = SavedEncoder(save(tmp_path, as_many_as_pictures), BlackBox(), SIZE)
+    with pytest.raises(UserError, match=r"gives features \(9,\), and gave \(6,\) before"):
+        black_box(colours(0, 1, 2))
+
+
+def test_an_encoder_that_hangs_ends_the_process_with_one_line(tmp_path):
+    """At white pictures, so not at once: TensorFlow can't be interrupted by what Python raises."""
+
+    def spin(pictures):
+        colour = mean_colour(pictures)["colour"]
+        is_black = tf.reduce_max(colour) < 0
+        return {"out": tf.while_loop(lambda _: not is_black, lambda c: [c + 1], [colour])[0]}
+
+    path = save(tmp_path, spin)
+    code = """if True:
+        import sys
+        import numpy as np
+        from tfadv import config, encoders
+        black_box = encoders.SavedEncoder(sys.argv[1], config.BlackBox(timeout=5), 32)
+        print("black", flush=True)
+        black_box(np.full((3, 32, 32, 3), 255, np.uint8))
+        """
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("black\n", 2), done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"run.py: encoder {path} has not answered for 5 s (3 pictures): ")
+    assert "black_box.timeout" in line
+
+
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float64])
 def test_features_of_any_floating_point_type_come_as_float32(tmp_path, dtype):
     path = save(

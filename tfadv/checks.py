@@ -159,8 +159,9 @@ def missing_dataset(data: Data, name: str) -> UserError:
         for pattern in ("*/*/dataset_info.json", "*/*/*/dataset_info.json")
         for path in Path(data.dir).glob(pattern)
     )
+    field = "data.dataset" if name == data.dataset else "data.extra"
     return UserError(
-        f"there is no dataset {name} in data.dir={data.dir}, only "
+        f"{field}: there is no dataset {name} in data.dir={data.dir}, only "
         f"{', '.join(prepared) or 'nothing'}; make it with python -m data_prep.celeba, "
         f"data_prep.folder or data_prep.synthetic, or, if it is one of TFDS, with tfds build"
     )
@@ -215,6 +216,7 @@ _RANGES = {
     "data.size": (32, 1024),
     "data.held_out": (0.01, 0.5),
     "data.skip_at_most": (0.0, 1.0),
+    "black_box.timeout": (1.0, 1e6),
     "data.shuffle_buffer": (1, _LARGEST),
     "model.width": (0.05, 4.0),
     "model.decoder_width": (0.05, 4.0),

@@ -148,6 +148,7 @@ class BlackBox:
     output: str = ""  # name of the output to attack, where there are several
     low: float = -1.0  # what black is on a floating-point input
     high: float = 1.0  # what white is
+    timeout: float = 600.0  # seconds, after which a call that gives nothing ends the run
 
 
 @dataclass(slots=True)

@@ -1,5 +1,6 @@
 """The SavedModels that a service ships, and the black box that an attacker gets from one."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,6 +13,8 @@ from tfadv import config as settings
 from tfadv.config import UserError
 from tfadv.data import normalise
 from tfadv.distribution import over_devices
+from tfadv.errors import error_line
+from tfadv.interruption import time_limit
 
 
 def export_encoder(encoder: keras.Model, size: int, folder: Path) -> None:
@@ -128,24 +131,25 @@ class SavedEncoder:
                 f"would flatter it: set --config.data.size={trained_at}"
             )
         try:
-            self._model = tf.saved_model.load(path)
+            with self._answers("loading"):
+                self._model = tf.saved_model.load(path)
         except Exception as error:  # a damaged file raises nearly anything, IndexError too
-            raise UserError(f"encoder {path} does not load: {_reason(error)}") from None
+            raise UserError(f"encoder {path} does not load: {error_line(error)}") from None
         self._signature = self._choose_signature()
         self._input, self._spec = self._choose_input()
         self._output = self._choose_output()
         self._encode = over_devices(self._to_features)
-        probe = self(np.zeros((2, size, size, 3), np.uint8))
-        self.feature_shape = probe.shape[1:]
+        self.feature_shape = None
+        self.feature_shape = self(np.zeros((2, size, size, 3), np.uint8)).shape[1:]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Returns the features, float32 [N, ...], of pictures, uint8 [N, S, S, 3]."""
         try:
-            features = self._encode(images)
+            with self._answers(f"{len(images)} pictures"):
+                features = self._encode(images)
         except (TypeError, ValueError, tf.errors.OpError) as error:
-            raise UserError(
-                f"encoder {self.path} fails on pictures of shape {images.shape}: {_reason(error)}"
-            ) from None
+            what = f"fails on pictures of shape {images.shape}"
+            raise UserError(f"encoder {self.path} {what}: {error_line(error)}") from None
         return self._checked(features, len(images))
 
     def _to_features(self, images: tf.Tensor) -> tf.Tensor:
@@ -167,11 +171,25 @@ class SavedEncoder:
                 f"encoder {self.path} gives {dtype.name} {shape} for {count} "
                 f"pictures; features must be floating-point [{count}, ...]"
             )
+        if self.feature_shape not in (None, shape[1:]):
+            raise UserError(
+                f"encoder {self.path} gives features {shape[1:]}, and gave {self.feature_shape} "
+                f"before; they must be of one shape"
+            )
         with np.errstate(over="ignore"):  # told below
             features = features.astype(np.float32)
         if not np.isfinite(features).all():
             raise UserError(f"encoder {self.path} gives features that are not finite")
         return features
+
+    def _answers(self, task: str) -> contextlib.AbstractContextManager:
+        """Ends the process if what is within takes too long."""
+        seconds = self._config.timeout
+        return time_limit(
+            seconds,
+            f"encoder {self.path} has not answered for {seconds:g} s ({task}): it hangs, or needs "
+            f"more than --config.black_box.timeout={seconds:g}",
+        )
 
     def _choose_signature(self):
         signatures = self._model.signatures
@@ -272,9 +290,3 @@ def _takes_pictures(spec: tf.TensorSpec) -> bool:
     batch, channels_if_first, _, _ = spec.shape
     holds_pixels = spec.dtype.is_floating or (spec.dtype.is_integer and spec.dtype.max >= 255)
     return batch is None and channels_if_first != 3 and holds_pixels
-
-
-def _reason(error: Exception) -> str:
-    """The line that says what went wrong, without what TensorFlow says in front of it."""
-    message = str(error).rpartition("<stack traces unavailable>")[2].strip()
-    return (message.splitlines() or [type(error).__name__])[0][:300]

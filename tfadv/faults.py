@@ -3,7 +3,6 @@
 Reading itself only fails; then this tells where. With `data.on_error=skip` it comes first.
 """
 
-import re
 import struct
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 from tensorflow_datasets.core.utils.shard_utils import FileInstruction
+
+from tfadv.errors import error_line
 
 FaultOf = Callable[[Sequence[bytes]], list[str]]
 
@@ -138,19 +139,3 @@ def _with_sound_checksums(
             break
         sound.append((at, length) if content[footer] == expected[footer] else None)
     return sound
-
-
-def error_line(error: tf.errors.OpError | UnicodeDecodeError) -> str:
-    """Returns what went wrong, without what TensorFlow says around it.
-
-    Args:
-        error: of an operation, or of the bytes that it quotes, which needn't be text.
-    """
-    if isinstance(error, UnicodeDecodeError):
-        text = error.object.decode("utf-8", "replace")
-    else:
-        text = error.message
-    where = r"^(Graph execution error:|Detected at node .*|  File .*|    .*|<stack trace .*)$"
-    around = rf"\{{\{{.*?\}}\}}|\[Op:.*|\[\[.*|{where}|^Name: <unknown>, "
-    message = re.sub(around, "", text, flags=re.M).strip()
-    return (message.splitlines() or [type(error).__name__])[0].strip()[:300]

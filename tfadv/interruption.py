@@ -1,7 +1,12 @@
-"""SIGINT (Ctrl-C) and SIGTERM: training saves and says so, everything else ends at once."""
+"""What ends a run from outside: signals, and the time.
+
+SIGINT (Ctrl-C) and SIGTERM: training saves and says so, everything else ends at once.
+"""
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -43,6 +48,28 @@ def deferred() -> Iterator[Asked]:
 
     with _handled(note):
         yield lambda: came[0]
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float, message: str) -> Iterator[None]:
+    """Ends the process if what is within takes longer: TensorFlow itself can't be interrupted.
+
+    Args:
+        seconds: how long it may take.
+        message: the line that is printed then; the exit code is 2.
+    """
+
+    def give_up():
+        print(f"run.py: {message}", file=sys.stderr, flush=True)
+        os._exit(2)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextlib.contextmanager

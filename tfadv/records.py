@@ -14,7 +14,8 @@ from tensorflow_datasets.core.utils.shard_utils import FileInstruction
 
 from tfadv.checks import missing_dataset
 from tfadv.config import Data, UserError
-from tfadv.faults import Fault, error_line, examine
+from tfadv.errors import error_line
+from tfadv.faults import Fault, examine
 from tfadv.layout import INVALID, find_layout
 from tfadv.pictures import decode_pictures
 from tfadv.progress import Progress
