@@ -3,6 +3,7 @@
 In a process of its own: how many devices a CPU counts for is settled before TensorFlow starts.
 """
 
+import functools
 import json
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from tfadv import distribution, training
 from tfadv.attackers import ImageInverter
 from tfadv.config import Config, Data, Loss, Model, Runtime, Train
 from tfadv.fused_adam import FusedAdam
+from tfadv.identity_classifier import IdentityClassifier
 from tfadv.modes import models
 from tfadv.networks.layers import Convolution, Linear
 from tfadv.networks.normalisation import BatchNormalization, synchronise
@@ -35,6 +37,9 @@ class Descent(FusedAdam):
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable."""
         variable.assign_sub(tf.cast(learning_rate * gradient, variable.dtype))
+
+
+ADAM, DESCENT = training.adam, functools.partial(Descent, 0.0005, global_clipnorm=5.0)
 
 
 class Halves:
@@ -114,10 +119,41 @@ def make_inverter(config):
     return model, batch
 
 
+class SmallEmbedder(SmallEncoder):
+    """Features of length 1."""
+
+    embedding = FEATURES
+
+    def call(self, images, training=False):
+        features = super().call(images, training=training)
+        return {"embedding": tf.math.l2_normalize(features, axis=1)}
+
+
+def make_recognizer(config):
+    embedder = SmallEmbedder()
+    embedder.build((None, SIZE, SIZE, 3))
+    model = IdentityClassifier(embedder, ATTRIBUTES)
+    synchronise(model)
+    model.compile(training.adam())
+
+    def batch(step):
+        labels = tf.random.stateless_uniform((BATCH,), (step, 0), -1, ATTRIBUTES, tf.int64)
+        return {"images": pictures(step, 1), "labels": labels}
+
+    return model, batch
+
+
 def pictures(step, stream):
     shape = (BATCH, SIZE, SIZE, 3)
     drawn = tf.random.stateless_uniform(shape, (step, stream), 0, 256, dtype=tf.int32)
     return tf.cast(drawn, tf.uint8)
+
+
+def strategy_of(count):
+    """That of so many devices."""
+    if count == 1:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
 
 
 def train(make, config, devices):
@@ -129,10 +165,7 @@ def train(make, config, devices):
     folder, starts = tempfile.mkdtemp(), []
     for part, count in enumerate(devices, start=1):
         config.train.steps = STEPS * part // len(devices)
-        strategy = tf.distribute.get_strategy()
-        if count > 1:
-            strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
-        with strategy.scope():
+        with strategy_of(count).scope():
             rows, before, after = train_in_scope(make, config, folder)
         starts.append(before)
     return rows, starts[0], after
@@ -178,9 +211,27 @@ def compare(make, config, devices):
     }
 
 
-def use_descent():
-    """Has everything trained by plain gradient descent."""
-    training.adam = lambda *_, **__: Descent(0.0005, global_clipnorm=5.0)
+def slots_apart(make, config, devices):
+    """How far what Adam remembers is from itself after a move to another number of devices."""
+    folder, kept = tempfile.mkdtemp(), []
+    config.train.steps = 3
+    for count in devices:  # the second one has no steps left
+        with strategy_of(count).scope():
+            training.set_up(config.runtime)
+            model, batch = make(config)
+            trainer = training.Trainer(model, config.train, folder, f"{count}")
+            trainer.run(lambda step, batch=batch: endless(batch).skip(step), lambda _: ({}, True))
+            optimizers = training._optimizers(model)
+            kept.append([each.numpy() for one in optimizers for each in one.variables])
+    return {
+        "apart": norm([a - b for a, b in zip(*kept, strict=True)]),
+        "least": min(np.abs(each).max() for each in kept[0] if each.size > 1) and 1.0,
+    }
+
+
+def use(optimizer=DESCENT):
+    """Has everything trained by an optimiser, by default plain gradient descent."""
+    training.adam = lambda *_, **__: optimizer()
 
 
 def main():
@@ -188,11 +239,12 @@ def main():
     cpu = tf.config.list_physical_devices("CPU")[0]
     devices = [tf.config.LogicalDeviceConfiguration()] * DEVICES
     tf.config.set_logical_device_configuration(cpu, devices)
-    use_descent()
-    makers = {"protect": make_protector, "attack": make_inverter}
+    makers = {"protect": make_protector, "attack": make_inverter, "recognizer": make_recognizer}
     for case in map(json.loads, sys.argv[1:]):
         config = make_config(case["precision"], case["loss"])
-        print(json.dumps(compare(makers[case["what"]], config, case["devices"])), flush=True)
+        how = slots_apart if case.get("adam") else compare
+        use(functools.partial(ADAM, 1e-3, 5.0) if case.get("adam") else DESCENT)
+        print(json.dumps(how(makers[case["what"]], config, case["devices"])), flush=True)
         keras.backend.clear_session()
 
 

@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -39,6 +40,7 @@ def in_process(*arguments):
         ("protect", [2], "float32", {"lambda1": 0.0}, 1e-4),
         ("protect", [2], "mixed_bfloat16", EVERYTHING, 1e-2),
         ("attack", [2], "float32", EVERYTHING, 1e-4),
+        ("recognizer", [2], "float32", {"lambda1": 0.0}, 1e-4),
     ],
 )
 def test_several_devices_train_the_weights_that_one_trains(what, devices, precision, loss, bound):
@@ -46,6 +48,14 @@ def test_several_devices_train_the_weights_that_one_trains(what, devices, precis
     found = json.loads(in_process("tests/replicas.py", json.dumps(case)))
     # Of the weights' size, and of how far they went from where they started.
     assert max(found.values()) < bound
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [[1, 2], [2, 1]])
+def test_what_adam_remembers_moves_between_numbers_of_devices(devices):
+    case = {"what": "attack", "devices": devices, "precision": "float32", "loss": EVERYTHING}
+    found = json.loads(in_process("tests/replicas.py", json.dumps(case | {"adam": True})))
+    assert found == {"apart": 0.0, "least": 1.0}
 
 
 def tiny_run(mode, faces, folder, **flags):
@@ -246,24 +256,66 @@ def test_a_pass_over_one_device_takes_numpy_and_gives_numpy():
     np.testing.assert_array_equal(found, np.full((3, 2), 2.0))
 
 
-WORKER, CHIEF = '"worker": ["a:1"]', '"chief": ["b:1"]'
+def task(workers='["a:1", "b:1"]', index="0", kind="worker", **others):
+    more = "".join(f', "{name}": ["c:1"]' for name in others)
+    task = f'"task": {{"type": "{kind}", "index": {index}}}'
+    return f'{{"cluster": {{"worker": {workers}{more}}}, {task}}}'
 
 
-@pytest.mark.parametrize(
-    "task",
-    [
-        None,
-        "{",
-        "{}",
-        f'{{"cluster": {{{WORKER}}}}}',
-        f'{{"cluster": {{{WORKER}}}, "task": {{"type": "worker", "index": 1}}}}',
-        f'{{"cluster": {{{WORKER}, {CHIEF}}}, "task": {{"type": "worker", "index": 0}}}}',
-        f'{{"cluster": {{{CHIEF}}}, "task": {{"type": "chief", "index": 0}}}}',
-    ],
-)
-def test_workers_need_to_be_told_of_each_other(task, monkeypatch):
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    if task is not None:
-        monkeypatch.setenv("TF_CONFIG", task)
-    with pytest.raises(UserError, match="multi_worker needs the environment variable TF_CONFIG"):
+CLUSTERS = {
+    "": "is not set",
+    "{": "doesn't say which workers there are",
+    "[]": "doesn't say which workers there are",
+    '{"cluster": {"worker": ["a:1"]}}': "doesn't say which workers there are",
+    task(kind="chief"): "doesn't say which workers there are",
+    task(chief=1): "doesn't say which workers there are",
+    task('"a:1"'): "has no list of HOST:PORT in cluster.worker, but 'a:1'",
+    task("[1, 2]"): "has no list of HOST:PORT in cluster.worker, but [1, 2]",
+    task('["a:1", "b"]'): "has no list of HOST:PORT in cluster.worker, but ['a:1', 'b']",
+    task('["a:1", "a:1"]'): "has the same worker twice in a:1, a:1",
+    task(index="2"): "has task.index 2; of 2 workers it is 0 to at most 1",
+    task(index="-1"): "has task.index -1;",
+    task(index="true"): "has task.index True;",
+    task(index='"0"'): "has task.index '0';",
+}
+
+
+@pytest.mark.parametrize("config", CLUSTERS)
+def test_what_is_wrong_with_the_cluster_is_told(config, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(UserError, match=re.escape(f"TF_CONFIG, which {CLUSTERS[config]}")):
         distribution.make_strategy(Runtime(strategy="multi_worker"))
+
+
+def test_a_cluster_of_one_worker_is_one_machine(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", task('["127.0.0.1:1"]'))
+    distribution._multi_worker.cache_clear()
+    strategy = distribution.make_strategy(Runtime(strategy="multi_worker"))
+    assert strategy is distribution.make_strategy(Runtime())
+
+
+TAKEN = """
+import os, socket
+from tfadv import distribution
+from tfadv.config import Runtime, UserError
+
+with socket.socket() as taken:
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    address = "127.0.0.1:%d" % taken.getsockname()[1]
+    task = '{"cluster": {"worker": ["%s", "127.0.0.1:1"]}, "task": {"type": "worker", "index": 0}}'
+    os.environ["TF_CONFIG"] = task % address
+    try:
+        distribution.make_strategy(Runtime(strategy="multi_worker"))
+    except UserError as error:
+        print(str(error).replace(address, "HERE"))
+"""
+
+
+def test_a_worker_whose_port_is_taken_says_so():
+    printed = in_process("-c", TAKEN).splitlines()
+    printed[0] = re.sub(r"at \S+", "at HERE", printed[0])
+    assert printed == [
+        "worker 0 at HERE waits for 127.0.0.1:1",
+        "worker 0 at HERE can't work with 127.0.0.1:1: Could not start gRPC server",
+    ]

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 
 from tests import replicas
 from tfadv import distribution
@@ -23,7 +24,7 @@ def main():
     config = replicas.make_config("float32", {"lambda1": 1.0})
     config.runtime.strategy = "multi_worker" if "TF_CONFIG" in os.environ else "one"
     config.train.checkpoint_every = config.train.log_every = 5
-    replicas.use_descent()
+    replicas.use()
     if stop_at := int(os.environ.get("STOP_AT", 0)):
         kill_at(stop_at)
     train(Workdir(folder, "protect", config))
@@ -34,6 +35,9 @@ def train(workdir):
     """Trains what `tests.replicas` does."""
     _, _, weights = replicas.train_in_scope(replicas.make_protector, workdir.config, workdir.path)
     np.savez(workdir.path / "weights.npz", *weights)
+    if distribution.workers() > 1:  # each trace would stay
+        mean = distribution._mean(tf.distribute.get_strategy())
+        assert mean.experimental_get_tracing_count() == 1
 
 
 def kill_at(step):

@@ -185,9 +185,14 @@ class Dataset:
         Raises:
             UserError: there are fewer pictures than a batch takes.
         """
-        parts = mixture.parts_of(self._slices[split], self._is_in(split, part), worker(), workers())
-        share, count = batch // workers(), sum(np.count_nonzero(each.is_in) for each in parts)
-        _check_batch(share, count, f"the {part} part of split {split}")
+        slices, is_in, share = self._slices[split], self._is_in(split, part), batch // workers()
+        of_each = [mixture.parts_of(slices, is_in, i, workers()) for i in range(workers())]
+        counts = [sum(np.count_nonzero(each.is_in) for each in parts) for parts in of_each]
+        what = f"the {part} part of split {split}"
+        if workers() > 1:
+            what += f", shared among {workers()} workers,"
+        _check_batch(share, min(counts), what)  # alike in all workers
+        parts, count = of_each[worker()], counts[worker()]
         stream = _endless(
             mixture.read(parts, mixed=True),
             count=count,

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv.config import Runtime, UserError
+from tfadv.errors import error_line
 from tfadv.workdir import Workdir
 
 
@@ -64,12 +66,12 @@ def in_scope(run: Callable[[Workdir], None]) -> Callable[[Workdir], None]:
                 agree(0.0)  # nothing changes before all have their copies
                 run(workdir)
                 agree(0.0)  # who leaves before the others are done ends them
-            except _LOST as error:
+            except _LOST:
                 if workers() == 1:
                     raise
                 raise UserError(
-                    f"another worker was lost ({str(error).splitlines()[0][:200]}); start all of "
-                    f"them again with the same command: training goes on from the last checkpoint"
+                    "another worker was lost; start all of them again with the same command: "
+                    "training goes on from the last checkpoint"
                 ) from None
 
     return scoped
@@ -88,19 +90,47 @@ def _mirrored() -> tf.distribute.Strategy:
 
 @functools.cache
 def _multi_worker() -> tf.distribute.Strategy:
-    example = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
+    addresses, index = _cluster(os.environ.get("TF_CONFIG", ""))
+    if len(addresses) == 1:
+        return _mirrored()
+    others = ", ".join(addresses[:index] + addresses[index + 1 :])
+    print(f"worker {index} at {addresses[index]} waits for {others}", flush=True)
     try:
-        told = json.loads(os.environ["TF_CONFIG"])
-        (kind,) = told["cluster"]
-        told["cluster"][kind][told["task"]["index"]]
-        if not kind == told["task"]["type"] == "worker":
-            raise ValueError
-    except (KeyError, ValueError, TypeError, IndexError):
-        raise UserError(
-            f"runtime.strategy=multi_worker needs the environment variable TF_CONFIG, such as "
-            f"{example}, with another index on each host"
-        ) from None
-    return tf.distribute.MultiWorkerMirroredStrategy()
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.OpError, ValueError) as error:
+        what = f"worker {index} at {addresses[index]} can't work with {others}"
+        raise UserError(f"{what}: {error_line(error)}") from None
+
+
+def _cluster(config: str) -> tuple[list[str], int]:
+    """Returns the workers' addresses by TF_CONFIG, and which of them this is."""
+    try:
+        told = json.loads(config)
+        cluster, task = told["cluster"], told["task"]
+        addresses, index = cluster["worker"], task["index"]
+        is_worker = [*cluster] == ["worker"] and task["type"] == "worker"
+    except (ValueError, KeyError, TypeError):
+        is_worker, addresses, index = False, None, None
+    if not is_worker:
+        fault = "is not set" if not config else "doesn't say which workers there are"
+    elif not isinstance(addresses, list) or not all(map(_is_address, addresses)):
+        fault = f"has no list of HOST:PORT in cluster.worker, but {addresses!r}"
+    elif len(set(addresses)) < len(addresses):
+        fault = f"has the same worker twice in {', '.join(addresses)}"
+    elif type(index) is not int or not 0 <= index < len(addresses):
+        fault = f"has task.index {index!r}; of {len(addresses)} workers it is 0 to at most "
+        fault += str(len(addresses) - 1)
+    else:
+        return addresses, index
+    raise UserError(
+        f"runtime.strategy=multi_worker needs the environment variable TF_CONFIG, which {fault}; "
+        f'such as {{"cluster": {{"worker": ["HOST:PORT", "HOST:PORT"]}}, "task": {{"type": '
+        f'"worker", "index": 0}}}}, with another index on each host'
+    )
+
+
+def _is_address(address: Any) -> bool:
+    return isinstance(address, str) and re.fullmatch(r"[^\s/]+:\d{1,5}", address) is not None
 
 
 def replicas() -> int:
@@ -124,9 +154,19 @@ def agree(value: float) -> float:
     """Returns the mean over all workers of a number, the same in each; waits for all of them."""
     if workers() == 1:
         return value
-    strategy = tf.distribute.get_strategy()
-    values = strategy.run(tf.function(lambda: tf.constant(value, tf.float64)))
-    return float(strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None))
+    return float(_mean(tf.distribute.get_strategy())(tf.constant(value, tf.float64)))
+
+
+@functools.cache
+def _mean(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The mean over replicas, traced once: each trace stays, and takes keys of its own."""
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.float64)])
+    def mean(value):
+        values = strategy.run(tf.identity, args=(value,))
+        return strategy.reduce(tf.distribute.ReduceOp.MEAN, values, axis=None)
+
+    return mean
 
 
 def check_batch(batch: int) -> None:

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfadv.data import normalise
-from tfadv.distribution import uniform_by_row
+from tfadv.distribution import all_reduce_mean, uniform_by_row
 from tfadv.encoders import in_float32, save_functions
 from tfadv.networks import Encoder
 
@@ -130,8 +130,7 @@ class IdentityClassifier(keras.Model):
         variables = self.trainable_variables
         self.optimizer.apply(tape.gradient(loss, variables), variables)
         is_right = tf.cast(tf.argmax(cosines, axis=1) == labels, tf.float32)
-        known = tf.cast(labels >= 0, tf.float32)
-        accuracy = tf.math.divide_no_nan(tf.reduce_sum(is_right), tf.reduce_sum(known))
+        accuracy = tf.math.divide_no_nan(tf.reduce_sum(is_right), _known(labels))
         return {"identity": loss, "accuracy": accuracy}
 
 
@@ -149,12 +148,18 @@ def margin_softmax(
         margin: m, taken off the right person's cosine.
 
     Returns:
-        The mean over the pictures of people known, in nats; 0 if there are none.
+        The mean over the pictures of people known, in nats; 0 if there are none. In a replica it is
+        its part of the whole batch's mean: the replicas' mean is that.
     """
     targets = tf.one_hot(labels, cosines.shape[-1])
     losses = tf.nn.softmax_cross_entropy_with_logits(targets, scale * (cosines - margin * targets))
-    known = tf.cast(labels >= 0, tf.float32)
-    return tf.math.divide_no_nan(tf.reduce_sum(losses * known), tf.reduce_sum(known))
+    total = tf.reduce_sum(tf.where(labels >= 0, losses, 0.0))
+    return tf.math.divide_no_nan(total, _known(labels))
+
+
+def _known(labels: tf.Tensor) -> tf.Tensor:
+    """How many pictures are of people known; in a replica, the mean over all of them."""
+    return all_reduce_mean(tf.math.count_nonzero(labels >= 0, dtype=tf.float32))
 
 
 def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

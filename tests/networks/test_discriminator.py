@@ -197,7 +197,7 @@ def test_checkpoint_restores_everything(tmp_path):
     np.testing.assert_equal(restored.get_weights(), saved.get_weights())
 
 
-def test_replicas_share_one_estimate():
+def test_the_estimate_is_the_same_under_a_strategy():
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     with strategy.scope():
         discriminator = built()
