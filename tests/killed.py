@@ -1,6 +1,8 @@
 """Trains in processes that are killed again and again; run by `test_killed.py`.
 
-    python -m tests.killed FOLDER KILLS
+    python -m tests.killed FOLDER KILLS [training|experiment]
+
+An experiment has every mode: a recogniser, an encoder and an attack on it.
 
 Prints how often a process was killed, and in what. Each process is forked from one that has only
 imported TensorFlow: that takes longer than all the rest.
@@ -15,26 +17,50 @@ from pathlib import Path
 
 import numpy as np
 
+import run
+from data_prep import synthetic
 from tests import replicas
 from tfadv import checkpoints, training
 
 STEPS = 400
+GRID = """
+from tfadv.config import *
+from tfadv.experiment import Experiment, Row
+
+def base(mode):
+    return Config(
+        data=Data(dir={dir!r}, dataset="synthetic/tiny", size=32, held_out=0.3),
+        model=Model(depth=18, width=0.125, decoder_width=0.125, discriminator_width=0.125),
+        loss=Loss(mu1=0.1),
+        train=Train(steps=30, batch=16, log_every=5, evaluate_every=10, checkpoint_every=2),
+        attack=Attack(patience=1, rate_drops=0, random_features=40),
+        feature_map=FeatureMap(steps=40, hidden=32),
+        metrics=Metrics(replicates=50),
+        runtime=Runtime(precision="float32", deterministic=True),
+        report=Report(examples=3),
+    )
+
+def get_experiment(scale):
+    return Experiment("All modes", "", base, [Row("1", {{}}, {{}}, "all")], ("mcc", "psnr"))
+"""
 LOSS = {"lambda1": 1.0, "mu1": 0.1}
 
 
 def main():
     """Trains once undisturbed, then with so many kills."""
     folder, kills = Path(sys.argv[1]), int(sys.argv[2])
-    adam = training.adam
-    training.adam = lambda *args, **kwargs: adam(*args or (1e-3, 5.0, STEPS), **kwargs)
-    assert in_child(train, folder / "whole") == 0
+    work = {"training": train, "experiment": experiment}[(*sys.argv, "training")[3]]
+    run_folder = folder / "run"  # one name: what a run is named after has paths in it
+    assert in_child(work, run_folder) == 0
+    run_folder.rename(folder / "whole")
     came = 0
     for seed in range(10 * kills):
-        ended = in_child(train, folder / "killed", seed if came < kills else None)
+        ended = in_child(work, run_folder, seed if came < kills else None)
         if ended == 0:
             break
         assert ended == signal.SIGKILL, ended
         came += 1
+    run_folder.rename(folder / "killed")
     print("killed", came)
 
 
@@ -60,6 +86,8 @@ def train(folder, seed=None):
     config.train.checkpoint_every = 3
     if seed is not None:
         prepare_to_die(random.Random(seed))
+    adam = training.adam
+    training.adam = lambda *args, **kwargs: adam(*args or (1e-3, 5.0, STEPS), **kwargs)
     training.set_up(config.runtime)
     model, batch = replicas.make_protector(config)
     trainer = training.Trainer(model, config.train, folder, "killed")
@@ -67,6 +95,19 @@ def train(folder, seed=None):
     optimizers = training._optimizers(model)
     slots = [variable.numpy() for each in optimizers for variable in each.variables]
     np.savez(folder / "weights.npz", *model.get_weights(), *slots)
+
+
+def experiment(folder, seed=None):
+    """Runs all modes on drawn faces; killed at a random moment, if there is a seed."""
+    faces = folder.parent / "faces"
+    if not faces.exists():
+        synthetic.prepare(faces, "tiny")
+    grid = folder.parent / "grid.py"
+    grid.write_text(GRID.format(dir=str(faces)))
+    if seed is not None:
+        die_in(random.Random(seed).uniform(3, 20))
+    flags = ["--mode=reproduce", f"--config={grid}", f"--workdir={folder}"]
+    assert run.main(["run.py", *flags]) == 0
 
 
 def prepare_to_die(draw):
