@@ -477,8 +477,9 @@ def test_other_recognisers_measure_beside_the_one_that_m_learned_from(root, tmp_
     assert call(root, "attack", *flags) == 0
     found = json.loads((tmp_path / "metrics.json").read_text())
     for name in ("face_similarity", "face_similarity_inner", "reid_rank1", "verification_auc"):
-        assert found[f"{name}/second"] != found[name]
         assert f"{name}/second_ci95" in found
+    for name in ("face_similarity", "face_similarity_inner"):  # others of 20 pictures may be equal
+        assert found[f"{name}/second"] != found[name]
     measured = found["real_picture/verification_auc/second"]
     assert measured != found["real_picture/verification_auc"]
     assert measured == pytest.approx(verification_auc(second, root / "tiny.py"), abs=1e-6)
