@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,9 @@ def main():
     folder, kills = Path(sys.argv[1]), int(sys.argv[2])
     work = {"training": train, "experiment": experiment}[(*sys.argv, "training")[3]]
     run_folder = folder / "run"  # one name: what a run is named after has paths in it
+    began = time.monotonic()
     assert in_child(work, run_folder) == 0
+    os.environ["SECONDS"] = str(time.monotonic() - began)
     run_folder.rename(folder / "whole")
     came = 0
     for seed in range(10 * kills):
@@ -105,7 +108,7 @@ def experiment(folder, seed=None):
     grid = folder.parent / "grid.py"
     grid.write_text(GRID.format(dir=str(faces)))
     if seed is not None:
-        die_in(random.Random(seed).uniform(3, 20))
+        die_in(random.Random(seed).uniform(0.05, 0.3) * float(os.environ["SECONDS"]))
     flags = ["--mode=reproduce", f"--config={grid}", f"--workdir={folder}"]
     assert run.main(["run.py", *flags]) == 0
 

@@ -425,6 +425,12 @@ def test_a_model_without_signatures_is_an_error(tmp_path):
         SavedEncoder(str(tmp_path), BlackBox(), SIZE)
 
 
+def test_a_model_that_has_no_place_for_signatures_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(tf.saved_model, "load", lambda path: object())
+    with pytest.raises(UserError, match="serving_default; it has none"):
+        SavedEncoder(str(tmp_path), BlackBox(), SIZE)
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [
@@ -513,14 +519,14 @@ def test_an_encoder_that_hangs_ends_the_process_with_one_line(tmp_path):
         import sys
         import numpy as np
         from tfadv import config, encoders
-        black_box = encoders.SavedEncoder(sys.argv[1], config.BlackBox(timeout=5), 32)
+        black_box = encoders.SavedEncoder(sys.argv[1], config.BlackBox(timeout=20), 32)
         print("black", flush=True)
         black_box(np.full((3, 32, 32, 3), 255, np.uint8))
         """
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
     assert (done.stdout, done.returncode) == ("black\n", 2), done.stderr
     line = done.stderr.splitlines()[-1]
-    assert line.startswith(f"run.py: encoder {path} has not answered for 5 s (3 pictures): ")
+    assert line.startswith(f"run.py: encoder {path} has not answered for 20 s (3 pictures): ")
     assert "black_box.timeout" in line
 
 

@@ -34,12 +34,12 @@ def chunk(kind, content):
     return struct.pack(">I", len(content)) + kind + content + checksum
 
 
-def huge_png(side):
+def huge_png(side, first=b""):
     """A whole black picture, one bit a pixel: 30,000 x 30,000 of them in 110 kB."""
     rows = zlib.compress(bytes((1 + (side + 7) // 8) * side), 9)
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+    return b"\x89PNG\r\n\x1a\n" + first + b"".join(chunk(*each) for each in chunks)
 
 
 def huge_jpeg(side):
@@ -113,6 +113,10 @@ DAMAGE = {
     "a broken PNG": (lambda p: change(p, image=huge_png(8)[:50]), 1, 1, "can't be used: "),
     "a PNG of a header": (lambda p: change(p, image=huge_png(8)[:20]), 1, 1, "can't be used: "),
     "a huge PNG": (lambda p: change(p, image=huge_png(30_000)), 1, 1, "more pixels than.*30000"),
+    "a huge PNG behind a chunk": (
+        lambda p: change(p, image=huge_png(23_000, chunk(b"abCd", struct.pack(">IIB", 8, 8, 8)))),
+        *(1, 1, "neither a JPEG nor a PNG"),
+    ),
     "a huge JPEG": (lambda p: change(p, image=huge_jpeg(30_000)), 1, 1, "more pixels than.*30000"),
     "no label": (lambda p: change(p, attributes=None), 1, 1, "can't be used: .*attributes"),
     "one label": (lambda p: change(p, attributes=[1]), 1, 1, "can't be used: .*attributes"),
@@ -145,7 +149,7 @@ def test_damage_is_told_by_file_record_and_reason(restored, kind):
     damage, first, count, reason = DAMAGE[kind]
     damage(path)
     many = f"s {first} to {first + count - 1}" if count > 1 else f" {first}"
-    with pytest.raises(UserError, match=rf"{path}: record{many} .*{reason}.*on_error=skip$"):
+    with pytest.raises(UserError, match=rf"{path}: record{many} .*{reason}.*on_error=skip in.*$"):
         find_out(config)
 
 
@@ -183,6 +187,28 @@ def test_damage_is_left_out_and_listed_if_asked(restored, kind):
     assert dataset.sizes == {PRIVATE: 8, PUBLIC: 8, TEST: len(left)}
     assert dataset.description["damaged"]["records"] == count
     assert str(path) in dataset.description["damaged"]["left_out"][0]
+
+
+@pytest.mark.parametrize("kind", ["payload", "missing"])
+def test_what_is_left_out_tells_pictures_from_others(restored, kind):
+    """As the name of kept embeddings; two of eight may be left out for other reasons."""
+    config, _, path, content = restored
+    skipping = dataclasses.replace(config, on_error="skip", skip_at_most=0.5)
+    digests = [Dataset(skipping).digest(TEST, WHOLE)]
+    for damage in (DAMAGE[kind][0], lambda p: flip(p, -2)):
+        path.write_bytes(content)
+        damage(path)
+        digests += [Dataset(skipping).digest(TEST, WHOLE)]
+    assert len(set(digests)) == 3
+
+
+def test_a_file_that_changes_later_is_told(restored):
+    config, _, path, _ = restored
+    flip(path, -2)
+    dataset = Dataset(dataclasses.replace(config, on_error="skip", skip_at_most=0.5))
+    flip(path, second(path) + 20)
+    with pytest.raises(modes.OF_DATA, match="00000-of-00002 has changed since the run began"):
+        read(dataset.batches(TEST, WHOLE))
 
 
 def test_more_damage_than_allowed_stops_it_even_so(config):
@@ -285,6 +311,11 @@ def test_a_run_ends_in_one_line(tmp_path, capsys):
     examples = json.loads((tmp_path / "other/metrics.json").read_text())["test_examples"]
     assert (told["records"], examples) == (1, 39)
     assert "damaged records left out" in (tmp_path / "other/report.html").read_text()
+    # Others are left out now: it would not be the same run that goes on.
+    (tmp_path / "other/metrics.json").unlink()
+    DAMAGE["checksum"][0](file_of(config, PRIVATE))
+    assert run.main(["run.py", *flags, *skip, *elsewhere]) == 2
+    assert "left out 1 damaged records of pictures/1.0.0, which now" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -192,7 +192,7 @@ class SavedEncoder:
         )
 
     def _choose_signature(self):
-        signatures = self._model.signatures
+        signatures = getattr(self._model, "signatures", {})
         if "serving_default" in signatures:
             return signatures["serving_default"]
         if len(signatures) == 1:

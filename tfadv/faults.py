@@ -3,6 +3,7 @@
 Reading itself only fails; then this tells where. With `data.on_error=skip` it comes first.
 """
 
+import hashlib
 import struct
 import tempfile
 from collections.abc import Callable, Sequence
@@ -49,8 +50,8 @@ def examine(file: FileInstruction, fault_of: FaultOf) -> tuple[np.ndarray, list[
         fault_of: what is wrong with each of some serialized records, empty where nothing is.
 
     Returns:
-        Where those lie that can be used, the first byte and the length of each, int64 [N, 2]; and
-        the others.
+        Where those lie that can be used, the first byte, the length and the checksum (`checksum`)
+        of each, int64 [N, 3]; and the others.
     """
     try:
         with tf.io.gfile.GFile(file.filename, "rb") as opened:
@@ -77,15 +78,22 @@ def examine(file: FileInstruction, fault_of: FaultOf) -> tuple[np.ndarray, list[
             if reason := told.get(i, "is damaged: it doesn't match its checksum"):
                 faults.append(Fault(file.filename, i, 1, reason))
             else:
-                usable.append(places[i])
+                at, length = places[i]
+                usable.append((at, length, checksum(content[at : at + length])))
     if len(places) < file.skip + file.take:
         reason = "can't be read: the file is cut short, or the length of the first is damaged"
         faults.append(_lost(file, max(file.skip, len(places)), reason))
-    return np.array(usable, np.int64).reshape(-1, 2), faults
+    return np.array(usable, np.int64).reshape(-1, 3), faults
+
+
+def checksum(record: bytes) -> int:
+    """Tells a record from what a changed file holds in its place, 64 bits."""
+    digest = hashlib.blake2b(record, digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def _nowhere() -> np.ndarray:
-    return np.empty((0, 2), np.int64)
+    return np.empty((0, 3), np.int64)
 
 
 def _lost(file: FileInstruction, first: int, reason: str) -> Fault:

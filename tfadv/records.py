@@ -15,11 +15,12 @@ from tensorflow_datasets.core.utils.shard_utils import FileInstruction
 from tfadv.checks import missing_dataset
 from tfadv.config import Data, UserError
 from tfadv.errors import error_line
-from tfadv.faults import Fault, examine
+from tfadv.faults import Fault, checksum, examine
 from tfadv.layout import INVALID, find_layout
 from tfadv.pictures import decode_pictures
 from tfadv.progress import Progress
 
+CHANGED = "has changed since the run began"
 _INTERLEAVED = {"cycle_length": 16, "block_length": 16}  # as TFDS does
 _MANY_FILES = 8  # for a worker: one more or less matters little then
 _RECORDS = 64  # at a time where all are looked at
@@ -305,7 +306,7 @@ class Slice:
     def _read_sound(self) -> tf.data.Dataset:
         """Reads from where they lie: TensorFlow gives up a file at the first damaged record."""
         file_of = _interleaved(self._counts)
-        places = np.empty((len(file_of), 2), np.int64)
+        places = np.empty((len(file_of), 3), np.int64)
         for file, sound in enumerate(self.sound):
             places[file_of == file] = sound
 
@@ -314,8 +315,12 @@ class Slice:
             for file in np.unique(files):
                 with tf.io.gfile.GFile(self.files[file].filename, "rb") as opened:
                     for i in np.flatnonzero(files == file):
-                        opened.seek(places[i, 0])
-                        found[i] = opened.read(places[i, 1])
+                        at, length, expected = places[i]
+                        opened.seek(at)
+                        found[i] = opened.read(length)
+                        if checksum(found[i]) != expected:
+                            name = self.files[file].filename
+                            raise ValueError(f"{name} {CHANGED}")
             return found
 
         def read_some(files, places):
@@ -339,11 +344,13 @@ def _interleaved(counts: Sequence[int]) -> np.ndarray:
 def damaged(faults: Sequence[Fault], count: int, config: Data) -> UserError:
     """Returns the error for damaged records among so many, with the first of them."""
     lost = sum(fault.count for fault in faults)
-    way_out = "leave such records out with --config.data.on_error=skip"
-    if config.on_error == "skip":
-        way_out = f"leave out more than {config.skip_at_most:g} of a split, data.skip_at_most"
+    way_out = ", or leave such records out with --config.data.on_error=skip in another --workdir"
+    if lost == count:
+        way_out = ""
+    elif config.on_error == "skip":
+        way_out = f", or leave out more than {config.skip_at_most:g} of a split, data.skip_at_most"
     others = f" ({lost:,} of {count:,} records are damaged)" if lost > 1 else ""
-    return UserError(f"{faults[0]}{others}; make the dataset again, or {way_out}")
+    return UserError(f"{faults[0]}{others}; make the dataset again{way_out}")
 
 
 def check_apart(slices: dict[str, Slice]) -> None:

@@ -110,6 +110,7 @@ class Workdir:
     def begin(self, **facts: Any) -> None:
         """Makes the folder and records the config, the versions and facts such as the dataset."""
         self.path.mkdir(parents=True, exist_ok=True)
+        self._check_left_out(facts.get("dataset", {}))
         record = {
             "mode": self.mode,
             "config": dataclasses.asdict(self.config),
@@ -118,6 +119,19 @@ class Workdir:
             "digests": self.digests,
         }
         write_json(self.path / "config.json", record | facts)
+
+    def _check_left_out(self, dataset: dict[str, Any]) -> None:
+        """Raises a UserError if a run goes on without the same damaged records as before."""
+        if not any(self.path.rglob("checkpoints")) or not (self.path / "config.json").exists():
+            return
+        before = self._read("config.json").get("dataset", {}).get("damaged", {})
+        now = dataset.get("damaged", {})
+        if before.get("left_out", []) != now.get("left_out", []):
+            raise UserError(
+                f"--workdir={self.path} holds a run that left out {before.get('records', 0):,} "
+                f"damaged records of {dataset['name']}, which now has {now['records']:,}, or "
+                f"others; choose another --workdir or remove that one"
+            )
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Records what was measured; the run is done."""

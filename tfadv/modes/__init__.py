@@ -2,9 +2,12 @@
 
 import tensorflow as tf
 
+from tfadv.config import UserError
 from tfadv.data import explain
+from tfadv.errors import error_line
 from tfadv.experiment import Plan
 from tfadv.modes import attack, protect, recognizer, reproduce
+from tfadv.records import CHANGED
 from tfadv.workdir import Workdir
 
 # What reading damaged data ends in.
@@ -25,7 +28,9 @@ def run(command: Workdir | Plan) -> None:
     """
     try:
         _run(command)
-    except OF_DATA:
+    except OF_DATA as error:
+        if CHANGED in str(error):
+            raise UserError(error_line(error)) from None
         seen = []
         for part in command.parts if isinstance(command, Plan) else [command]:
             if part.config.data not in seen:
