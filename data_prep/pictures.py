@@ -14,9 +14,9 @@ from data_prep.errors import DataError
 SUFFIXES = (".jpg", ".jpeg", ".png")
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 # A marker that a length follows (ITU-T T.81, table B.1): not TEM, RSTn, SOI, EOI nor filling.
+JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")
 # Start of frame, which holds height and width: SOF0 to SOF15 without DHT, JPG and DAC.
 JPEG_FRAME = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]")
-JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 MOST_PIXELS = 2**28 // 3  # as `tfadv.pictures` decodes
 
