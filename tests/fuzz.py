@@ -26,7 +26,7 @@ from tests.datasets import prepare
 from tfadv import checks
 from tfadv.config import Config, UserError, flatten
 from tfadv.data import TEST
-from tfadv.faults import examine
+from tfadv.faults import checksum, examine
 from tfadv.pictures import decode_pictures
 from tfadv.records import Records
 
@@ -85,7 +85,8 @@ class RecordFiles:
         content = damage(self.content, rng)
         self.path.write_bytes(content)
         places, faults = examine(self.file, lambda records: [""] * len(records))
-        used = [content[at : at + length] for at, length in places]
+        used = [content[at : at + length] for at, length, _ in places]
+        assert [checksum(record) for record in used] == [expected for *_, expected in places]
         assert self.whole.issuperset(used)
         lost = [i for fault in faults for i in range(fault.first, fault.first + fault.count)]
         assert len(lost) + len(used) == self.file.take

@@ -254,6 +254,20 @@ def test_encoder_json_says_how_to_call_it_and_nothing_about_its_training(exporte
     }
 
 
+def test_what_a_killed_export_left_behind_is_replaced(tmp_path, inputs):
+    folder, partial = tmp_path / "encoder", tmp_path / ".encoder.partial"
+    for left in (folder / "variables" / "variables.index", partial / "fingerprint.pb.tmp12ab"):
+        left.parent.mkdir(parents=True)
+        left.write_text("half of it")
+    encoder = make_encoder()
+    export_encoder(encoder, SIZE, folder)
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")}
+    assert {Path(name).parts[0] for name in files} == {"encoder"}
+    assert not any("tmp" in name for name in files)
+    features = SavedEncoder(str(folder), BlackBox(), SIZE)(inputs["square"])
+    assert_same_features(features, features_of(encoder, inputs["square"]))
+
+
 def test_the_export_follows_later_training_no_more(tmp_path, inputs):
     encoder = make_encoder("conv1")
     export_encoder(encoder, SIZE, tmp_path / "encoder")

@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -43,14 +45,13 @@ def export_encoder(encoder: keras.Model, size: int, folder: Path) -> None:
         "serving_default": (serve, tf.TensorSpec((None, None, None, 3), tf.uint8, "images")),
         "encode": (encode, tf.TensorSpec((None, size, size, 3), tf.float32, "images")),
     }
-    save_functions(portable, signatures, folder)
     description = {
         "input": {"name": "images", "dtype": "uint8", "range": [0, 255], "size": size},
         "split": encoder.split,
         "feature_shape": list(encoder.feature_shape(size)),
         "feature_dtype": "float32",
     }
-    (Path(folder) / "encoder.json").write_text(json.dumps(description, indent=2) + "\n")
+    save_functions(portable, signatures, folder, {"encoder.json": description})
 
 
 def export_classifier(
@@ -67,9 +68,9 @@ def export_classifier(
         return {"logits": logits, "probabilities": tf.sigmoid(logits)}
 
     spec = tf.TensorSpec((None, *feature_shape), tf.float32, "features")
-    save_functions(portable, {"serving_default": (classify, spec)}, folder)
+    signatures = {"serving_default": (classify, spec)}
     description = {"feature_shape": list(feature_shape), "attributes": list(attributes)}
-    (Path(folder) / "classifier.json").write_text(json.dumps(description, indent=2) + "\n")
+    save_functions(portable, signatures, folder, {"classifier.json": description})
 
 
 def in_float32(network: keras.Model, input_shape: tuple) -> keras.Model:
@@ -86,14 +87,20 @@ def in_float32(network: keras.Model, input_shape: tuple) -> keras.Model:
 
 
 def save_functions(
-    network: keras.Model, signatures: dict[str, tuple[Callable, tf.TensorSpec]], folder: Path
+    network: keras.Model,
+    signatures: dict[str, tuple[Callable, tf.TensorSpec]],
+    folder: Path | str,
+    descriptions: dict[str, dict[str, Any]],
 ) -> None:
     """Writes functions of a network as a SavedModel that holds its variables and nothing else.
+
+    All or nothing: what a killed run had begun is replaced.
 
     Args:
         network: built.
         signatures: name to a function of one tensor, which returns a dict, and what it takes.
         folder: where to write.
+        descriptions: name to content of JSON files to write beside the graph.
     """
     # A plain module: Keras's own bookkeeping, with names and configuration, stays out of the file.
     module = tf.Module()
@@ -102,7 +109,14 @@ def save_functions(
         name: tf.function(function, input_signature=[spec])
         for name, (function, spec) in signatures.items()
     }
-    tf.saved_model.save(module, str(folder), signatures=functions)
+    folder = Path(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    tf.saved_model.save(module, str(partial), signatures=functions)
+    for name, content in descriptions.items():
+        (partial / name).write_text(json.dumps(content, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
 
 
 class SavedEncoder:

@@ -1,6 +1,5 @@
 """A face recogniser trained here: pictures to embeddings, by telling people apart (CosFace)."""
 
-import json
 from pathlib import Path
 
 import keras
@@ -243,7 +242,6 @@ def export_embedder(
         "serving_default": (serve, tf.TensorSpec((None, None, None, 3), tf.uint8, "images")),
         "embed": (embed, tf.TensorSpec((None, size, size, 3), tf.float32, "images")),
     }
-    save_functions(portable, signatures, folder)
     description = {
         "size": size,
         "embedding": embedder.embedding,
@@ -252,4 +250,4 @@ def export_embedder(
         "split": split,
         "dataset": dataset,
     }
-    (Path(folder) / "recognizer.json").write_text(json.dumps(description, indent=2) + "\n")
+    save_functions(portable, signatures, folder, {"recognizer.json": description})
