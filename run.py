@@ -124,6 +124,13 @@ def parse(argv: list[str]) -> Workdir | Plan | None:
         choose_recognizer(config, path)
     else:
         checks.check_weights(config.model.weights)
+    if early.mode == "protect" and config.loss.excess_identity:
+        choose_recognizer(config, path)
+        if not config.recognizer.path:
+            raise UserError(
+                "loss.excess_identity hides a face embedding: name a recogniser with "
+                "--config.recognizer.path, or train one with --mode=recognizer"
+            )
     if checks.needs_vgg(config, early.mode):
         checks.check_perceptual(config.perceptual.weights)
     return Workdir(path, early.mode, config)
@@ -159,9 +166,9 @@ def parse_experiment(early: flags.FlagValues, overrides: list[str]) -> Plan:
         checks.check_weights(part.config.model.weights)
         if checks.needs_vgg(part.config, part.mode):
             checks.check_perceptual(part.config.perceptual.weights)
-        if part.mode == "attack":
-            fields = part.config.recognizer
-            for path in {fields.path, *fields.others} - trained(plan):
+        fields = part.config.recognizer
+        if part.mode != "recognizer":
+            for path in {fields.path, *fields.others} - trained(plan) - {""}:
                 check_recognizer(path)
     plan.is_dry = early.dry_run
     return plan

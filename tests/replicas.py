@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfadv import distribution, training
 from tfadv.attackers import ImageInverter
 from tfadv.config import Config, Data, Loss, Model, Runtime, Train
+from tfadv.defences import Reconstruction
 from tfadv.fused_adam import FusedAdam
 from tfadv.identity_classifier import IdentityClassifier
 from tfadv.modes import models
@@ -86,13 +87,12 @@ def make_protector(config):
     encoder, classifier = SmallEncoder(), Linear(ATTRIBUTES)
     encoder.build((None, SIZE, SIZE, 3))
     classifier.build((None, FEATURES))
-    adversary = None
-    if models.is_defended(config):
+    defences = []
+    if loss.lambda1 or loss.lambda2:
         adversary = models.build_adversary(config, (FEATURES,), None, Halves())
         adversary.compile(training.adam(), models.discriminator_optimizer(config))
-    model = Protector(
-        encoder, classifier, adversary, lambda1=loss.lambda1, lambda2=loss.lambda2, warm_up=10
-    )
+        defences = [Reconstruction(adversary, loss.lambda1, loss.lambda2)]
+    model = Protector(encoder, classifier, defences, warm_up=10)
     synchronise(model)
     model.compile(training.adam())
 

@@ -8,7 +8,7 @@ from tfadv.losses import (
     discriminator_loss,
     feature_loss,
     perceptual_loss,
-    protector_loss,
+    protector_penalty,
     reconstruction_loss,
     utility_loss,
 )
@@ -51,9 +51,9 @@ def test_utility_loss_is_finite_for_extreme_logits():
     assert loss.numpy() == pytest.approx(1e4)
 
 
-def test_protector_loss_subtracts_the_weighted_distances():
-    loss = protector_loss(tf.constant(0.5), tf.constant(0.2), tf.constant(0.1), 3.0, 4.0)
-    assert loss.numpy() == pytest.approx(0.5 - 0.6 - 0.4)
+def test_protector_penalty_subtracts_the_weighted_distances():
+    loss = protector_penalty(tf.constant(0.2), tf.constant(0.1), 3.0, 4.0)
+    assert loss.numpy() == pytest.approx(-0.6 - 0.4)
 
 
 def probabilities_of(logits):

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tfadv.config import (
+    ANSWERS,
+    NOISES,
     ON_ERROR,
     PRECISIONS,
     SCALES,
@@ -92,6 +94,26 @@ def validate(config: Config) -> None:
         raise UserError(f"task.attributes names {twice[0]} twice")
     check_extra(config.data)
     check_layers(config.perceptual.layers)
+    check_defences(config)
+
+
+def check_defences(config: Config) -> None:
+    """Raises a UserError if parts of a defence don't go together."""
+    code, loss = config.code, config.loss
+    if code.variational and code.noise:
+        raise UserError(
+            f"code.variational is {code.variational:g} and code.noise is {code.noise:g}: a "
+            f"variational bottleneck has noise of its own; set one of them to 0"
+        )
+    if config.data.size % code.downscale:
+        raise UserError(
+            f"code.downscale is {code.downscale}; it must divide data.size, {config.data.size}"
+        )
+    for name in ("nopeek", "excess_pixels", "excess_identity"):
+        if getattr(loss, name) and config.train.batch < 4:
+            raise UserError(
+                f"train.batch is {config.train.batch}; loss.{name} needs at least 4 pictures"
+            )
 
 
 def check_layers(layers: Sequence[str]) -> None:
@@ -225,7 +247,17 @@ _RANGES = {
     "loss.lambda2": (0.0, _INFINITY),
     "loss.mu1": (0.0, _INFINITY),
     "loss.mu2": (0.0, _INFINITY),
+    "loss.nopeek": (0.0, _INFINITY),
+    "loss.excess_pixels": (0.0, _INFINITY),
+    "loss.excess_identity": (0.0, _INFINITY),
+    "loss.max_entropy": (0.0, _INFINITY),
     "loss.warm_up": (0.0, 1.0),
+    "code.downscale": (1, 1024),
+    "code.blur": (0.0, 32.0),
+    "code.size": (0, 65_536),
+    "code.variational": (0.0, _INFINITY),
+    "code.noise": (0.0, _INFINITY),
+    "code.bits": (0, 16),
     "train.steps": (1, _LARGEST),
     "train.batch": (2, _LARGEST),
     "train.learning_rate": (1e-9, 10.0),
@@ -261,6 +293,8 @@ _CHOICES = {
     "data.on_error": ON_ERROR,
     "model.depth": (18, 34, 50),
     "model.split": SPLITS,
+    "code.noise_kind": NOISES,
+    "code.answers": ANSWERS,
     "feature_map.pooling": ("flatten", "average"),
     "recognizer.alignment": ("auto", "celeba", "whole"),
     "recognizer.split": ("private", "public"),

@@ -7,6 +7,7 @@ A file in `configs/` defines `get_config(mode)`, which returns a `Config`; `run.
 import dataclasses
 import inspect
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,8 @@ VGG19_LAYERS = tuple(
 )
 ON_ERROR = ("stop", "skip")
 STRATEGIES = ("one", "mirrored", "multi_worker")
+NOISES = ("gaussian", "laplace")
+ANSWERS = ("", "logits", "hard")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
 
@@ -67,14 +70,33 @@ class Model:
 
 
 @dataclass(slots=True)
+class Code:
+    """What Enc makes of its feature before it leaves, in this order; by default nothing."""
+
+    downscale: int = 1  # the picture is first shrunk by this factor and enlarged again
+    blur: float = 0.0  # standard deviation, in pixels, of a blur of the picture
+    size: int = 0  # values of a linear layer behind the split point; 0: none
+    variational: float = 0.0  # weight of a variational bottleneck's KL per value; 0: none
+    noise: float = 0.0  # standard deviation of noise on values of variance 1
+    noise_kind: str = "gaussian"  # or laplace
+    repeatable: bool = True  # a picture gets the same noise each time: asking again averages none
+    bits: int = 0  # of each value, in levels at even distances; 1: its sign; 0: as it is
+    answers: str = ""  # logits or hard: what leaves is f's answers and no feature
+
+
+@dataclass(slots=True)
 class Loss:
     """The weights of the loss terms: lambda of Enc, mu of Dec and, in attack mode, of Dec^a."""
 
-    lambda1: float = 1.0  # negative pixel reconstruction loss in Eq. 9; both lambda 0: no defence
+    lambda1: float = 1.0  # negative pixel reconstruction loss in Eq. 9; both lambda 0: no Dec
     lambda2: float = 0.0  # negative perceptual distance in Eq. 9
     mu1: float = 0.0  # adversarial loss in Eq. 5, from a discriminator D; 0: no D
     mu2: float = 0.0  # perceptual distance in Eq. 5
-    warm_up: float = 0.0  # share of the steps over which both lambda grow from 0 to their values
+    nopeek: float = 0.0  # distance correlation of Z and the picture
+    excess_pixels: float = 0.0  # distance correlation of Z and what the labels don't say of it
+    excess_identity: float = 0.0  # the same of a face embedding, by recognizer.path
+    max_entropy: float = 0.0  # negative entropy of an adversary's guess who it is
+    warm_up: float = 0.0  # share of the steps over which defences grow from 0 to their weights
     saturating: bool = False  # Dec minimises log(1 - D(X_hat)) as printed in Eq. 2, not -log D
 
 
@@ -180,6 +202,7 @@ class Config:
     data: Data = field(default_factory=Data)
     task: Task = field(default_factory=Task)
     model: Model = field(default_factory=Model)
+    code: Code = field(default_factory=Code)
     loss: Loss = field(default_factory=Loss)
     train: Train = field(default_factory=Train)
     attack: Attack = field(default_factory=Attack)
@@ -190,6 +213,38 @@ class Config:
     black_box: BlackBox = field(default_factory=BlackBox)
     runtime: Runtime = field(default_factory=Runtime)
     report: Report = field(default_factory=Report)
+
+
+# Field -> what a defence is called, and the value with which it does nothing.
+DEFENCES = {
+    "loss.lambda1": ("λ₁", 0.0),
+    "loss.lambda2": ("λ₂", 0.0),
+    "loss.nopeek": ("NoPeek", 0.0),
+    "loss.excess_pixels": ("excess pixels", 0.0),
+    "loss.excess_identity": ("excess identity", 0.0),
+    "loss.max_entropy": ("maximum entropy", 0.0),
+    "code.downscale": ("downscale", 1),
+    "code.blur": ("blur", 0.0),
+    "code.size": ("size", 0),
+    "code.variational": ("variational", 0.0),
+    "code.noise": ("noise", 0.0),
+    "code.bits": ("bits", 0),
+    "code.answers": ("answers", ""),
+}
+PENALTIES = tuple(name for name in DEFENCES if name.startswith("loss."))
+
+
+def defences(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the defences of an encoder: what each is called, and how strong it is.
+
+    Args:
+        values: of the config's fields, as `flatten` gives them; what is missing does nothing.
+    """
+    return {
+        title: values[name]
+        for name, (title, off) in DEFENCES.items()
+        if values.get(name, off) != off
+    }
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

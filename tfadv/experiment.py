@@ -6,7 +6,6 @@ imports TensorFlow.
 """
 
 import copy
-import dataclasses
 import hashlib
 import json
 import re
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tfadv import checks
-from tfadv.config import VECTORS, Config, UserError, flatten
+from tfadv.config import PENALTIES, VECTORS, Config, UserError, defences, flatten
 
 
 @dataclass(frozen=True)
@@ -215,6 +214,8 @@ def plan(
             recognizer = str(folder / "recognizer")
         _check_used(row)
         config = _without_unused(_change(base["protect"], row.protect, row.name), "protect")
+        if config.loss.excess_identity:
+            config.recognizer.path = recognizer
         folder = root / "encoders" / _slug(row.protect, config)
         encoders[row.name] = encoder = add("protect", config, folder, row.name)
         if row.attack is None:
@@ -234,13 +235,13 @@ def plan(
 _UNUSED = {
     "recognizer": (
         *("scale", "baseline", "encoder", "attack", "feature_map", "black_box", "loss", "task"),
+        "code",
         *(f"recognizer.{name}" for name in ("path", "others", "alignment", "layer")),
     ),
     "protect": (
         *("scale", "baseline", "encoder", "attack", "feature_map", "black_box", "metrics"),
-        "recognizer",
     ),
-    "attack": (*("scale", "baseline", "task", "loss.lambda1", "loss.lambda2", "loss.warm_up"),),
+    "attack": ("scale", "baseline", "task", "code", *PENALTIES, "loss.warm_up"),
 }
 _CHOSEN = ("encoder", "recognizer")  # for all attacks, by the plan
 
@@ -258,10 +259,13 @@ def _without_unused(config: Config, mode: str) -> Config:
     """A copy in which what a mode doesn't look at has its default."""
     config, default = copy.deepcopy(config), Config()
     unused = list(_UNUSED[mode])
-    if mode == "protect" and not (config.loss.lambda1 or config.loss.lambda2):
-        # There is no simulated attacker.
-        config.loss = dataclasses.replace(default.loss, lambda1=0.0)
-        unused.append("data.extra")
+    if mode == "protect":
+        if not (config.loss.lambda1 or config.loss.lambda2):  # there is no simulated attacker
+            unused += ["loss.mu1", "loss.mu2", "loss.saturating", "data.extra"]
+        if not defences(flatten(config)):
+            unused.append("loss.warm_up")
+        if not config.loss.excess_identity:
+            unused.append("recognizer")
     if not checks.needs_vgg(config, mode):
         unused.append("perceptual")
     for name in unused:

@@ -9,6 +9,7 @@ from tfadv.data import normalise
 from tfadv.distribution import all_reduce_mean, uniform_by_row
 from tfadv.encoders import in_float32, save_functions
 from tfadv.networks import Encoder
+from tfadv.networks.softening import downscaled
 
 INNER = "avgpool"
 EMBEDDING = 128
@@ -192,22 +193,8 @@ def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 def _blur(images: tf.Tensor, chance: tf.Tensor) -> tf.Tensor:
     """Half of the pictures as they are, a quarter enlarged from 1/2 of their side, one from 1/4."""
     chance = chance[:, tf.newaxis, tf.newaxis, tf.newaxis]
-    soft = tf.where(chance < 0.75, blurred(images, 2), blurred(images, 4))
+    soft = tf.where(chance < 0.75, downscaled(images, 2), downscaled(images, 4))
     return tf.where(chance < 0.5, images, soft)
-
-
-def blurred(images: tf.Tensor, factor: int) -> tf.Tensor:
-    """Returns pictures as if enlarged from a smaller size.
-
-    Args:
-        images: float [N, S, S, 3].
-        factor: the smaller size is S / factor, whole.
-
-    Returns:
-        float [N, S, S, 3], in the same range.
-    """
-    small = tf.nn.avg_pool2d(images, factor, factor, "VALID")
-    return tf.image.resize(small, images.shape[1:3])
 
 
 def export_embedder(

@@ -111,12 +111,11 @@ def utility_loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(losses)
 
 
-def protector_loss(
-    utility: tf.Tensor,
+def protector_penalty(
     reconstruction: tf.Tensor | float,
     perceptual: tf.Tensor | float,
     lambda1: float,
     lambda2: float,
 ) -> tf.Tensor:
-    """L_u - lambda_1 L_p - lambda_2 L_perc, Eq. 9, what Enc and f minimise."""
-    return utility - lambda1 * reconstruction - lambda2 * perceptual
+    """-lambda_1 L_p - lambda_2 L_perc: what Eq. 9 adds to L_u for Enc to minimise."""
+    return -lambda1 * reconstruction - lambda2 * perceptual

@@ -1,66 +1,67 @@
-"""The protector: Enc and f trained against a simulated attacker Dec (Eq. 6 to 9, Figure 2)."""
+"""The protector: Enc and f trained for a task and against defences' adversaries (Eq. 6 to 9)."""
+
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
 from tfadv.data import normalise
-from tfadv.losses import protector_loss, utility_loss
+from tfadv.defences import Defence
+from tfadv.losses import utility_loss
+from tfadv.networks.layers import track
 
 
 class Protector(keras.Model):
-    """Trains Enc and f to do the task while Dec fails to turn Z = Enc(X) back into X.
+    """Trains Enc and f to do the task while the terms of a defence hold.
 
-    One step makes the paper's two updates: (a) Dec learns to invert, on public pictures X2, with
-    Enc a black box, K times (once in the paper); (b) Enc and f learn the task and to fool the Dec
-    just updated, on private pictures X1.
+    With the paper's, one step makes the paper's two updates: (a) Dec learns to invert, on public
+    pictures X2, with Enc a black box, K times (once in the paper); (b) Enc and f learn the task and
+    to fool the Dec just updated, on private pictures X1. Any number of terms can stand in its place
+    or beside it.
 
-    A step's data is {"private": {"images", "labels"}, "public": {"images"}}: uint8 [N, S, S, 3],
-    [N, A] and uint8 [N, K, S, S, 3]. Without an adversary, "public" is not looked at.
+    A step's data is {"private": {"images", "labels", and what the defences need}, "public":
+    {"images"}}: uint8 [N, S, S, 3], [N, A] and uint8 [N, K, S, S, 3]. Where no adversary learns
+    from public pictures, "public" is not looked at.
 
     Args:
-        encoder: Enc, built: pictures in [-1, 1] to features.
+        encoder: Enc, built: pictures in [-1, 1] to features. Its own losses count, too.
         classifier: f, built: features to logits.
-        adversary: Dec, and D and g as its losses need them; compiled. None trains the baseline
-            without defence.
-        lambda1: weight of the negative reconstruction loss in Eq. 9.
-        lambda2: weight of the negative perceptual distance in Eq. 9; needs an adversary with g.
-        warm_up: steps over which lambda1 and lambda2 grow from 0 to their values, so that Enc
-            learns the task first.
+        defences: terms; those that have an adversary are compiled. None trains the baseline.
+        warm_up: steps over which all terms grow from 0 to their weights, so that Enc learns the
+            task first.
     """
 
-    def __init__(
-        self,
-        encoder,
-        classifier,
-        adversary=None,
-        *,
-        lambda1=0.0,
-        lambda2=0.0,
-        warm_up=0,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        if bool(lambda1 or lambda2) != (adversary is not None):
-            needed = "an" if adversary is None else "no"
-            raise ValueError(f"lambda1 = {lambda1} and lambda2 = {lambda2} need {needed} adversary")
-        if lambda2 and adversary.g is None:
-            raise ValueError(f"lambda2 = {lambda2} needs an adversary with g")
+    def __init__(self, encoder, classifier, defences: Sequence[Defence] = (), *, warm_up=0):
+        super().__init__()
         self.encoder = encoder
         self.classifier = classifier
-        self.adversary = adversary
-        self.lambda1 = lambda1
-        self.lambda2 = lambda2
+        self.defences = track(self, "defence", defences)
         self.warm_up = warm_up
 
     @property
     def measurements(self) -> tuple[str, ...]:
         """The names of what `train_step` returns."""
-        if self.adversary is None:
-            return ("utility",)
-        names = ["utility", "private_reconstruction"]
-        if self.lambda2:
-            names.append("private_perceptual")
-        return (*names, "protector", *(f"public_{name}" for name in self.adversary.measurements))
+        names = ["utility"]
+        for defence in self.defences:
+            names += [f"private_{name}" for name in defence.measurements]
+        if self._code_is_penalised:
+            names.append("private_code")
+        if len(names) > 1:
+            names.append("protector")
+        for defence in self.defences:
+            source = defence.learns_from
+            names += [f"{source}_{name}" for name in defence.update_measurements]
+        return tuple(names)
+
+    @property
+    def needs(self) -> set[str]:
+        """What a private batch must have besides pictures and labels."""
+        return {name for defence in self.defences for name in defence.needs}
+
+    @property
+    def _code_is_penalised(self):
+        code = getattr(self.encoder, "code", None)
+        return code is not None and bool(code.variational)
 
     def compile(self, optimizer, **kwargs):
         """Takes the optimiser of Enc and f and builds it with their variables."""
@@ -79,53 +80,58 @@ class Protector(keras.Model):
 
     def train_step(self, data):
         """Makes the updates (a) and (b); returns the losses, each over its batch."""
-        losses = {}
-        if self.adversary is not None:
+        losses, private = {}, dict(data["private"])
+        learners = [defence for defence in self.defences if defence.learns_from == "public"]
+        if learners:
             for images in tf.unstack(data["public"]["images"], axis=1):
-                public = self._update_adversary(normalise(images))
-                losses |= {f"public_{name}": loss for name, loss in public.items()}
-        images, labels = data["private"]["images"], data["private"]["labels"]
-        if self.adversary is not None:
+                losses |= self._update_adversaries(learners, normalise(images))
             # Else TensorFlow starts (b) beside (a), and holds what both need for their gradients.
-            with tf.control_dependencies([self._last_updated_by_adversary()]):
-                images = tf.identity(images)
-        return losses | self._update_encoder(normalise(images), labels)
-
-    def _last_updated_by_adversary(self):
-        """Dec's first kernel, whose gradient comes last."""
-        return tf.convert_to_tensor(self.adversary.decoder.trainable_variables[0])
+            with tf.control_dependencies([_last_updated(each) for each in learners]):
+                private["images"] = tf.identity(private["images"])
+        return losses | self._update_encoder(private | {"images": normalise(private["images"])})
 
     @property
     def _strength(self):
-        """What both lambda are multiplied by in this step."""
+        """What all terms are multiplied by in this step."""
         if not self.warm_up:
             return 1.0
         return tf.minimum(1.0, tf.cast(self.optimizer.iterations.value, tf.float32) / self.warm_up)
 
-    def _update_adversary(self, images):
-        """Update (a): Dec and D by Eq. 5; no gradient reaches Enc, whose statistics stay too."""
-        return self.adversary.update(images, self.encoder(images, training=False))
+    def _update_adversaries(self, learners, images):
+        """Update (a): no gradient reaches Enc, whose statistics stay too."""
+        features, losses = self.encoder(images, training=False), {}
+        for defence in learners:
+            measured = defence.update({"images": images}, features)
+            losses |= {f"public_{name}": loss for name, loss in measured.items()}
+        return losses
 
-    def _update_encoder(self, images, labels):
-        """Update (b): Enc and f minimise Eq. 9; Dec is held, its statistics too."""
+    def _update_encoder(self, batch):
+        """Update (b): Enc and f minimise the task's loss and all terms; adversaries are held."""
+        learned = {}
         with tf.GradientTape() as tape:
-            features = self.encoder(images, training=True)
-            utility = utility_loss(labels, self.classifier(features, training=True))
-            losses = {"utility": utility}
+            features = self.encoder(batch["images"], training=True)
+            utility = utility_loss(batch["labels"], self.classifier(features, training=True))
+            losses, penalties = {"utility": utility}, []
+            for defence in self.defences:
+                if defence.learns_from == "private":
+                    with tape.stop_recording():
+                        measured = defence.update(batch, tf.stop_gradient(features))
+                    learned |= {f"private_{name}": loss for name, loss in measured.items()}
+                measured, penalty = defence.penalise(batch, features)
+                losses |= {f"private_{name}": loss for name, loss in measured.items()}
+                penalties.append(penalty)
+            if self._code_is_penalised:
+                losses["private_code"] = tf.add_n(self.encoder.losses)
+                penalties.append(losses["private_code"])
             total = utility
-            if self.adversary is not None:
-                private = self.adversary.distances(
-                    images, self.adversary(features), perceptual=bool(self.lambda2)
-                )
-                losses |= {f"private_{name}": loss for name, loss in private.items()}
-                total = protector_loss(
-                    utility,
-                    private["reconstruction"],
-                    private.get("perceptual", 0.0),
-                    self._strength * self.lambda1,
-                    self._strength * self.lambda2,
-                )
+            if penalties:
+                total += self._strength * tf.add_n(penalties)
                 losses["protector"] = total
         variables = self._private_variables
         self.optimizer.apply(tape.gradient(total, variables), variables)
-        return losses
+        return losses | learned
+
+
+def _last_updated(defence):
+    """An adversary's first kernel, whose gradient comes last."""
+    return tf.convert_to_tensor(defence.trainable_variables[0])

@@ -3,14 +3,13 @@
 import itertools
 import json
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from tfadv import training
-from tfadv.config import Config, UserError
+from tfadv.config import Config, UserError, defences
 from tfadv.data import PUBLIC, TRAIN, WHOLE, Dataset, normalise
 from tfadv.distribution import in_scope
 from tfadv.embedding_cache import embed_split
@@ -51,7 +50,7 @@ def run(workdir: Workdir) -> None:
         recognizers={recognizer.name: recognizer.description for recognizer in recognizers},
     )
     pages.print_start(dataset, precision)
-    cache = cache_folder(workdir)
+    cache = models.cache_folder(workdir)
     test = TestSplit(dataset, recognizers, config, cache)
     leaks = {}
     for name, black_box in black_boxes.items():
@@ -81,8 +80,10 @@ def _name(path: Path) -> str:
     try:
         if not (path / "encoder.json").exists():
             return path.resolve().name
-        loss = json.loads((path.parent / "config.json").read_text())["config"]["loss"]
-        return "protected" if loss["lambda1"] or loss["lambda2"] else UNPROTECTED
+        config = json.loads((path.parent / "config.json").read_text())["config"]
+        groups = {name: config.get(name, {}) for name in ("loss", "code")}
+        values = {f"{name}.{leaf}": group[leaf] for name, group in groups.items() for leaf in group}
+        return "protected" if defences(values) else UNPROTECTED
     except (OSError, ValueError, KeyError, TypeError):  # there is none, or another program's
         return path.resolve().name
 
@@ -128,18 +129,6 @@ def check_feature_map(config: Config, name: str, feature_shape: tuple[int, ...])
             f"M would have {weights:,} weights for the features {list(feature_shape)} of {name}: "
             f"set --config.feature_map.pooling=average or a smaller feature_map.hidden"
         )
-
-
-def cache_folder(workdir: Workdir) -> Path:
-    """Where the embeddings of real pictures are kept: beside the data, for the next run too.
-
-    In the run's folder where the data is remote or can't be written to.
-    """
-    beside = Path(workdir.config.data.dir) / "embeddings"
-    is_local = "://" not in workdir.config.data.dir
-    if is_local and os.access(beside if beside.exists() else beside.parent, os.W_OK):
-        return beside
-    return workdir.path / "embeddings"
 
 
 def measure_references(

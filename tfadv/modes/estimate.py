@@ -13,13 +13,14 @@ import tensorflow as tf
 
 from tfadv import distribution, training
 from tfadv.attackers import ImageInverter
+from tfadv.config import defences, flatten
 from tfadv.experiment import Part
 from tfadv.modes import models, protect, recognizer
-from tfadv.networks.resnet import feature_shape
 
 _STEPS = 3  # after two that aren't counted
 _ATTRIBUTES = 40
 _PEOPLE = 1000
+_EMBEDDING = 128
 
 
 def describe(parts: Sequence[Part]) -> str:
@@ -48,7 +49,7 @@ def _duration(seconds: float) -> str:
 def _kind(part: Part) -> str:
     """What decides how long a step takes."""
     config, loss = part.config, part.config.loss
-    terms = [bool(each) for each in (loss.lambda1, loss.lambda2, loss.mu1, loss.mu2)]
+    terms = [bool(each) for each in (loss.mu1, loss.mu2)] + sorted(defences(flatten(config)))
     encoder = part.target.config.model if part.target else None
     train = (config.train.batch, config.train.decoder_steps, config.runtime.precision)
     return repr((part.mode, config.data.size, config.model, encoder, terms, train))
@@ -84,20 +85,23 @@ def _recognizer(part: Part):
 def _protector(part: Part):
     config = part.config
     attributes = len(config.task.attributes) or _ATTRIBUTES
-    model = protect.build(config, attributes, models.load_g(config, "protect"))
-    labels = tf.zeros((config.train.batch, attributes), tf.uint8)
-    public = tf.stack([_pictures(part)] * config.train.decoder_steps, axis=1)
-    return model, {
-        "private": {"images": _pictures(part), "labels": labels},
-        "public": {"images": public},
+    g = models.load_g(config, "protect")
+    model = protect.build(config, attributes, models.Surroundings(g, _PEOPLE, _EMBEDDING))
+    private = {
+        "images": _pictures(part),
+        "labels": tf.zeros((config.train.batch, attributes), tf.uint8),
+        "identity": tf.zeros(config.train.batch, tf.int64),
+        "embeddings": tf.random.normal((config.train.batch, _EMBEDDING)),
     }
+    public = tf.stack([_pictures(part)] * config.train.decoder_steps, axis=1)
+    return model, {"private": private, "public": {"images": public}}
 
 
 def _inverter(part: Part):
-    config, model = part.config, part.target.config.model
-    shape = feature_shape(model.split, config.data.size, model.depth, model.width)
+    config, encoder = part.config, part.target.config
+    shape = models.feature_shape(encoder, len(encoder.task.attributes) or _ATTRIBUTES)
     g = models.load_g(config, "attack")
-    inverter = ImageInverter(models.build_adversary(config, shape, model.split, g), shape)
+    inverter = ImageInverter(models.build_adversary(config, shape, encoder.model.split, g), shape)
     inverter.compile(
         training.adam(config.train.learning_rate, config.train.clip_norm),
         models.discriminator_optimizer(config),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from tfadv import figures, report, workdir
+from tfadv.config import defences, flatten
 from tfadv.data import Dataset
 from tfadv.meanings import Column, describe
 from tfadv.progress import History
@@ -13,6 +14,12 @@ LOSSES = (
     "utility",
     "private_reconstruction",
     "private_perceptual",
+    "private_distance_correlation",
+    "private_excess_pixels",
+    "private_excess_identity",
+    "private_identity_entropy",
+    "private_identity",
+    "private_code",
     "public_reconstruction",
     "public_perceptual",
     "public_adversarial",
@@ -52,12 +59,11 @@ def write_protect_page(
     }
     names = [name for name in history.rows[0] if name in LOSSES]
     curves = {name.replace("_", " "): history.series(name) for name in names}
-    loss = run.config.loss
-    weights = f"λ₁ = {loss.lambda1:g}" + (f", λ₂ = {loss.lambda2:g}" if loss.lambda2 else "")
-    defended = loss.lambda1 or loss.lambda2
+    terms = [f"{name} {strength}" for name, strength in defences(flatten(run.config)).items()]
+    is_simulated = run.config.loss.lambda1 or run.config.loss.lambda2
     report.write_page(
         run.path / "report.html",
-        f"Encoder trained with {weights}",
+        f"Encoder trained with {', '.join(terms)}" if terms else "Encoder trained without defence",
         "How well the exported encoder and classifier do their task. What the features leak is "
         "measured by an attack.",
         [
@@ -69,7 +75,7 @@ def write_protect_page(
             Section(
                 "Training",
                 [Figure("Losses", figures.curve_figure(curves, "steps", "loss"))],
-                _SIMULATED if defended else "The loss while Enc and f learned (Eq. 6).",
+                _SIMULATED if is_simulated else "The loss while Enc and f learned (Eq. 6).",
             ),
         ],
         workdir.summary(run.mode, run.config, dataset.description),

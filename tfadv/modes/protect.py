@@ -1,15 +1,18 @@
 """--mode=protect: trains Enc and f against a simulated attacker and exports both."""
 
 import dataclasses
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfadv import data, training
-from tfadv.config import Config, UserError
+from tfadv.config import PENALTIES, Code, Config, UserError
 from tfadv.data import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset, to_uint8
+from tfadv.defences import Defence, Excess, Reconstruction
 from tfadv.distribution import in_scope, over_devices
+from tfadv.embedding_cache import embed_split
 from tfadv.encoders import (
     SavedEncoder,
     export_classifier,
@@ -19,10 +22,11 @@ from tfadv.encoders import (
 )
 from tfadv.metrics.utility import tuned_thresholds, utility_metrics
 from tfadv.modes import models, pages
-from tfadv.networks import Classifier, Encoder, load_torchvision
+from tfadv.networks import Answers, Classifier, Identity, load_torchvision
 from tfadv.networks.normalisation import synchronise
 from tfadv.perceptual import VGGFeatures
 from tfadv.protector import Protector
+from tfadv.recognition import Recognizer, load_recognizer
 from tfadv.report import Table
 from tfadv.workdir import Workdir
 
@@ -34,41 +38,54 @@ def run(workdir: Workdir) -> None:
     precision = training.set_up(config.runtime)
     dataset = Dataset(config.data)
     # Mistakes show now, and not after the baseline is trained.
-    training_batches(dataset, config, start=0)
+    training_batches(dataset, config, {}, start=0)
     g = models.load_g(config, workdir.mode)
+    recognizer = load_identity(config)
     workdir.begin(dataset=dataset.description, precision=precision)
     pages.print_start(dataset, precision)
     others = {}
     if config.baseline and models.is_defended(config):
-        loss = dataclasses.replace(config.loss, lambda1=0.0, lambda2=0.0)
-        baseline = dataclasses.replace(config, baseline=False, loss=loss)
+        off = {name.removeprefix("loss."): 0.0 for name in PENALTIES}
+        loss = dataclasses.replace(config.loss, **off)
+        baseline = dataclasses.replace(config, baseline=False, loss=loss, code=Code())
         folder = Workdir(workdir.path / "unprotected", workdir.mode, baseline)
         if folder.metrics is None:
             folder.begin(dataset=dataset.description, precision=precision)
-            protect(folder, dataset, others, g=None)
+            protect(folder, dataset, others)
         others["unprotected"] = folder.metrics
-    pages.print_result(workdir, protect(workdir, dataset, others, g))
+    pages.print_result(workdir, protect(workdir, dataset, others, g, recognizer))
 
 
 def protect(
-    workdir: Workdir, dataset: Dataset, others: dict[str, dict[str, float]], g: VGGFeatures | None
+    workdir: Workdir,
+    dataset: Dataset,
+    others: dict[str, dict[str, float]],
+    g: VGGFeatures | None = None,
+    recognizer: Recognizer | None = None,
 ) -> Table:
     """Trains, exports, measures and reports one encoder; returns its table beside the others'."""
     config, name = workdir.config, title(workdir.config)
     keras.utils.set_random_seed(config.runtime.seed)
     attributes = [dataset.attributes[i] for i in dataset.columns(config.task.attributes)]
-    protector = build(config, len(attributes), g)
+    beside = private_facts(dataset, config, recognizer, models.cache_folder(workdir))
+    people = 1 + beside["identity"].max() if "identity" in beside else 0
+    embedding = beside["embeddings"].shape[1] if "embeddings" in beside else 0
+    around = models.Surroundings(g, people, embedding)
+    protector = build(config, len(attributes), around)
     trainer = training.Trainer(protector, config.train, workdir.path, name)
-    if protector.adversary is not None and trainer.step == 0:
-        models.measure_scale(protector.adversary, dataset)
+    if trainer.step == 0:
+        for defence in protector.defences:
+            adapt(defence, dataset, config, beside)
     evaluate = Evaluation(protector, dataset, config, trainer.writer)
-    trainer.run(lambda step: training_batches(dataset, config, step), evaluate)
+    trainer.run(lambda step: training_batches(dataset, config, beside, step), evaluate)
 
-    encoder, size = protector.encoder, config.data.size
+    encoder, classifier, size = protector.encoder, protector.classifier, config.data.size
+    if config.code.answers:
+        encoder, classifier = in_answers(protector, dataset, config)
     path = str(workdir.path / "encoder")
     export_encoder(encoder, size, path)
     shape = encoder.feature_shape(size)
-    export_classifier(protector.classifier, shape, attributes, workdir.path / "classifier")
+    export_classifier(classifier, shape, attributes, workdir.path / "classifier")
     metrics = measure_utility(path, dataset, config) | {"images_per_s": trainer.images_per_s}
     trainer.write_metrics(metrics)
     table = pages.write_protect_page(workdir, dataset, {name: metrics} | others, trainer.history)
@@ -81,12 +98,19 @@ def title(config: Config) -> str:
     return "protected" if models.is_defended(config) else "unprotected"
 
 
-def build(config: Config, attributes: int, g: VGGFeatures | None) -> Protector:
-    """Returns a compiled protector, without an adversary if no loss weight asks for one."""
-    model, loss, size = config.model, config.loss, config.data.size
-    encoder = Encoder(model.depth, model.width, model.split)
-    encoder.build((None, size, size, 3))
-    feature_shape = encoder.feature_shape(size)
+def load_identity(config: Config) -> Recognizer | None:
+    """Returns the face recogniser whose embeddings a defence needs, if one does."""
+    if not config.loss.excess_identity:
+        return None
+    fields = config.recognizer
+    return load_recognizer(fields.path, fields.alignment, fields.layer, config.data.dataset)
+
+
+def build(config: Config, attributes: int, around: models.Surroundings) -> Protector:
+    """Returns a compiled protector, with the defences that the config asks for."""
+    model = config.model
+    encoder = models.build_encoder(config)
+    feature_shape = encoder.feature_shape(config.data.size)
     classifier = Classifier(model.split, attributes, model.depth, model.width)
     classifier.build((None, *feature_shape))
     if model.weights:
@@ -94,20 +118,11 @@ def build(config: Config, attributes: int, g: VGGFeatures | None) -> Protector:
             load_torchvision(model.weights, encoder, classifier)
         except (ValueError, OSError) as error:
             raise UserError(f"model.weights: {error}") from None
-    adversary = None
-    if models.is_defended(config):
-        adversary = models.build_adversary(config, feature_shape, model.split, g)
-        adversary.compile(
-            training.adam(config.train.decoder_learning_rate, config.train.clip_norm),
-            models.discriminator_optimizer(config),
-        )
     protector = Protector(
         encoder,
         classifier,
-        adversary,
-        lambda1=loss.lambda1,
-        lambda2=loss.lambda2,
-        warm_up=round(loss.warm_up * config.train.steps),
+        models.build_defences(config, feature_shape, attributes, around),
+        warm_up=round(config.loss.warm_up * config.train.steps),
     )
     if config.runtime.synchronised:
         synchronise(protector)
@@ -119,17 +134,66 @@ def build(config: Config, attributes: int, g: VGGFeatures | None) -> Protector:
     return protector
 
 
-def training_batches(dataset: Dataset, config: Config, start: int) -> tf.data.Dataset:
+def private_facts(
+    dataset: Dataset, config: Config, recognizer: Recognizer | None, cache: Path
+) -> dict[str, np.ndarray]:
+    """Returns what defences need of the private pictures that are trained on, in their order.
+
+    Raises:
+        UserError: nobody is known in them, and a defence hides who it is.
+    """
+    facts = {}
+    if config.loss.max_entropy:
+        identities, _ = dataset.annotations(PRIVATE, TRAIN)
+        is_known = identities >= 0
+        people = np.unique(identities[is_known])
+        if len(people) < 2:
+            raise UserError(
+                f"loss.max_entropy is {config.loss.max_entropy:g}, and the train part of split "
+                f"{PRIVATE} of dataset {config.data.dataset} shows fewer than two known people; "
+                f"make the dataset with identities"
+            )
+        facts["identity"] = np.where(is_known, np.searchsorted(people, identities), -1)
+    if recognizer is not None:
+        embedded = embed_split(recognizer, dataset, PRIVATE, TRAIN, cache)
+        facts["embeddings"] = embedded.embedding
+    return facts
+
+
+def adapt(
+    defence: Defence, dataset: Dataset, config: Config, beside: dict[str, np.ndarray]
+) -> None:
+    """Has a defence measure what it needs to know before the first step."""
+    if isinstance(defence, Reconstruction):
+        models.measure_scale(defence.adversary, dataset)
+    if isinstance(defence, Excess):
+        columns = dataset.columns(config.task.attributes)
+        pick = _picker(columns, beside)
+        batches = dataset.batches(PRIVATE, TRAIN).map(pick)
+        defence.adapt(batch | {"images": data.normalise(batch["images"])} for batch in batches)
+
+
+def _picker(columns: list[int], beside: dict[str, np.ndarray]):
+    """From a batch of a dataset to what `Protector` and its defences take of it."""
+    tables = {name: tf.constant(values) for name, values in beside.items()}
+
+    def pick(batch):
+        facts = {name: tf.gather(values, batch["index"]) for name, values in tables.items()}
+        labels = tf.gather(batch["labels"], columns, axis=1)
+        return {"images": batch["images"], "labels": labels, **facts}
+
+    return pick
+
+
+def training_batches(
+    dataset: Dataset, config: Config, beside: dict[str, np.ndarray], start: int
+) -> tf.data.Dataset:
     """Returns what `Protector.train_step` takes, from step `start` on."""
     columns = dataset.columns(config.task.attributes)
     train, seed = config.train, config.runtime.seed
-    private = dataset.training_batches(PRIVATE, TRAIN, train.batch, seed=seed, start=start).map(
-        lambda batch: {
-            "images": batch["images"],
-            "labels": tf.gather(batch["labels"], columns, axis=1),
-        }
-    )
-    if not models.is_defended(config):
+    private = dataset.training_batches(PRIVATE, TRAIN, train.batch, seed=seed, start=start)
+    private = private.map(_picker(columns, beside))
+    if not models.needs_public(config):
         return private.map(lambda batch: {"private": batch})
     public = dataset.training_batches(
         PUBLIC, WHOLE, train.batch * train.decoder_steps, seed=seed + 1, start=start
@@ -141,6 +205,23 @@ def training_batches(dataset: Dataset, config: Config, start: int) -> tf.data.Da
         return {"private": private, "public": {"images": images}}
 
     return tf.data.Dataset.zip(private, public).map(pair)
+
+
+def in_answers(protector: Protector, dataset: Dataset, config: Config) -> tuple[Answers, Identity]:
+    """Returns an Enc whose features are f's answers, and the f that gives them back.
+
+    Answers are taken at the thresholds that are best on held-out private pictures.
+    """
+    logits_of = over_devices(lambda images: protector(data.normalise(images)))
+    labels, logits = predict(np.asarray, logits_of, dataset.batches(PRIVATE, HELD_OUT))
+    columns = dataset.columns(config.task.attributes)
+    networks = protector.encoder.get_config(), protector.classifier.get_config()
+    answers = Answers(*networks, hard=config.code.answers == "hard")
+    answers.build((None, config.data.size, config.data.size, 3))
+    answers.encoder.set_weights(protector.encoder.get_weights())
+    answers.classifier.set_weights(protector.classifier.get_weights())
+    answers.thresholds.assign(tuned_thresholds(labels[:, columns], logits))
+    return answers, Identity()
 
 
 class Evaluation:
@@ -169,11 +250,12 @@ class Evaluation:
 
     def _write_pictures(self, step: int) -> None:
         protector, report = self._protector, self._config.report
-        if protector.adversary is None or not report.pictures:
+        decoders = [d.adversary for d in protector.defences if isinstance(d, Reconstruction)]
+        if not decoders or not report.pictures:
             return
         images = next(iter(self._batches))["images"][: report.examples]
         features = protector.encoder(data.normalise(images), training=False)
-        reconstructions = to_uint8(protector.adversary(features).numpy())
+        reconstructions = to_uint8(decoders[0](features).numpy())
         training.write_pictures(
             self._writer, step, "input over reconstruction", images.numpy(), reconstructions
         )

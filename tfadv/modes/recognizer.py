@@ -11,11 +11,12 @@ from tfadv import data, training
 from tfadv.config import Config, UserError
 from tfadv.data import HELD_OUT, TEST, TRAIN, WHOLE, Dataset
 from tfadv.distribution import in_scope, over_devices
-from tfadv.identity_classifier import FaceEmbedder, IdentityClassifier, blurred, export_embedder
+from tfadv.identity_classifier import FaceEmbedder, IdentityClassifier, export_embedder
 from tfadv.metrics.bootstrap import IdentityBootstrap
 from tfadv.metrics.identity import identify
 from tfadv.modes import pages, recognizer_page
 from tfadv.networks.normalisation import synchronise
+from tfadv.networks.softening import downscaled
 from tfadv.workdir import Workdir
 
 Embed = Callable[[np.ndarray], np.ndarray]
@@ -220,7 +221,7 @@ def measure(embed: Embed, dataset: Dataset, config: Config) -> dict[str, float |
     """
 
     def embed_blurred(images):
-        soft = blurred(tf.cast(images, tf.float32), 4)
+        soft = downscaled(tf.cast(images, tf.float32), 4)
         return embed(tf.cast(tf.round(soft), tf.uint8).numpy())
 
     identities, (sharp, soft) = embed_known(dataset.batches(TEST, WHOLE), [embed, embed_blurred])

@@ -7,8 +7,7 @@ import keras
 from tfadv import report
 from tfadv.data import Dataset
 from tfadv.experiment import Plan
-from tfadv.modes import attack, estimate, protect, recognizer, reproduce_page
-from tfadv.networks.resnet import feature_shape
+from tfadv.modes import attack, estimate, models, protect, recognizer, reproduce_page
 from tfadv.workdir import Workdir
 
 _NAMED = 4  # rows that share a run are named, if so few
@@ -64,8 +63,9 @@ def check_data(plan: Plan) -> None:
             checked.append((data, attributes))
             Dataset(data).columns(attributes)
         if part.mode == "attack":
-            model = part.target.config.model
-            shape = feature_shape(model.split, data.size, model.depth, model.width)
+            encoder = part.target.config
+            of_task = Dataset(encoder.data).columns(encoder.task.attributes)
+            shape = models.feature_shape(encoder, len(of_task))
             attack.check_feature_map(part.config, f"row {part.rows[0]}", shape)
     if plan.experiment.latent:
         Dataset(plan.parts[-1].config.data).columns(plan.experiment.latent, "latent")

@@ -1,5 +1,6 @@
 """The architectures: encoder, decoder, discriminator, classifier. No losses, no training."""
 
+from tfadv.networks.answers import Answers, Identity
 from tfadv.networks.classifier import Classifier
 from tfadv.networks.decoder import Decoder
 from tfadv.networks.discriminator import Discriminator
@@ -10,10 +11,12 @@ from tfadv.networks.weights import load_torchvision
 
 __all__ = [
     "SPLITS",
+    "Answers",
     "Classifier",
     "Decoder",
     "Discriminator",
     "Encoder",
     "FeatureMap",
+    "Identity",
     "load_torchvision",
 ]

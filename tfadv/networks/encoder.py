@@ -1,10 +1,15 @@
 """Enc: pictures to features."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from tfadv.networks import resnet
+from tfadv.networks.code import Code
 from tfadv.networks.layers import build_in_order, track
+from tfadv.networks.softening import soften
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -20,6 +25,9 @@ class Encoder(keras.Model):
         depth: 18, 34 or 50; the paper's is 50.
         width: Multiplier of all channel counts; the paper's is 1.
         split: Where the features are taken: one of `resnet.SPLITS`; the paper's default is fc.
+        code: Arguments of `Code`, which the features then go through; none: they don't.
+        blur: Standard deviation, in pixels, of a Gaussian blur of the picture before all else.
+        downscale: The picture is first shrunk by this whole factor and enlarged again.
         dtype: Keras dtype policy; None is the global one.
         name: Name of the model.
 
@@ -32,6 +40,9 @@ class Encoder(keras.Model):
         depth: int = 50,
         width: float = 1.0,
         split: str = "fc",
+        code: Mapping[str, Any] | None = None,
+        blur: float = 0.0,
+        downscale: int = 1,
         dtype: keras.DTypePolicy | str | None = None,
         name: str = "encoder",
     ):
@@ -41,6 +52,8 @@ class Encoder(keras.Model):
         self.depth = depth
         self.width = width
         self.split = split
+        self.blur = blur
+        self.downscale = downscale
         self.normalise = keras.layers.Rescaling(
             scale=[0.5 / std for std in IMAGENET_STD],
             offset=[
@@ -51,30 +64,44 @@ class Encoder(keras.Model):
         count = resnet.SPLITS.index(split) + 1
         stages = resnet.stages(depth, width, self.dtype_policy)[:count]
         self.stages = track(self, "stage", [stage for _, stage in stages])
+        code = Code(**(code or {}), dtype=self.dtype_policy)
+        self.code = None if code.is_identity else code
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates all variables, for pictures [N, S, S, 3]; they don't depend on N and S."""
-        build_in_order(self.stages, input_shape)
+        shape = build_in_order(self.stages, input_shape)
+        if self.code is not None:
+            self.code.build(shape)
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Encodes pictures.
 
         Args:
             images: Float [N, S, S, 3] in [-1, 1].
-            training: Whether batch normalisation uses and updates the batch's statistics.
+            training: Whether batch normalisation uses and updates the batch's statistics, and noise
+                is drawn anew.
 
         Returns:
             Features, float32 [N, *feature_shape(S)].
         """
-        features = self.normalise(images)
+        features = self.normalise(soften(images, self.blur, self.downscale))
         for stage in self.stages:
             features = stage(features, training=training)
-        return tf.cast(features, tf.float32)
+        features = tf.cast(features, tf.float32)
+        return features if self.code is None else self.code(features, images, training=training)
 
     def feature_shape(self, size: int) -> tuple[int, ...]:
         """Shape of the feature of one picture of `size` pixels: (H, W, C) or (C,)."""
-        return resnet.feature_shape(self.split, size, self.depth, self.width)
+        shape = resnet.feature_shape(self.split, size, self.depth, self.width)
+        return shape if self.code is None else self.code.output_shape_of(shape)
 
     def get_config(self) -> dict:
         """The arguments that give this architecture again; precision is not one of them."""
-        return {"depth": self.depth, "width": self.width, "split": self.split}
+        return {
+            "depth": self.depth,
+            "width": self.width,
+            "split": self.split,
+            "code": None if self.code is None else self.code.get_config(),
+            "blur": self.blur,
+            "downscale": self.downscale,
+        }

@@ -1,0 +1,83 @@
+"""f's answers in the place of features: the least that a service can be sent."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfadv.networks.classifier import Classifier
+from tfadv.networks.encoder import Encoder
+
+
+class Answers(keras.Model):
+    """Enc and f in one: what leaves is f's logits, or its answers.
+
+    Args:
+        encoder: Arguments of `Encoder`.
+        classifier: Arguments of `Classifier`, whose attributes are A.
+        hard: Whether what leaves is 1 where an attribute is there and -1 where it isn't; else its
+            logit.
+        dtype: Keras dtype policy; None is the global one.
+        name: Name of the model.
+
+    Attributes:
+        thresholds: Logits from which on an attribute is there, float32 [A]; 0 unless assigned. They
+            are taken off the logits.
+    """
+
+    def __init__(
+        self,
+        encoder: Mapping[str, Any],
+        classifier: Mapping[str, Any],
+        hard: bool,
+        dtype: keras.DTypePolicy | str | None = None,
+        name: str = "answers",
+    ):
+        super().__init__(dtype=dtype, name=name, autocast=False)
+        self.encoder = Encoder(**encoder, dtype=dtype)
+        self.classifier = Classifier(**classifier, dtype=dtype)
+        self.hard = hard
+        self.split = self.encoder.split
+        self.thresholds = self.add_weight(
+            shape=(self.classifier.attributes,),
+            initializer="zeros",
+            dtype="float32",
+            trainable=False,
+            name="thresholds",
+        )
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates all variables, for pictures [N, S, S, 3]."""
+        self.encoder.build(input_shape)
+        self.classifier.build((None, *self.encoder.feature_shape(input_shape[1])))
+
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Answers for pictures, float [N, S, S, 3] in [-1, 1]: float32 [N, A]."""
+        features = self.encoder(images, training=training)
+        logits = self.classifier(features, training=training) - self.thresholds.value
+        return tf.where(logits > 0.0, 1.0, -1.0) if self.hard else logits
+
+    def feature_shape(self, size: int) -> tuple[int, ...]:
+        """Shape of one picture's answers: (A,)."""
+        return (self.classifier.attributes,)
+
+    def get_config(self) -> dict:
+        """The arguments that give this architecture again; precision is not one of them."""
+        networks = {"encoder": self.encoder, "classifier": self.classifier}
+        return {name: each.get_config() for name, each in networks.items()} | {"hard": self.hard}
+
+
+class Identity(keras.Model):
+    """f of an encoder whose features are the answers: it gives them back."""
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """There is nothing to create."""
+
+    def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Returns the features, [N, A], as logits."""
+        return features
+
+    def get_config(self) -> dict:
+        """There are no arguments."""
+        return {}
