@@ -68,7 +68,7 @@ def protect(
     keras.utils.set_random_seed(config.runtime.seed)
     attributes = [dataset.attributes[i] for i in dataset.columns(config.task.attributes)]
     beside = private_facts(dataset, config, recognizer, models.cache_folder(workdir))
-    people = 1 + beside["identity"].max() if "identity" in beside else 0
+    people = 1 + int(beside["identity"].max()) if "identity" in beside else 0
     embedding = beside["embeddings"].shape[1] if "embeddings" in beside else 0
     around = models.Surroundings(g, people, embedding)
     protector = build(config, len(attributes), around)

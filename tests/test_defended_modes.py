@@ -1,0 +1,147 @@
+"""Protect and attack with every kind of defence, on drawn faces, as a user runs them."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import run
+from tfadv.config import BlackBox
+from tfadv.encoders import SavedEncoder, load_classifier
+
+CONFIG = """
+from tfadv.config import *
+
+def get_config(mode):
+    return Config(
+        data=Data(dir={dir!r}, dataset="synthetic/tiny", size=32, held_out=0.3),
+        model=Model(depth=18, width=0.125, decoder_width=0.125),
+        loss=Loss(lambda1=0.0),
+        train=Train(steps=30, batch=16, log_every=5, evaluate_every=10, checkpoint_every=10),
+        attack=Attack(patience=1, rate_drops=0, random_features=40),
+        feature_map=FeatureMap(steps=30, hidden=32),
+        metrics=Metrics(replicates=50),
+        runtime=Runtime(precision="float32"),
+        report=Report(examples=3),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tiny_faces, tmp_path_factory):
+    """A folder with a config and a recogniser."""
+    root = tmp_path_factory.mktemp("defended")
+    (root / "tiny.py").write_text(CONFIG.format(dir=tiny_faces.dir))
+    assert call(root, "recognizer", "recognizer", "--config.train.steps=10") == 0
+    return root
+
+
+def call(root, mode, name, *flags):
+    keras.config.set_dtype_policy("float32")
+    where = [f"--config={root / 'tiny.py'}", f"--workdir={root / name}"]
+    return run.main(["run.py", f"--mode={mode}", *where, *flags])
+
+
+def metrics(root, name):
+    return json.loads((root / name / "metrics.json").read_text())
+
+
+def pictures():
+    return np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype(np.uint8)
+
+
+def test_answers_leave_as_what_they_are_and_f_gives_them_back(root):
+    assert call(root, "protect", "hard/protect", "--config.code.answers=hard") == 0
+    encoder = SavedEncoder(str(root / "hard/protect/encoder"), BlackBox(), 32)
+    classify = load_classifier(encoder.path)
+    answers = encoder(pictures())
+    assert answers.shape == (5, len(classify.attributes))
+    assert set(np.unique(answers)) <= {-1.0, 1.0}
+    np.testing.assert_array_equal(classify(answers), answers)
+    # The answers of logits at the thresholds that were best on held-out pictures.
+    assert call(root, "protect", "logits/protect", "--config.code.answers=logits") == 0
+    logits = SavedEncoder(str(root / "logits/protect/encoder"), BlackBox(), 32)(pictures())
+    np.testing.assert_array_equal(np.where(logits > 0, 1.0, -1.0), answers)
+    hard, soft = metrics(root, "hard/protect"), metrics(root, "logits/protect")
+    assert hard["mcc"] == hard["mcc_tuned"] == pytest.approx(soft["mcc"], abs=1e-9)
+
+
+def test_an_encoder_with_codes_and_terms_is_trained_and_attacked(root):
+    flags = {
+        "code.size": 6,
+        "code.noise": 0.5,
+        "code.bits": 2,
+        "code.blur": 0.5,
+        "loss.lambda1": 0.5,
+        "loss.nopeek": 0.1,
+        "loss.excess_pixels": 0.1,
+        "loss.excess_identity": 0.1,
+        "loss.max_entropy": 0.1,
+        "recognizer.path": root / "recognizer/recognizer",
+    }
+    listed = [f"--config.{name}={value}" for name, value in flags.items()]
+    assert call(root, "protect", "all/protect", *listed, "--config.baseline") == 0
+    history = [json.loads(line) for line in (root / "all/protect/history.jsonl").open()]
+    terms = {
+        "private_reconstruction",
+        "private_distance_correlation",
+        "private_excess_pixels",
+        "private_excess_identity",
+        "private_identity_entropy",
+        "private_identity",
+    }
+    assert terms <= set(history[0])
+    page = (root / "all/protect/report.html").read_text()
+    assert "λ₁ 0.5" in page
+    assert "excess identity 0.1" in page
+    levels = SavedEncoder(str(root / "all/protect/encoder"), BlackBox(), 32)(pictures())
+    assert set(np.unique(levels)) <= {-1.5, -0.5, 0.5, 1.5}
+    baseline = json.loads((root / "all/protect/unprotected/config.json").read_text())["config"]
+    assert not any(baseline["loss"][name] for name in ("lambda1", "nopeek", "max_entropy"))
+    assert baseline["code"]["bits"] == 0
+
+    recognizer = f"--config.recognizer.path={root / 'recognizer/recognizer'}"
+    assert call(root, "attack", "all/attack", recognizer, "--config.train.steps=10") == 0
+    found = metrics(root, "all/attack")
+    assert {"psnr", "unprotected/psnr", "linkage_auc"} <= set(found)
+
+
+def test_a_variational_bottleneck_is_trained_and_resumed(root):
+    flags = ["--config.code.variational=0.01", "--config.loss.warm_up=0.5"]
+    assert call(root, "protect", "variational/protect", *flags) == 0
+    name = root / "variational/protect/encoder"
+    answers = [SavedEncoder(str(name), BlackBox(), 32)(pictures()) for _ in range(2)]
+    np.testing.assert_array_equal(*answers)  # repeatable, from one process's call to the next
+    history = [json.loads(line) for line in (name.parent / "history.jsonl").open()]
+    assert "private_code" in history[0]
+
+
+def test_repeatable_noise_can_be_turned_off(root):
+    flags = ["--config.code.noise=1", "--config.code.repeatable=false", "--config.train.steps=1"]
+    assert call(root, "protect", "anew/protect", *flags) == 0
+    encoder = SavedEncoder(str(root / "anew/protect/encoder"), BlackBox(), 32)
+    one, other = encoder(pictures()), encoder(pictures())
+    assert (one != other).all()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["code.variational=1", "code.noise=1"], "code.variational is 1 and code.noise is 1"),
+        (["code.downscale=3"], "code.downscale is 3; it must divide data.size, 32"),
+        (["loss.nopeek=1", "train.batch=3"], "train.batch is 3; loss.nopeek needs at least 4"),
+        (["code.answers=soft"], "code.answers is 'soft'; it must be one of , logits, hard"),
+        (["code.noise_kind=white"], "code.noise_kind is 'white'; it must be one of gaussian"),
+        (["code.bits=17"], "code.bits is 17; it must be from 0 to 16"),
+    ],
+)
+def test_a_mistake_about_defences_is_one_line(root, capsys, flags, told):
+    assert call(root, "protect", "mistake", *(f"--config.{flag}" for flag in flags)) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_hiding_a_face_embedding_needs_a_recogniser(tiny_faces, tmp_path, capsys):
+    (tmp_path / "tiny.py").write_text(CONFIG.format(dir=tiny_faces.dir))
+    assert call(tmp_path, "protect", "protect", "--config.loss.excess_identity=1") == 2
+    assert "--config.recognizer.path, or train one" in capsys.readouterr().err
