@@ -87,6 +87,7 @@ def test_a_value_of_the_wrong_type_is_named_with_its_field(name, value):
         ("model.depth", 20),
         ("model.width", 0.0),
         ("model.split", "fc6"),
+        ("model.decoder", "figure7"),
         ("loss.lambda1", -0.1),
         ("train.steps", 0),
         ("train.steps", 2**31),

@@ -590,3 +590,50 @@ def test_a_damaged_folder_is_one_line_that_names_it(tmp_path, damage):
     with pytest.raises(UserError, match=re.escape(str(tmp_path))) as caught:
         SavedEncoder(str(tmp_path), BlackBox(), SIZE)
     assert "\n" not in str(caught.value)
+
+
+# Gradients
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_an_encoder_of_ours_has_its_models_gradients(encoders, exported, inputs, split):
+    path = str(exported / split / "encoder")
+    encode = SavedEncoder(path, BlackBox(low=0.0), SIZE).differentiable()
+    images = tf.constant(inputs["floats"])
+    gradients = []
+    for function in (encode, encoders[split]):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            total = tf.reduce_sum(tf.square(function(images)))
+        gradients.append(tape.gradient(total, images).numpy())
+    assert np.abs(gradients[1]).max() > 0
+    scale = np.abs(gradients[1]).max()
+    np.testing.assert_allclose(gradients[0], gradients[1], rtol=1e-3, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.float32, tf.float64])
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 255.0)])
+@pytest.mark.parametrize("shape", [PIXELS, (None, 48, 40, 3)])
+def test_a_foreign_encoder_with_gradients_gives_the_black_boxes_features(
+    tmp_path, dtype, low, high, shape
+):
+    black_box = SavedEncoder(
+        save(tmp_path, mean_colour, shape, dtype), BlackBox(low=low, high=high), SIZE
+    )
+    encode, pictures = black_box.differentiable(), colours(0, 51, 255)
+    images = tf.constant(pictures / 127.5 - 1.0, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        features = encode(images)
+    assert features.dtype == tf.float32
+    tolerance = 2e-3 if dtype == tf.float16 else 1e-5
+    np.testing.assert_allclose(features, black_box(pictures), atol=tolerance * (high - low))
+    # The mean moves by a share of 1/N^2 with each pixel, from -1 to 1 as from low to high.
+    totals = tf.reduce_sum(tape.gradient(features, images), (1, 2))
+    np.testing.assert_allclose(totals, np.full((3, 3), (high - low) / 2), rtol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [tf.uint8, tf.int32])
+def test_a_foreign_encoder_of_whole_numbers_has_no_gradients(tmp_path, dtype):
+    path = save(tmp_path, mean_colour, dtype=dtype)
+    assert SavedEncoder(path, BlackBox(), SIZE).differentiable() is None

@@ -11,6 +11,7 @@ from typing import Any
 
 from tfadv.config import (
     ANSWERS,
+    DECODERS,
     NOISES,
     ON_ERROR,
     PRECISIONS,
@@ -295,6 +296,7 @@ _CHOICES = {
     "model.split": SPLITS,
     "code.noise_kind": NOISES,
     "code.answers": ANSWERS,
+    "model.decoder": DECODERS,
     "feature_map.pooling": ("flatten", "average"),
     "recognizer.alignment": ("auto", "celeba", "whole"),
     "recognizer.split": ("private", "public"),

@@ -25,6 +25,7 @@ ON_ERROR = ("stop", "skip")
 STRATEGIES = ("one", "mirrored", "multi_worker")
 NOISES = ("gaussian", "laplace")
 ANSWERS = ("", "logits", "hard")
+DECODERS = ("figure6", "residual")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
 
@@ -64,7 +65,8 @@ class Model:
     depth: int = 50  # of the ResNet: 18, 34 or 50 (the paper's)
     width: float = 1.0  # multiplies the ResNet's channels
     split: str = "fc"  # the layer whose output is the feature Z
-    decoder_width: float = 1.0  # multiplies the channels of Dec and Dec^a (Figure 6)
+    decoder: str = "figure6"  # Dec and Dec^a: as in the paper's Figure 6, or residual
+    decoder_width: float = 1.0  # multiplies the channels of Dec and Dec^a
     discriminator_width: float = 1.0  # multiplies the channels of D
     weights: str = ""  # torchvision-named .safetensors or .npz to start Enc and f from
 

@@ -166,15 +166,48 @@ class SavedEncoder:
             raise UserError(f"encoder {self.path} {what}: {error_line(error)}") from None
         return self._checked(features, len(images))
 
+    def differentiable(self) -> Callable[[tf.Tensor], tf.Tensor] | None:
+        """Returns the encoder as a function that gradients can be had through.
+
+        From float32 [N, S, S, 3] in [-1, 1] to features, float32 [N, ...]. None where the only
+        input takes whole numbers.
+        """
+        if self.split and "encode" in self._model.signatures:
+            return self._encode_floats
+        return self._floats_to_features if self._spec.dtype.is_floating else None
+
+    def _encode_floats(self, images: tf.Tensor) -> tf.Tensor:
+        """What the signature `encode` of an encoder of ours makes of pictures in [-1, 1]."""
+        return self._model.signatures["encode"](images=images)["features"]
+
+    def _floats_to_features(self, images: tf.Tensor) -> tf.Tensor:
+        """What the signature makes of pictures in [-1, 1]; not rounded where they are resized."""
+        sides = self._sides(images)
+        if sides != tuple(images.shape[1:3]):
+            images = tf.image.resize(images, sides, antialias=True)
+        return tf.cast(self._features_of((images + 1.0) / 2.0), tf.float32)
+
     def _to_features(self, images: tf.Tensor) -> tf.Tensor:
         """What the signature makes of pictures, brought to the size and range that it wants."""
-        given = tuple(images.shape[1:3])
-        sides = tuple(map(lambda wanted, side: wanted or side, self._spec.shape[1:3], given))
-        if sides != given:
+        sides = self._sides(images)
+        if sides != tuple(images.shape[1:3]):
             images = tf.round(tf.image.resize(images, sides, antialias=True))
         if self._spec.dtype.is_floating:
+            images = tf.cast(images, tf.float32) / 255.0
+        return self._features_of(images)
+
+    def _sides(self, images: tf.Tensor) -> tuple[int, ...]:
+        """The height and width that the input wants."""
+        return tuple(
+            wanted or side
+            for wanted, side in zip(self._spec.shape[1:3], images.shape[1:3], strict=True)
+        )
+
+    def _features_of(self, images: tf.Tensor) -> tf.Tensor:
+        """Calls the signature with pictures of its size: in [0, 1] if it takes floats."""
+        if self._spec.dtype.is_floating:
             low, high = self._config.low, self._config.high
-            images = tf.cast(images, tf.float32) / 255.0 * (high - low) + low
+            images = images * (high - low) + low
         return self._signature(**{self._input: tf.cast(images, self._spec.dtype)})[self._output]
 
     def _checked(self, features: np.ndarray, count: int) -> np.ndarray:

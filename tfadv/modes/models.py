@@ -13,11 +13,19 @@ from tfadv.checks import needs_vgg
 from tfadv.config import Config, defences, flatten
 from tfadv.data import PUBLIC, WHOLE, Dataset, normalise
 from tfadv.defences import SIDE, Defence, Excess, MaxEntropy, NoPeek, Reconstruction
-from tfadv.networks import Decoder, Discriminator, Encoder, FeatureMap, resnet
+from tfadv.networks import (
+    Decoder,
+    Discriminator,
+    Encoder,
+    FeatureMap,
+    ResidualDecoder,
+    resnet,
+)
 from tfadv.networks.normalisation import synchronise
 from tfadv.perceptual import VGGFeatures
 from tfadv.workdir import Workdir
 
+_DECODERS = {"figure6": Decoder, "residual": ResidualDecoder}
 _MEASURED = 1024  # public pictures that the scale of g's layers is measured on
 
 
@@ -121,7 +129,7 @@ def build_adversary(
         g: from `load_g`.
     """
     loss, model, size = config.loss, config.model, config.data.size
-    decoder = Decoder(feature_shape, size, split, model.decoder_width)
+    decoder = _DECODERS[model.decoder](feature_shape, size, split, model.decoder_width)
     decoder.build((None, *feature_shape))
     if config.runtime.synchronised:
         synchronise(decoder)

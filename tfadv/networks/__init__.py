@@ -6,6 +6,7 @@ from tfadv.networks.decoder import Decoder
 from tfadv.networks.discriminator import Discriminator
 from tfadv.networks.encoder import Encoder
 from tfadv.networks.feature_map import FeatureMap
+from tfadv.networks.residual_decoder import ResidualDecoder
 from tfadv.networks.resnet import SPLITS
 from tfadv.networks.weights import load_torchvision
 
@@ -18,5 +19,6 @@ __all__ = [
     "Encoder",
     "FeatureMap",
     "Identity",
+    "ResidualDecoder",
     "load_torchvision",
 ]
