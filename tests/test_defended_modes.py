@@ -1,5 +1,6 @@
 """Protect and attack with every kind of defence, on drawn faces, as a user runs them."""
 
+import functools
 import json
 
 import keras
@@ -9,6 +10,8 @@ import pytest
 import run
 from tfadv.config import BlackBox
 from tfadv.encoders import SavedEncoder, load_classifier
+from tfadv.input_optimisation import Search
+from tfadv.modes import inversion
 
 CONFIG = """
 from tfadv.config import *
@@ -67,7 +70,11 @@ def test_answers_leave_as_what_they_are_and_f_gives_them_back(root):
     assert hard["mcc"] == hard["mcc_tuned"] == pytest.approx(soft["mcc"], abs=1e-9)
 
 
-def test_an_encoder_with_codes_and_terms_is_trained_and_attacked(root):
+@pytest.mark.slow
+def test_an_encoder_with_codes_and_terms_is_trained_and_attacked(root, capsys, monkeypatch):
+    searches = (Search(1.0, 0.1, 5),)
+    brief = functools.partial(inversion.InputInverter, searches=searches, restarts=1)
+    monkeypatch.setattr(inversion, "InputInverter", brief)
     flags = {
         "code.size": 6,
         "code.noise": 0.5,
@@ -95,6 +102,7 @@ def test_an_encoder_with_codes_and_terms_is_trained_and_attacked(root):
     page = (root / "all/protect/report.html").read_text()
     assert "λ₁ 0.5" in page
     assert "excess identity 0.1" in page
+    assert metrics(root, "all/protect")["dfil"] > 0
     levels = SavedEncoder(str(root / "all/protect/encoder"), BlackBox(), 32)(pictures())
     assert set(np.unique(levels)) <= {-1.5, -0.5, 0.5, 1.5}
     baseline = json.loads((root / "all/protect/unprotected/config.json").read_text())["config"]
@@ -102,9 +110,19 @@ def test_an_encoder_with_codes_and_terms_is_trained_and_attacked(root):
     assert baseline["code"]["bits"] == 0
 
     recognizer = f"--config.recognizer.path={root / 'recognizer/recognizer'}"
-    assert call(root, "attack", "all/attack", recognizer, "--config.train.steps=10") == 0
+    flags = [recognizer, "--config.train.steps=10", "--config.attack.white_box=3"]
+    assert call(root, "attack", "all/attack", *flags) == 0
+    assert "no white-box search: " in capsys.readouterr().out
     found = metrics(root, "all/attack")
-    assert {"psnr", "unprotected/psnr", "linkage_auc"} <= set(found)
+    assert {"psnr", "unprotected/psnr", "linkage_auc", "info_nce_bits"} <= set(found)
+    # Levels have no gradient; the encoder without them has.
+    assert "input_optimisation/psnr" not in found
+    assert found["unprotected/input_optimisation/test_examples"] == 3
+    low, high = found["unprotected/input_optimisation/psnr_ci95"]
+    assert low <= found["unprotected/input_optimisation/psnr"] <= high
+    page = (root / "all/attack/report.html").read_text()
+    assert "white-box search" in page
+    assert "Information on identity, bits" in page
 
 
 def test_a_variational_bottleneck_is_trained_and_resumed(root):

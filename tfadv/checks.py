@@ -274,6 +274,7 @@ _RANGES = {
     "attack.rate_drops": (0, 20),
     "attack.cache_mb": (0, _LARGEST),
     "attack.random_features": (1, 20_000),
+    "attack.white_box": (0, _LARGEST),
     "feature_map.hidden": (1, _LARGEST),
     "feature_map.steps": (1, _LARGEST),
     "feature_map.learning_rate": (1e-9, 10.0),

@@ -127,6 +127,7 @@ class Attack:
     rate_drops: int = 2  # times that the learning rate falls to 0.3 of itself before the end
     cache_mb: int = 4096  # MiB for features and pictures of each part, else computed every time
     random_features: int = 2000  # of the closed-form decoder that is not linear
+    white_box: int = 0  # test pictures searched for by gradients through Enc: beyond a black box
 
 
 @dataclass(slots=True)

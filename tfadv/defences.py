@@ -39,6 +39,10 @@ class Defence(keras.Model):
     measurements: tuple[str, ...] = ()
     update_measurements: tuple[str, ...] = ()
 
+    def __init__(self, name: str):
+        super().__init__(name=name)
+        self.built = True  # what it is made of is
+
     def update(self, batch: Batch, features: tf.Tensor) -> Losses:
         """Has the adversary learn from a batch and its features, whom no gradient reaches."""
         raise NotImplementedError

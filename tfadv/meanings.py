@@ -207,6 +207,20 @@ MEANINGS: dict[str, Column] = {
         f"{_LINKAGE} 0.5 is a coin toss. Lower is more private.",
         "lower",
     ),
+    "info_nce_bits": Column(
+        "Information on identity, bits",
+        "A lower bound (InfoNCE) on what two features of one person say of each other, and so on "
+        "what a feature says of who it is (Eq. 11 to 15). More bits, less private; a small value "
+        "proves nothing.",
+        "lower",
+    ),
+    "dfil": Column(
+        "dFIL",
+        "Fisher information that noisy features hold on a value of the picture, on average. Its "
+        "inverse bounds the squared error of an unbiased reconstruction; whoever knows what faces "
+        "look like is not bound by it. Lower is more private.",
+        "lower",
+    ),
     "linkage_eer": Column(
         "Linkage EER",
         "Error rate of telling whether two features are of one person, where false accepts equal "

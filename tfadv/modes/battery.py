@@ -16,6 +16,7 @@ from tfadv.embedding_cache import embed_split
 from tfadv.encoders import SavedEncoder, load_classifier
 from tfadv.linkage import Linkage
 from tfadv.metrics.features import lda_metrics, pictures_by_person
+from tfadv.metrics.info_nce import choose_scale, info_nce
 from tfadv.metrics.utility import utility_metrics
 from tfadv.mixture import UNKNOWN
 from tfadv.modes import inversion
@@ -29,8 +30,10 @@ from tfadv.whitening import Whitening, to_vectors
 
 # Attackers, in the order in which they are shown; the first one's metrics have plain names.
 DECODER, RIDGE, RANDOM_FEATURES = "decoder", "ridge", "random_features"
-NEAREST_NEIGHBOUR = "nearest_neighbour"
+NEAREST_NEIGHBOUR, INPUT_OPTIMISATION = "nearest_neighbour", "input_optimisation"
 FEATURE_MAP, FEATURE_RIDGE, LINKAGE = "feature_map", "feature_ridge", "linkage"
+
+_INFORMATION = ("info_nce_bits", "info_nce_bits_ci95")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +118,11 @@ class Battery:
         attackers[DECODER], efforts[DECODER] = self._invert_pictures()
         attackers |= self._closed_form_decoders()
         attackers[NEAREST_NEIGHBOUR] = self._nearest_neighbour(cache)
+        if self._config.attack.white_box:
+            parts = self._train, self._held_out, self._tested
+            searched = inversion.search_inputs(self._black_box, *parts, self._test, self._config)
+            if searched is not None:
+                attackers[INPUT_OPTIMISATION] = searched
         if self._recognizers:
             train, held_out = (
                 embed_split(self._recognizers[0], self._dataset, PUBLIC, part, cache).embedding
@@ -224,7 +232,20 @@ class Battery:
         except ValueError as error:
             print(f"linkage isn't measured: {error}", flush=True)
             return None
-        return self._test.of_codes(linkage(_vectors(self._tested)))
+        finding = self._test.of_codes(linkage(_vectors(self._tested)))
+        try:
+            scale = choose_scale(linkage(_vectors(self._held_out)), others)
+            bound = info_nce(
+                linkage(_vectors(self._tested)),
+                self._test.identities,
+                scale,
+                self._test.bootstrap,
+            )
+        except ValueError as error:
+            print(f"information on identity isn't measured: {error}", flush=True)
+            return finding
+        finding.metrics.update({name: bound[name] for name in _INFORMATION})
+        return finding
 
     def _probe(self) -> dict[str, float]:
         """What probes read of the attributes that the task did not train."""

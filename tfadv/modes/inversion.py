@@ -10,9 +10,12 @@ import tensorflow as tf
 
 from tfadv import distribution, training
 from tfadv.attackers import FeatureInverter, ImageInverter, Plateau
-from tfadv.config import Attack, Config
+from tfadv.config import Attack, Config, UserError
 from tfadv.data import Dataset, to_uint8
+from tfadv.encoders import SavedEncoder
+from tfadv.input_optimisation import InputInverter
 from tfadv.modes import models
+from tfadv.modes.leakage import Finding, TestSplit
 from tfadv.networks import FeatureMap
 from tfadv.pairs import Pairs
 from tfadv.perceptual import VGGFeatures
@@ -145,6 +148,40 @@ def guess_embeddings(
 
     evaluate = Evaluation(inverter, held_out_batches, plateau)
     return inverter, _train(trainer, plateau, batches, evaluate, title)
+
+
+def search_inputs(
+    black_box: SavedEncoder,
+    train: Pairs,
+    held_out: Pairs,
+    tested: Pairs,
+    test: TestSplit,
+    config: Config,
+) -> Finding | None:
+    """Searches for the first test pictures by gradients through the encoder.
+
+    Returns:
+        What was found, pixels only; None, and a line that says why, where there is no gradient.
+    """
+    encode = black_box.differentiable()
+    if encode is None:
+        print(f"no white-box search: {black_box.path} takes whole numbers", flush=True)
+        return None
+    try:
+        inverter = InputInverter(encode, train, held_out, seed=config.runtime.seed)
+    except UserError as error:
+        print(f"no white-box search: {error}", flush=True)
+        return None
+    few, count = [], config.attack.white_box
+    for batch in tested.batches():
+        few.append({name: values[:count] for name, values in batch.items()})
+        count -= len(few[-1]["index"])
+        if not count:
+            break
+    first = {name: np.concatenate([batch[name] for batch in few]) for name in few[0]}
+    finding = test.of_first_pictures(first, lambda batch: inverter(batch["features"]))
+    finding.metrics["held_out_loss"] = inverter.held_out_loss
+    return finding
 
 
 class Evaluation:

@@ -48,7 +48,9 @@ def write_protect_page(
         metrics: of this encoder first, then of the baseline if there is one; by name.
         history: of this encoder's training.
     """
-    table = _comparison("Test split", "encoder", metrics, ("mcc", "mcc_tuned", "images_per_s"))
+    table = _comparison(
+        "Test split", "encoder", metrics, ("mcc", "mcc_tuned", "dfil", "images_per_s")
+    )
     bars = {
         name: {
             attribute.removeprefix("mcc/"): value

@@ -20,15 +20,18 @@ from tfadv.encoders import (
     load_classifier,
     predict,
 )
+from tfadv.metrics.fisher import dfil
 from tfadv.metrics.utility import tuned_thresholds, utility_metrics
 from tfadv.modes import models, pages
-from tfadv.networks import Answers, Classifier, Identity, load_torchvision
+from tfadv.networks import Answers, Classifier, Encoder, Identity, load_torchvision
 from tfadv.networks.normalisation import synchronise
 from tfadv.perceptual import VGGFeatures
 from tfadv.protector import Protector
 from tfadv.recognition import Recognizer, load_recognizer
 from tfadv.report import Table
 from tfadv.workdir import Workdir
+
+_DFIL_PICTURES = 16
 
 
 @in_scope
@@ -87,6 +90,8 @@ def protect(
     shape = encoder.feature_shape(size)
     export_classifier(classifier, shape, attributes, workdir.path / "classifier")
     metrics = measure_utility(path, dataset, config) | {"images_per_s": trainer.images_per_s}
+    if config.code.noise and config.code.noise_kind == "gaussian" and not config.code.answers:
+        metrics["dfil"] = measure_dfil(encoder, dataset, config)
     trainer.write_metrics(metrics)
     table = pages.write_protect_page(workdir, dataset, {name: metrics} | others, trainer.history)
     workdir.finish(metrics)
@@ -259,6 +264,13 @@ class Evaluation:
         training.write_pictures(
             self._writer, step, "input over reconstruction", images.numpy(), reconstructions
         )
+
+
+def measure_dfil(encoder: Encoder, dataset: Dataset, config: Config) -> float:
+    """Returns the mean dFIL of some test pictures, before quantisation, which only takes away."""
+    images = next(iter(dataset.batches(TEST, WHOLE, _DFIL_PICTURES)))["images"]
+    images = data.normalise(images).numpy()
+    return float(dfil(encoder.without_noise, images, config.code.noise).mean())
 
 
 def measure_utility(encoder: str, dataset: Dataset, config: Config) -> dict[str, float]:

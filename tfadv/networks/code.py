@@ -112,8 +112,7 @@ class Code(keras.Model):
         Returns:
             float32 [N, ..., size or C].
         """
-        values = features if self.linear is None else self.linear(features)
-        values = tf.cast(values, tf.float32)
+        values = self._narrowed(features)
         if self.variational:
             mean, log_variance = (tf.cast(layer(values), tf.float32) for layer in self.moments)
             self.add_loss(self.variational * normal_divergence(mean, log_variance))
@@ -125,6 +124,15 @@ class Code(keras.Model):
         if self.noise is not None and not self.variational:
             values += self.noise(values, images, training=training)
         return quantise(values, self.bits, training) if self.bits else values
+
+    def without_noise(self, features: tf.Tensor) -> tf.Tensor:
+        """What fixed noise is added to, in inference: float32 [N, ..., size or C]."""
+        values = self._narrowed(features)
+        return values if self.standardise is None else self.standardise(values)
+
+    def _narrowed(self, features: tf.Tensor) -> tf.Tensor:
+        values = features if self.linear is None else self.linear(features)
+        return tf.cast(values, tf.float32)
 
     def get_config(self) -> dict:
         """The arguments that give these layers again; precision is not one of them."""

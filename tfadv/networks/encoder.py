@@ -84,11 +84,20 @@ class Encoder(keras.Model):
         Returns:
             Features, float32 [N, *feature_shape(S)].
         """
+        features = self._features(images, training)
+        return features if self.code is None else self.code(features, images, training=training)
+
+    def without_noise(self, images: tf.Tensor) -> tf.Tensor:
+        """What noise is added to, in inference: float32 [N, *feature_shape(S)]."""
+        features = self._features(images, training=False)
+        return features if self.code is None else self.code.without_noise(features)
+
+    def _features(self, images: tf.Tensor, training: bool) -> tf.Tensor:
+        """The features at the split point."""
         features = self.normalise(soften(images, self.blur, self.downscale))
         for stage in self.stages:
             features = stage(features, training=training)
-        features = tf.cast(features, tf.float32)
-        return features if self.code is None else self.code(features, images, training=training)
+        return tf.cast(features, tf.float32)
 
     def feature_shape(self, size: int) -> tuple[int, ...]:
         """Shape of the feature of one picture of `size` pixels: (H, W, C) or (C,)."""

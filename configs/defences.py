@@ -1,0 +1,76 @@
+"""Every defence at several strengths, and the front of usefulness against leakage.
+
+    python run.py --mode=reproduce --config=configs/defences.py [--config.scale=small]
+
+A row is a defence at one strength. What all encoders have in common, and how they are attacked, is
+the paper's (`celeba.py`), or `celeba_tables.py` at the small scale. docs/defences.md says what each
+defence is.
+"""
+
+from configs import celeba, celeba_tables
+from tfadv.experiment import Experiment, Plot, Row
+
+# Name of a curve -> from weaker to stronger, what is changed.
+CURVES = {
+    "the paper's": [{"loss.lambda1": value} for value in (0.2, 1.0, 5.0)],
+    "Gaussian noise": [{"code.noise": value} for value in (0.3, 1.0, 3.0)],
+    "Laplace noise": [{"code.noise": value, "code.noise_kind": "laplace"} for value in (0.3, 1, 3)],
+    "variational": [{"code.size": 64, "code.variational": value} for value in (0.01, 0.1, 1.0)],
+    "few values": [{"code.size": value} for value in (64, 32, 16)],
+    "quantised": [{"code.size": 64, "code.bits": value} for value in (4, 2, 1)],
+    "NoPeek": [{"loss.nopeek": value} for value in (0.1, 0.5, 2.0)],
+    "blur": [{"code.blur": value} for value in (1.0, 2.0, 4.0)],
+    "downscale": [{"code.downscale": value} for value in (2, 4, 8)],
+    "maximum entropy": [{"loss.max_entropy": value} for value in (0.1, 1.0)],
+    "excess": [
+        {
+            "code.size": 64,
+            "code.noise": noise,
+            "loss.excess_pixels": weight,
+            "loss.excess_identity": weight,
+        }
+        for noise, weight in ((0.2, 0.2), (0.3, 0.5), (0.3, 2.0))
+    ],
+    "answers": [{"code.answers": value} for value in ("logits", "hard")],
+}
+METRICS = (
+    "mcc",
+    "mcc_tuned",
+    "psnr",
+    "random_features/psnr",
+    "reid_rank1",
+    "feature_reid_rank1",
+    "feature_ridge/feature_reid_rank1",
+    "linkage_rank1",
+    "linkage_auc",
+)
+
+
+def get_experiment(scale: str) -> Experiment:
+    """Returns a row for each defence at each strength, and one without."""
+    base = {"paper": celeba, "small": celeba_tables}[scale]
+    rows = [Row("none", {"loss.lambda1": 0.0})]
+    series = {"none": ["none"]}
+    for curve, strengths in CURVES.items():
+        series[curve] = []
+        for number, changes in enumerate(strengths, start=1):
+            name = f"{curve} {number}"
+            about = ", ".join(f"{field} = {value}" for field, value in changes.items())
+            rows.append(Row(name, {"loss.lambda1": 0.0} | changes, {}, about))
+            series[curve].append(name)
+    return Experiment(
+        title="Defences: how useful, how leaky",
+        about=(
+            "Each curve is a defence from weak to strong. The best lies top left: useful features "
+            "from which attackers recover little. Features that only give f's answers (answers 2) "
+            "can't leak less than those answers do."
+        ),
+        base=base.get_config,
+        rows=rows,
+        metrics=METRICS,
+        plots=[
+            Plot("Pixels, by the random-features decoder", "random_features/psnr", "mcc", series),
+            Plot("Re-identification by M(Z)", "feature_reid_rank1", "mcc", series),
+            Plot("Linkage", "linkage_auc", "mcc", series),
+        ],
+    )
