@@ -3,7 +3,6 @@ import os
 import subprocess
 import sys
 
-import cv2
 import keras
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from tfadv.identity_classifier import (
     FaceEmbedder,
     IdentityClassifier,
     augment,
-    blurred,
     export_embedder,
     margin_softmax,
 )
@@ -98,15 +96,6 @@ def test_margin_softmax_leaves_out_pictures_of_nobody_known():
 
 
 # What training does to pictures.
-
-
-@pytest.mark.parametrize("factor", [2, 4])
-def test_blurred_is_opencvs_area_average_enlarged_linearly(factor):
-    picture = np.random.default_rng(0).uniform(-1, 1, (SIZE, SIZE, 3)).astype(np.float32)
-    small = cv2.resize(picture, (SIZE // factor,) * 2, interpolation=cv2.INTER_AREA)
-    expected = cv2.resize(small, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
-    found = blurred(tf.constant(picture[np.newaxis]), factor)
-    np.testing.assert_allclose(found[0], expected, atol=1e-5)
 
 
 def test_the_same_seed_changes_pictures_in_the_same_way_and_another_seed_in_another():
