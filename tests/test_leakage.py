@@ -6,7 +6,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from tfadv.config import Config, Metrics
 from tfadv.data import Dataset, normalise
-from tfadv.modes.leakage import TestSplit
+from tfadv.modes.leakage import EvaluationSet
 from tfadv.recognition import Embeddings
 
 
@@ -25,7 +25,7 @@ class Colours:
 @pytest.fixture(scope="module")
 def test_split(tiny_faces, tmp_path_factory):
     config = Config(data=tiny_faces, metrics=Metrics(replicates=50))
-    return TestSplit(Dataset(tiny_faces), [Colours()], config, tmp_path_factory.mktemp("cache"))
+    return EvaluationSet(Dataset(tiny_faces), [Colours()], config, tmp_path_factory.mktemp("cache"))
 
 
 def test_the_very_picture_is_as_near_as_8_bits_allow(test_split):
@@ -52,7 +52,7 @@ def test_what_a_recogniser_is_known_to_see_is_not_asked_for_again(tiny_faces, tm
 
     recognizer = Once()
     config = Config(data=tiny_faces, metrics=Metrics(replicates=50))
-    split = TestSplit(Dataset(tiny_faces), [recognizer], config, tmp_path)
+    split = EvaluationSet(Dataset(tiny_faces), [recognizer], config, tmp_path)
 
     def mirrored(batch):
         return normalise(batch["images"]).numpy()[:, :, ::-1]
@@ -85,3 +85,43 @@ def test_one_guess_for_all_is_compared_with_everyone(test_split):
     real = test_split.embeddings["colours"].embedding
     found = test_split.of_one_guess(real[:1]).metrics["feature_similarity"]
     assert found == pytest.approx(cosine_similarity(real[:1], real).mean(), abs=1e-5)
+
+
+def test_each_interval_is_that_of_the_replicates_beside_it(test_split):
+    def pale(batch):
+        return normalise(batch["images"]).numpy() * 0.5
+
+    found = [
+        test_split.of_pictures(test_split.batches(), pale),
+        test_split.of_guesses(test_split.embeddings["colours"].embedding + 0.1, np.zeros(12)),
+        test_split.of_codes(test_split.embeddings["colours"].embedding),
+        test_split.of_real_pictures(),
+    ]
+    named = set()
+    for finding in found:
+        intervals = {name for name in finding.metrics if name.endswith("_ci95")}
+        assert {f"{name}_ci95" for name in finding.replicates} == intervals
+        for name, values in finding.replicates.items():
+            assert values.shape == (50,)
+            expected = np.nanpercentile(values, [2.5, 97.5])
+            np.testing.assert_allclose(finding.metrics[f"{name}_ci95"], expected)
+        named |= set(finding.replicates)
+    assert {"mse", "reid_rank1", "feature_reid_rank1", "linkage_rank1", "linkage_auc"} <= named
+
+
+def test_people_are_resampled_alike_whatever_is_measured(test_split):
+    """A measure of half of another has its replicates, too: differences are paired."""
+
+    def off(by):
+        return lambda batch: normalise(batch["images"]).numpy() + by
+
+    one, other = (test_split.of_pictures(test_split.batches(), off(by)) for by in (0.1, 0.2))
+    np.testing.assert_allclose(4 * one.replicates["mse"], other.replicates["mse"], rtol=1e-4)
+
+
+def test_any_part_of_a_split_can_be_measured_on(tiny_faces, tmp_path):
+    config = Config(data=tiny_faces, metrics=Metrics(replicates=50))
+    dataset = Dataset(tiny_faces)
+    part = EvaluationSet(dataset, [], config, tmp_path, "public", "held_out")
+    assert len(part.identities) == dataset.count("public", "held_out")
+    assert sum(len(batch["index"]) for batch in part.batches()) == len(part.identities)

@@ -63,11 +63,25 @@ class IdentityBootstrap:
         Raises:
             ValueError: There isn't one value per picture.
         """
+        return percentile_interval(self.means(values))
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """The mean of a value per picture, over the pictures of each replicate.
+
+        Args:
+            values: [N]. NaN is left out.
+
+        Returns:
+            float64 [R]; NaN where a replicate has no value.
+
+        Raises:
+            ValueError: There isn't one value per picture.
+        """
         values = np.asarray(values, np.float64)
         is_value = ~np.isnan(values)
         totals = self.totals(np.stack([np.where(is_value, values, 0.0), is_value], axis=-1))
         with np.errstate(divide="ignore", invalid="ignore"):
-            return percentile_interval(totals[:, 0] / totals[:, 1])
+            return totals[:, 0] / totals[:, 1]
 
     def totals(self, values: np.ndarray) -> np.ndarray:
         """The sum of a row of values per picture, over the pictures of each replicate.

@@ -6,7 +6,7 @@ codes) of the pictures themselves. A probe is never compared with its own pictur
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -37,12 +37,14 @@ class Identification:
         roc: False and true accept rates, rising from 0 to 1, at most 400 points for a figure.
         genuine: Scores of pairs of one person, ascending, at most 20,000 for a histogram.
         impostor: The same of pairs of two people.
+        replicates: Each metric on the bootstrap's resampled people, float64 [R].
     """
 
     metrics: dict[str, float | list[float]]
     roc: tuple[np.ndarray, np.ndarray]
     genuine: np.ndarray
     impostor: np.ndarray
+    replicates: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def cosine_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -94,24 +96,27 @@ def identify(
         nothing = np.zeros(0)
         return Identification({}, (nothing, nothing), nothing, nothing)
 
-    metrics = {}
+    metrics, replicates = {}, {}
     scores = _compare(_unit(probes[known]), _unit(gallery[known]), person)
     for rank in (1, 5):
         hits = np.full(len(identities), np.nan)
         hits[known] = _expected_hits(rank, scores.above, scores.tied_wrong, scores.tied_right)
         metrics[f"reid_rank{rank}"] = float(np.nanmean(hits))
-        metrics[f"reid_rank{rank}_ci95"] = list(bootstrap.mean(hits))
+        replicates[f"reid_rank{rank}"] = bootstrap.means(hits)
 
     roc = roc_curve(scores.genuine, scores.impostor)
     resampled = _resampled_roc(scores, bootstrap.weights[:, people])
     for name, measure in (("auc", area_under), ("eer", equal_error_rate)):
         metrics[f"verification_{name}"] = float(measure(*roc))
-        metrics[f"verification_{name}_ci95"] = list(percentile_interval(measure(*resampled)))
+        replicates[f"verification_{name}"] = measure(*resampled)
+    for name, values in replicates.items():
+        metrics[f"{name}_ci95"] = list(percentile_interval(values))
     return Identification(
         metrics,
         thinned(*roc),
         scores.genuine[_evenly(len(scores.genuine), _HISTOGRAM_SCORES)],
         scores.impostor[_evenly(len(scores.impostor), _HISTOGRAM_SCORES)],
+        replicates,
     )
 
 

@@ -18,7 +18,7 @@ from tfadv.metrics.features import lda_chance
 from tfadv.metrics.identity import chance
 from tfadv.modes import attack_page, attack_sections, models, pages
 from tfadv.modes.battery import Battery, Leak
-from tfadv.modes.leakage import Finding, TestSplit
+from tfadv.modes.leakage import EvaluationSet, Finding
 from tfadv.recognition import Embeddings, Recognizer, load_recognizer
 from tfadv.workdir import Workdir
 
@@ -51,7 +51,7 @@ def run(workdir: Workdir) -> None:
     )
     pages.print_start(dataset, precision)
     cache = models.cache_folder(workdir)
-    test = TestSplit(dataset, recognizers, config, cache)
+    test = EvaluationSet(dataset, recognizers, config, cache)
     leaks = {}
     for name, black_box in black_boxes.items():
         folder = workdir.path / name if leaks else workdir.path
@@ -132,7 +132,7 @@ def check_feature_map(config: Config, name: str, feature_shape: tuple[int, ...])
 
 
 def measure_references(
-    dataset: Dataset, test: TestSplit, recognizers: list[Recognizer], cache: Path
+    dataset: Dataset, test: EvaluationSet, recognizers: list[Recognizer], cache: Path
 ) -> dict[str, Finding]:
     """Returns what needs no features: chance, the mean public face, the real picture."""
     mean = mean_face(dataset)

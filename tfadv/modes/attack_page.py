@@ -11,7 +11,7 @@ from tfadv.metrics.identity import Identification
 from tfadv.modes import attack_sections, pages
 from tfadv.modes.attack_sections import LABELS
 from tfadv.modes.battery import Leak
-from tfadv.modes.leakage import Finding, TestSplit
+from tfadv.modes.leakage import EvaluationSet, Finding
 from tfadv.recognition import Recognizer
 from tfadv.report import Card, Figure, Section, Table
 from tfadv.text import format_value
@@ -46,7 +46,7 @@ def write(
     dataset: Dataset,
     leaks: Mapping[str, Leak],
     references: Mapping[str, Finding],
-    test: TestSplit,
+    test: EvaluationSet,
     recognizers: Sequence[Recognizer],
 ) -> Table:
     """Writes report.html and reconstructions.png of an attack; returns a table for the terminal.

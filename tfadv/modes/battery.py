@@ -21,7 +21,7 @@ from tfadv.metrics.utility import utility_metrics
 from tfadv.mixture import UNKNOWN
 from tfadv.modes import inversion
 from tfadv.modes.inversion import Effort
-from tfadv.modes.leakage import Finding, TestSplit
+from tfadv.modes.leakage import EvaluationSet, Finding
 from tfadv.pairs import Pairs
 from tfadv.perceptual import VGGFeatures
 from tfadv.probes import Examples, probe_attributes
@@ -91,7 +91,7 @@ class Battery:
         self,
         black_box: SavedEncoder,
         dataset: Dataset,
-        test: TestSplit,
+        test: EvaluationSet,
         recognizers: list[Recognizer],
         g: VGGFeatures | None,
         config: Config,

@@ -15,7 +15,7 @@ from tfadv.data import Dataset, to_uint8
 from tfadv.encoders import SavedEncoder
 from tfadv.input_optimisation import InputInverter
 from tfadv.modes import models
-from tfadv.modes.leakage import Finding, TestSplit
+from tfadv.modes.leakage import EvaluationSet, Finding
 from tfadv.networks import FeatureMap
 from tfadv.pairs import Pairs
 from tfadv.perceptual import VGGFeatures
@@ -155,7 +155,7 @@ def search_inputs(
     train: Pairs,
     held_out: Pairs,
     tested: Pairs,
-    test: TestSplit,
+    test: EvaluationSet,
     config: Config,
 ) -> Finding | None:
     """Searches for the first test pictures by gradients through the encoder.

@@ -1,4 +1,4 @@
-"""Measures what attackers recovered of the test pictures, and of who is in them."""
+"""Measures what attackers recovered of the pictures, and of who is in them."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -9,7 +9,7 @@ import numpy as np
 from tfadv.config import Config
 from tfadv.data import TEST, WHOLE, Dataset, normalise, to_uint8
 from tfadv.embedding_cache import embed_split
-from tfadv.metrics.bootstrap import IdentityBootstrap
+from tfadv.metrics.bootstrap import IdentityBootstrap, percentile_interval
 from tfadv.metrics.identity import Identification, cosine_similarity, identify
 from tfadv.metrics.image import psnr, ssim
 from tfadv.recognition import Embeddings, Recognizer
@@ -27,47 +27,63 @@ class Finding:
 
     Attributes:
         metrics: by the names of metrics.json; NAME_ci95 holds an interval, [low, high].
-        pictures: reconstructions of the first test pictures, uint8 [N, S, S, 3], of an attacker
+        pictures: reconstructions of the first pictures, uint8 [N, S, S, 3], of an attacker
             who makes some.
         identification: by recogniser, or by "" where none is needed.
+        replicates: each metric that has an interval on resampled people, float64 [R].
     """
 
     metrics: dict[str, float | list[float]] = dataclasses.field(default_factory=dict)
     pictures: np.ndarray | None = None
     identification: dict[str, Identification] = dataclasses.field(default_factory=dict)
+    replicates: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def add(self, identified: Identification, name: Callable[[str], str]) -> None:
+        """Takes over how well people are recognised, each metric under another name."""
+        for metric, values in identified.replicates.items():
+            self.metrics[name(metric)] = identified.metrics[metric]
+            self.metrics[f"{name(metric)}_ci95"] = identified.metrics[f"{metric}_ci95"]
+            self.replicates[name(metric)] = values
 
 
-class TestSplit:
-    """The test pictures, who is in them, and what face recognisers see in them.
+class EvaluationSet:
+    """Pictures that attackers are measured on, who is in them, and what face recognisers see.
 
     Args:
-        dataset: with the test split.
+        dataset: where they are.
         recognizers: C; the first is the one that M learns from, its metrics have plain names. Those
             of the others are called METRIC/RECOGNISER.
         config: of the run.
         cache: folder for the embeddings of the real pictures.
+        split: of the dataset; the test split, but where attackers are chosen among.
+        part: of the split.
     """
 
-    __test__ = False  # no test case, whatever pytest thinks of its name
-
     def __init__(
-        self, dataset: Dataset, recognizers: list[Recognizer], config: Config, cache: Path
+        self,
+        dataset: Dataset,
+        recognizers: list[Recognizer],
+        config: Config,
+        cache: Path,
+        split: str = TEST,
+        part: str = WHOLE,
     ):
         self._dataset = dataset
+        self._where = split, part
         self._recognizers = recognizers
         self._examples = config.report.examples
-        self.identities, self.labels = dataset.annotations(TEST)
+        self.identities, self.labels = dataset.annotations(split, part)
         self.bootstrap = IdentityBootstrap(
             self.identities, config.metrics.replicates, config.runtime.seed
         )
         self.embeddings = {
-            recognizer.name: embed_split(recognizer, dataset, TEST, WHOLE, cache)
+            recognizer.name: embed_split(recognizer, dataset, split, part, cache)
             for recognizer in recognizers
         }
 
     def batches(self) -> Iterable[Batch]:
-        """Yields `images` uint8 [N, S, S, 3] and `index` of all test pictures, in order."""
-        for batch in self._dataset.batches(TEST, WHOLE):
+        """Yields `images` uint8 [N, S, S, 3] and `index` of all pictures, in order."""
+        for batch in self._dataset.batches(*self._where):
             yield {"images": batch["images"].numpy(), "index": batch["index"].numpy()}
 
     def of_pictures(
@@ -76,10 +92,10 @@ class TestSplit:
         reconstruct: Callable[[Batch], np.ndarray],
         embed: Callable[[Recognizer, Batch], Embeddings] | None = None,
     ) -> Finding:
-        """Compares reconstructions with the test pictures.
+        """Compares reconstructions with the pictures.
 
         Args:
-            batches: of all test pictures in order, with `images` and `index`, and with whatever
+            batches: of all pictures in order, with `images` and `index`, and with whatever
                 `reconstruct` needs.
             reconstruct: a batch to pictures, float32 [N, S, S, 3] in [-1, 1].
             embed: what a recogniser sees in the reconstructions of a batch, where that is known
@@ -98,24 +114,24 @@ class TestSplit:
                 guesses[recognizer.name].append(self._compare(recognizer, seen, batch["index"]))
             if first is None:
                 first = to_uint8(rebuilt[: self._examples])
-        metrics = {}
+        finding = Finding(pictures=first)
         for name, values in pixels.items():
-            metrics |= self._mean(name, np.concatenate(values))
-        finding = Finding(metrics | {"test_examples": len(self.identities)}, first)
+            self._add_mean(finding, name, np.concatenate(values))
+        finding.metrics["test_examples"] = len(self.identities)
         for i, (name, parts) in enumerate(guesses.items()):
             embedding, face, inner = map(np.concatenate, zip(*parts, strict=True))
             suffix = f"/{name}" if i else ""
             identified = self._identify(embedding, self.embeddings[name].embedding)
             finding.identification[name] = identified
-            found = self._mean("face_similarity", face)
-            found |= self._mean("face_similarity_inner", inner) | identified.metrics
-            finding.metrics.update(_named(found, suffix=suffix))
+            self._add_mean(finding, f"face_similarity{suffix}", face)
+            self._add_mean(finding, f"face_similarity_inner{suffix}", inner)
+            finding.add(identified, lambda metric, suffix=suffix: metric + suffix)
         return finding
 
     def of_first_pictures(
         self, batch: Batch, reconstruct: Callable[[Batch], np.ndarray]
     ) -> Finding:
-        """Compares the pixels of reconstructions of the first test pictures only.
+        """Compares the pixels of reconstructions of the first pictures only.
 
         Args:
             batch: theirs, with `images` and whatever `reconstruct` needs.
@@ -123,20 +139,21 @@ class TestSplit:
         """
         images = normalise(batch["images"]).numpy()
         rebuilt = np.asarray(reconstruct(batch), np.float32)
-        metrics = {"test_examples": len(images)}
+        finding = Finding({"test_examples": len(images)}, to_uint8(rebuilt[: self._examples]))
         for name, values in _pixels(images, rebuilt).items():
             padded = np.full(len(self.identities), np.nan)  # the bootstrap leaves them out
             padded[: len(values)] = values
-            metrics |= self._mean(name, padded)
-        return Finding(metrics, to_uint8(rebuilt[: self._examples]))
+            self._add_mean(finding, name, padded)
+        return finding
 
     def of_real_pictures(self) -> Finding:
         """Returns what recognisers make of the pictures themselves: no attacker does better."""
         finding = Finding()
         for i, (name, real) in enumerate(self.embeddings.items()):
-            finding.identification[name] = self._identify(real.embedding, real.embedding)
-            found = finding.identification[name].metrics
-            finding.metrics.update(_named(found, suffix=f"/{name}" if i else ""))
+            identified = self._identify(real.embedding, real.embedding)
+            finding.identification[name] = identified
+            suffix = f"/{name}" if i else ""
+            finding.add(identified, lambda metric, suffix=suffix: metric + suffix)
         return finding
 
     def of_guesses(self, guesses: np.ndarray, centre: np.ndarray) -> Finding:
@@ -150,25 +167,26 @@ class TestSplit:
             centre: the mean embedding of public pictures, float32 [E].
         """
         name, real = next(iter(self.embeddings.items()))
+        finding = self.of_one_guess(guesses)
         identified = self._identify(guesses - centre, real.embedding - centre)
-        metrics = self.of_one_guess(guesses).metrics
-        metrics |= _named(identified.metrics, prefix="feature_")
-        return Finding(metrics, identification={name: identified})
+        finding.identification[name] = identified
+        finding.add(identified, lambda metric: f"feature_{metric}")
+        return finding
 
     def of_one_guess(self, guess: np.ndarray) -> Finding:
         """Returns how similar guessed embeddings are, [N, E], or one for all, [1, E]."""
         real = next(iter(self.embeddings.values())).embedding
-        guesses = np.broadcast_to(guess, real.shape)
-        return Finding(self._mean("feature_similarity", cosine_similarity(guesses, real)))
+        finding = Finding()
+        similarity = cosine_similarity(np.broadcast_to(guess, real.shape), real)
+        self._add_mean(finding, "feature_similarity", similarity)
+        return finding
 
     def of_codes(self, codes: np.ndarray) -> Finding:
         """Compares codes of features, float32 [N, K], with one another: linkage."""
         identified = self._identify(codes, codes)
-        renamed = {
-            name.replace("reid", "linkage").replace("verification", "linkage"): value
-            for name, value in identified.metrics.items()
-        }
-        return Finding(renamed, identification={"": identified})
+        finding = Finding(identification={"": identified})
+        finding.add(identified, lambda metric: f"linkage_{metric.partition('_')[2]}")
+        return finding
 
     def _compare(
         self, recognizer: Recognizer, seen: Embeddings, index: np.ndarray
@@ -184,8 +202,12 @@ class TestSplit:
     def _identify(self, probes: np.ndarray, gallery: np.ndarray) -> Identification:
         return identify(probes, gallery, self.identities, self.bootstrap)
 
-    def _mean(self, name: str, values: np.ndarray) -> dict[str, float | list[float]]:
-        return {name: float(np.nanmean(values)), f"{name}_ci95": list(self.bootstrap.mean(values))}
+    def _add_mean(self, finding: Finding, name: str, values: np.ndarray) -> None:
+        """Adds the mean of a value per picture, NaN left out, with its interval."""
+        replicates = self.bootstrap.means(values)
+        finding.metrics[name] = float(np.nanmean(values))
+        finding.metrics[f"{name}_ci95"] = list(percentile_interval(replicates))
+        finding.replicates[name] = replicates
 
 
 def _pixels(images: np.ndarray, rebuilt: np.ndarray) -> dict[str, np.ndarray]:
@@ -195,12 +217,3 @@ def _pixels(images: np.ndarray, rebuilt: np.ndarray) -> dict[str, np.ndarray]:
         "psnr": np.minimum(psnr(images, rebuilt), _FINEST_PSNR),
         "mse": np.square(images - rebuilt).mean(axis=(1, 2, 3)),
     }
-
-
-def _named(metrics: dict[str, float], prefix: str = "", suffix: str = "") -> dict[str, float]:
-    """Metrics under other names; an interval keeps its NAME_ci95."""
-    renamed = {}
-    for name, value in metrics.items():
-        base, interval = name.removesuffix("_ci95"), "_ci95" if name.endswith("_ci95") else ""
-        renamed[f"{prefix}{base}{suffix}{interval}"] = value
-    return renamed

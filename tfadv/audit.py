@@ -1,0 +1,163 @@
+"""What an audit concludes from its attackers: the worst of them, closure, and whether they tried.
+
+Numbers in, numbers out. A member is one attacker at one setting; what it recovered of held-out
+public pictures decides whether it counts, what it recovered of test pictures is what is reported.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tfadv.config import UserError
+from tfadv.metrics.bootstrap import percentile_interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A way in which features leak.
+
+    Attributes:
+        title: In a table.
+        metric: Its name in metrics.json.
+        leaks_upwards: Whether a higher value is a larger leak.
+    """
+
+    title: str
+    metric: str
+    leaks_upwards: bool = True
+
+
+MEASURES = {
+    "pixels": Measure("pixels rebuilt (MSE)", "mse", leaks_upwards=False),
+    "face_rank1": Measure("named from the rebuilt face", "reid_rank1"),
+    "face_auc": Measure("verified from the rebuilt face", "verification_auc"),
+    "guess_rank1": Measure("named by M(Z)", "feature_reid_rank1"),
+    "guess_auc": Measure("verified by M(Z)", "feature_verification_auc"),
+    "linkage_rank1": Measure("linked", "linkage_rank1"),
+    "linkage_auc": Measure("linked, AUC", "linkage_auc"),
+    "attributes": Measure("attributes read (AUC)", "probe_auc"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """What one member got by one measure.
+
+    Attributes:
+        held_out: On held-out public pictures, which members are chosen by.
+        test: On test pictures.
+        replicates: The same on resampled test people, float64 [R]; equal positions are equal
+            people, whoever is measured, so that differences are paired.
+    """
+
+    held_out: float
+    test: float
+    replicates: np.ndarray
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval over test people."""
+        return percentile_interval(self.replicates)
+
+
+@dataclasses.dataclass(frozen=True)
+class Closure:
+    """How far a defence closed the gap from no defence to sending nothing but the answers.
+
+    Attributes:
+        value: 0 is no defence, 1 as private as the answers; it may lie beyond either. NaN where the
+            unprotected encoder doesn't leak more than the answers.
+        interval: 95%, over test people; NaN with the value.
+    """
+
+    value: float
+    interval: tuple[float, float]
+
+
+def strongest(scores: Mapping[str, Score], measure: Measure) -> str:
+    """Returns the member that leaked most of held-out public pictures: the one that counts.
+
+    Raises:
+        ValueError: There is none, or one isn't finite.
+    """
+    if not scores:
+        raise ValueError(f"no attacker measured {measure.title}")
+    for name, score in scores.items():
+        if not math.isfinite(score.held_out):
+            raise ValueError(f"{name} has no finite {measure.title} on held-out pictures")
+    sign = 1 if measure.leaks_upwards else -1
+    return max(scores, key=lambda name: sign * scores[name].held_out)
+
+
+def closure(score: Score, unprotected: Score, answers: Score) -> Closure:
+    """Returns (unprotected - score) / (unprotected - answers), with a paired interval.
+
+    The interval is that of the ratio over resampled people, as `Score` pairs them. Where in more
+    than one of forty resamples the two ends come as close as nothing or change sides, the gap
+    can't be told from none, and neither can a share of it.
+    """
+    gap = unprotected.test - answers.test
+    gaps = unprotected.replicates - answers.replicates
+    if gap == 0 or np.mean(gaps * np.sign(gap) <= 0) > 1 / 40:
+        return Closure(math.nan, (math.nan, math.nan))
+    gaps = np.where(gaps * np.sign(gap) <= 0, np.nan, gaps)
+    shares = (unprotected.replicates - score.replicates) / gaps
+    return Closure((unprotected.test - score.test) / gap, percentile_interval(shares))
+
+
+def difference(one: Score, other: Score) -> tuple[float, tuple[float, float]]:
+    """Returns one - other on test pictures, and its paired 95% interval."""
+    return one.test - other.test, percentile_interval(one.replicates - other.replicates)
+
+
+def is_converged(budgets: Sequence[Score], measure: Measure) -> bool:
+    """Whether the last doubling of a budget gained less than half of the interval's width.
+
+    Args:
+        budgets: What a member got with 1, 2, 4, ... times the same budget; two at least. Gains are
+            those on held-out pictures, the interval that of the largest budget on test pictures.
+        measure: Which says what a gain is.
+    """
+    before, after = budgets[-2:]
+    sign = 1 if measure.leaks_upwards else -1
+    low, high = after.interval
+    return sign * (after.held_out - before.held_out) < (high - low) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """A leak that must not be exceeded.
+
+    Attributes:
+        measure: Its name in `MEASURES`.
+        value: The most that is allowed; for a measure that leaks downwards the least.
+    """
+
+    measure: str
+    value: float
+
+    def is_exceeded_by(self, score: Score) -> bool:
+        """Whether test pictures leak more than that."""
+        if MEASURES[self.measure].leaks_upwards:
+            return score.test > self.value
+        return score.test < self.value
+
+
+def parse_limit(text: str) -> Limit:
+    """Returns the limit that MEASURE:VALUE names.
+
+    Raises:
+        UserError: It isn't of that form, or there is no such measure.
+    """
+    name, colon, value = text.partition(":")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not colon or not math.isfinite(number):
+        raise UserError(f"audit.fail_above has {text!r}; it must be MEASURE:VALUE")
+    if name not in MEASURES:
+        raise UserError(f"audit.fail_above names {name}; it must be one of {', '.join(MEASURES)}")
+    return Limit(name, number)
