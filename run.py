@@ -1,6 +1,6 @@
 """Trains privacy-preserving encoders and attacks encoders.
 
-    python run.py --mode=protect|attack|recognizer [--config=configs/NAME.py]
+    python run.py --mode=protect|attack|audit|recognizer [--config=configs/NAME.py]
                   [--config.FIELD=VALUE ...] [--workdir=DIR]
     python run.py --mode=reproduce --config=configs/table1.py [--config.scale=small] [--rows=1,2]
                   [--dry_run] [--config.FIELD=VALUE ...] [--workdir=DIR]
@@ -10,6 +10,7 @@ for all experiments. The same call again resumes where it stopped.
 """
 
 import contextlib
+import json
 import os
 import re
 import runpy
@@ -24,6 +25,7 @@ from ml_collections import config_flags
 from tfadv import checks, experiment, interruption
 from tfadv.config import MODES, Config, UserError, describe, flatten
 from tfadv.experiment import Plan
+from tfadv.measures import LimitExceededError, check_limits, parse_limit
 from tfadv.recognizer_files import check_recognizer
 from tfadv.workdir import Workdir
 
@@ -53,11 +55,17 @@ def main(argv: list[str]) -> int:
                 print(f"{__doc__}\n{describe()}")
             elif isinstance(command, Workdir) and command.metrics is not None:
                 print(f"{command.path} is finished: see {command.path / 'report.html'}")
+                if command.mode == "audit":
+                    report = json.loads((command.path / "audit.json").read_text())
+                    check_limits(report, command.config.audit.fail_above)
             else:
                 run(command)
     except (UserError, OSError) as error:
         print(f"run.py: {one_line(str(error))}", file=sys.stderr)
         return 2
+    except LimitExceededError as error:
+        print(f"run.py: leaks more than allowed: {error}", file=sys.stderr)
+        return 3
     except interruption.Interrupted as stop:
         done = f"{stop}; " if str(stop) else ""
         print(f"\nrun.py: interrupted; {done}the same command resumes", file=sys.stderr)
@@ -119,7 +127,7 @@ def parse(argv: list[str]) -> Workdir | Plan | None:
     config = override(read_config(early.config, early.mode), overrides)
     checks.check_dataset(config.data)
     path = Path(early.workdir or Path("runs") / Path(early.config).stem / early.mode)
-    if early.mode == "attack":
+    if early.mode in ("attack", "audit"):
         choose_encoder(config, path)
         choose_recognizer(config, path)
     else:
@@ -131,6 +139,11 @@ def parse(argv: list[str]) -> Workdir | Plan | None:
                 "loss.excess_identity hides a face embedding: name a recogniser with "
                 "--config.recognizer.path, or train one with --mode=recognizer"
             )
+    if early.mode == "audit":
+        for text in config.audit.fail_above:
+            parse_limit(text)
+        if config.audit.unprotected:
+            checks.check_saved_model(config.audit.unprotected)
     if checks.needs_vgg(config, early.mode):
         checks.check_perceptual(config.perceptual.weights)
     return Workdir(path, early.mode, config)

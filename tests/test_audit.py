@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 
 from tfadv.audit import (
-    MEASURES,
-    Limit,
     Score,
     closure,
     difference,
     is_converged,
-    parse_limit,
     strongest,
 )
 from tfadv.config import UserError
+from tfadv.measures import MEASURES, Limit, LimitExceededError, check_limits, parse_limit
 
 UP, DOWN = MEASURES["linkage_rank1"], MEASURES["pixels"]
 
@@ -100,10 +98,10 @@ def test_an_attacker_converged_if_the_last_doubling_gained_less_than_people_matt
 
 def test_a_limit_is_exceeded_in_the_direction_that_leaks():
     assert parse_limit("linkage_rank1:0.05") == Limit("linkage_rank1", 0.05)
-    assert Limit("linkage_rank1", 0.05).is_exceeded_by(score(0.06))
-    assert not Limit("linkage_rank1", 0.05).is_exceeded_by(score(0.05))
-    assert Limit("pixels", 0.2).is_exceeded_by(score(0.19))
-    assert not Limit("pixels", 0.2).is_exceeded_by(score(0.21))
+    assert Limit("linkage_rank1", 0.05).is_exceeded_by(0.06)
+    assert not Limit("linkage_rank1", 0.05).is_exceeded_by(0.05)
+    assert Limit("pixels", 0.2).is_exceeded_by(0.19)
+    assert not Limit("pixels", 0.2).is_exceeded_by(0.21)
 
 
 @pytest.mark.parametrize("text", ["linkage_rank1", "linkage_rank1:", "linkage_rank1:nan", ":1", ""])
@@ -115,3 +113,30 @@ def test_a_limit_that_is_none_is_told(text):
 def test_a_limit_on_a_measure_that_there_is_not_lists_those_there_are():
     with pytest.raises(UserError, match=r"names reid; it must be one of pixels, .*attributes"):
         parse_limit("reid:0.05")
+
+
+def report(converged=True, **values):
+    measures = {"linkage_rank1": {"value": 0.1, "converged": converged}}
+    names = {"unprotected": 0.5, "answers": 0.3, "logits": 0.4, "mine": 0.1} | values
+    return {
+        "encoders": {
+            name: {"measures": {key: each | {"value": value} for key, each in measures.items()}}
+            for name, value in names.items()
+        }
+    }
+
+
+def test_only_encoders_are_held_to_limits_and_not_the_ends_of_the_scale():
+    check_limits(report(), ["linkage_rank1:0.2"])
+    with pytest.raises(LimitExceededError, match=r"^mine: .* is 0\.1, the limit is 0\.05$"):
+        check_limits(report(), ["linkage_rank1:0.05"])
+
+
+def test_attackers_that_did_not_try_hard_enough_pass_no_limit():
+    with pytest.raises(LimitExceededError, match="attackers had not converged"):
+        check_limits(report(converged=False), ["linkage_rank1:0.2"])
+
+
+def test_a_limit_on_what_was_not_measured_is_told():
+    with pytest.raises(UserError, match="names pixels, which wasn't measured"):
+        check_limits(report(), ["pixels:0.2"])

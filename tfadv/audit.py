@@ -10,35 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tfadv.config import UserError
+from tfadv.measures import Measure
 from tfadv.metrics.bootstrap import percentile_interval
-
-
-@dataclasses.dataclass(frozen=True)
-class Measure:
-    """A way in which features leak.
-
-    Attributes:
-        title: In a table.
-        metric: Its name in metrics.json.
-        leaks_upwards: Whether a higher value is a larger leak.
-    """
-
-    title: str
-    metric: str
-    leaks_upwards: bool = True
-
-
-MEASURES = {
-    "pixels": Measure("pixels rebuilt (MSE)", "mse", leaks_upwards=False),
-    "face_rank1": Measure("named from the rebuilt face", "reid_rank1"),
-    "face_auc": Measure("verified from the rebuilt face", "verification_auc"),
-    "guess_rank1": Measure("named by M(Z)", "feature_reid_rank1"),
-    "guess_auc": Measure("verified by M(Z)", "feature_verification_auc"),
-    "linkage_rank1": Measure("linked", "linkage_rank1"),
-    "linkage_auc": Measure("linked, AUC", "linkage_auc"),
-    "attributes": Measure("attributes read (AUC)", "probe_auc"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,40 +97,3 @@ def is_converged(budgets: Sequence[Score], measure: Measure) -> bool:
     sign = 1 if measure.leaks_upwards else -1
     low, high = after.interval
     return sign * (after.held_out - before.held_out) < (high - low) / 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Limit:
-    """A leak that must not be exceeded.
-
-    Attributes:
-        measure: Its name in `MEASURES`.
-        value: The most that is allowed; for a measure that leaks downwards the least.
-    """
-
-    measure: str
-    value: float
-
-    def is_exceeded_by(self, score: Score) -> bool:
-        """Whether test pictures leak more than that."""
-        if MEASURES[self.measure].leaks_upwards:
-            return score.test > self.value
-        return score.test < self.value
-
-
-def parse_limit(text: str) -> Limit:
-    """Returns the limit that MEASURE:VALUE names.
-
-    Raises:
-        UserError: It isn't of that form, or there is no such measure.
-    """
-    name, colon, value = text.partition(":")
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not colon or not math.isfinite(number):
-        raise UserError(f"audit.fail_above has {text!r}; it must be MEASURE:VALUE")
-    if name not in MEASURES:
-        raise UserError(f"audit.fail_above names {name}; it must be one of {', '.join(MEASURES)}")
-    return Limit(name, number)

@@ -12,6 +12,7 @@ from typing import Any
 from tfadv.config import (
     ANSWERS,
     DECODERS,
+    LOSSES,
     NOISES,
     ON_ERROR,
     PRECISIONS,
@@ -19,6 +20,7 @@ from tfadv.config import (
     SPLITS,
     STRATEGIES,
     VGG19_LAYERS,
+    Audit,
     Config,
     Data,
     UserError,
@@ -55,6 +57,7 @@ def normalise(config: Config) -> None:
         (config.task, "attributes"),
         (config.perceptual, "layers"),
         (config.recognizer, "others"),
+        *((config.audit, name) for name in ("decoders", "losses", "few", "fail_above")),
     )
     for holder, name in lists:
         value = getattr(holder, name, None)
@@ -96,6 +99,20 @@ def validate(config: Config) -> None:
     check_extra(config.data)
     check_layers(config.perceptual.layers)
     check_defences(config)
+    check_audit(config.audit)
+
+
+def check_audit(audit: Audit) -> None:
+    """Raises a UserError unless the lists of an audit name what there is."""
+    for field, choices in (("decoders", DECODERS), ("losses", LOSSES)):
+        for name in getattr(audit, field):
+            if name not in choices:
+                raise UserError(
+                    f"audit.{field} names {name}; it must be one of {', '.join(choices)}"
+                )
+    for count in audit.few:
+        if not count.isdecimal() or not int(count):
+            raise UserError(f"audit.few has {count!r}; it must be numbers of pictures, above 0")
 
 
 def check_defences(config: Config) -> None:
@@ -201,6 +218,8 @@ def check_weights(path: str) -> None:
 def needs_vgg(config: Config, mode: str) -> bool:
     """Returns whether a loss of this mode compares perceptual features."""
     loss = config.loss
+    if mode == "audit":
+        return "perceptual" in config.audit.losses
     if mode == "protect":
         return bool(loss.lambda2 or (loss.lambda1 and loss.mu2))
     return mode == "attack" and bool(loss.mu2)
@@ -275,6 +294,9 @@ _RANGES = {
     "attack.cache_mb": (0, _LARGEST),
     "attack.random_features": (1, 20_000),
     "attack.white_box": (0, _LARGEST),
+    "audit.steps": (1, _LARGEST),
+    "audit.seeds": (1, 100),
+    "audit.repeats": (1, 10_000),
     "feature_map.hidden": (1, _LARGEST),
     "feature_map.steps": (1, _LARGEST),
     "feature_map.learning_rate": (1e-9, 10.0),

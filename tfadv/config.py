@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-MODES = ("protect", "attack", "recognizer", "reproduce")
+MODES = ("protect", "attack", "audit", "recognizer", "reproduce")
 SCALES = ("paper", "small")
 SPLITS = ("conv1", "conv2", "conv3", "conv4", "avgpool", "fc")
 VECTORS = ("avgpool", "fc")  # of these; the others are maps
@@ -25,6 +25,7 @@ ON_ERROR = ("stop", "skip")
 STRATEGIES = ("one", "mirrored", "multi_worker")
 NOISES = ("gaussian", "laplace")
 ANSWERS = ("", "logits", "hard")
+LOSSES = ("pixels", "gan", "perceptual")
 DECODERS = ("figure6", "residual")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
@@ -131,6 +132,20 @@ class Attack:
 
 
 @dataclass(slots=True)
+class Audit:
+    """How thorough an audit is."""
+
+    unprotected: str = ""  # the same encoder without defence; empty: that trained beside the first
+    decoders: tuple[str, ...] = ("figure6", "residual")  # architectures of Dec^a
+    losses: tuple[str, ...] = ("pixels",)  # of Dec^a: pixels, gan, perceptual
+    steps: int = 500  # of the smallest of three budgets; the others are twice and four times it
+    seeds: int = 1  # initial weights that each decoder is tried from
+    few: tuple[str, ...] = ("250", "500", "1000", "2000")  # public pictures of poorer attackers
+    repeats: int = 16  # queries for a picture, averaged, where the encoder is random
+    fail_above: tuple[str, ...] = ()  # MEASURE:VALUE; a larger leak ends the run with exit code 3
+
+
+@dataclass(slots=True)
 class FeatureMap:
     """M of Eq. 10, which guesses the face embedding C(X) from the feature Z."""
 
@@ -209,6 +224,7 @@ class Config:
     loss: Loss = field(default_factory=Loss)
     train: Train = field(default_factory=Train)
     attack: Attack = field(default_factory=Attack)
+    audit: Audit = field(default_factory=Audit)
     feature_map: FeatureMap = field(default_factory=FeatureMap)
     perceptual: Perceptual = field(default_factory=Perceptual)
     recognizer: Recognizer = field(default_factory=Recognizer)

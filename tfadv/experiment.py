@@ -234,14 +234,24 @@ def plan(
 # What a mode doesn't look at: there its default counts, so that runs can be shared.
 _UNUSED = {
     "recognizer": (
-        *("scale", "baseline", "encoder", "attack", "feature_map", "black_box", "loss", "task"),
-        "code",
+        *(
+            "scale",
+            "baseline",
+            "encoder",
+            "attack",
+            "feature_map",
+            "black_box",
+            "loss",
+            "task",
+            "audit",
+        ),
+        *("audit", "code"),
         *(f"recognizer.{name}" for name in ("path", "others", "alignment", "layer")),
     ),
     "protect": (
-        *("scale", "baseline", "encoder", "attack", "feature_map", "black_box", "metrics"),
+        *("scale", "baseline", "encoder", "attack", "feature_map", "black_box", "metrics", "audit"),
     ),
-    "attack": ("scale", "baseline", "task", "code", *PENALTIES, "loss.warm_up"),
+    "attack": ("scale", "baseline", "task", "code", "audit", *PENALTIES, "loss.warm_up"),
 }
 _CHOSEN = ("encoder", "recognizer")  # for all attacks, by the plan
 

@@ -6,7 +6,7 @@ from tfadv.config import UserError
 from tfadv.data import explain
 from tfadv.errors import error_line
 from tfadv.experiment import Plan
-from tfadv.modes import attack, protect, recognizer, reproduce
+from tfadv.modes import attack, audit, protect, recognizer, reproduce
 from tfadv.records import CHANGED
 from tfadv.workdir import Workdir
 
@@ -43,5 +43,5 @@ def _run(command: Workdir | Plan) -> None:
     if isinstance(command, Plan):
         (reproduce.show if command.is_dry else reproduce.run)(command)
         return
-    modes = {"protect": protect.run, "attack": attack.run, "recognizer": recognizer.run}
-    modes[command.mode](command)
+    modes = {"protect": protect, "attack": attack, "audit": audit, "recognizer": recognizer}
+    modes[command.mode].run(command)

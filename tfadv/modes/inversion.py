@@ -51,6 +51,8 @@ def invert_pictures(
     g: VGGFeatures | None,
     folder: Path,
     title: str,
+    *,
+    decays: bool = False,
 ) -> tuple[ImageInverter, Effort]:
     """Trains Dec^a by Eq. 5; returns it at its best point.
 
@@ -63,14 +65,19 @@ def invert_pictures(
         g: from `models.load_g`.
         folder: for checkpoints and logs.
         title: what the progress line calls it.
+        decays: whether the rate falls to 0 over all steps, none of which is then left out; else it
+            falls, and all ends, where held-out pictures no longer improve.
     """
     keras.utils.set_random_seed(config.runtime.seed)
     shape = train.feature_shape
     inverter = ImageInverter(models.build_adversary(config, shape, split, g), shape)
     inverter.standardisation.adapt(batch["features"] for batch in train.batches())
-    optimizer = training.adam(config.train.learning_rate, config.train.clip_norm)
+    steps = config.train.steps
+    optimizer = training.adam(
+        config.train.learning_rate, config.train.clip_norm, decay_steps=steps if decays else 0
+    )
     inverter.compile(optimizer, models.discriminator_optimizer(config))
-    plateau = _plateau(inverter, config.attack)
+    plateau = Plateau(inverter, steps + 1, 0) if decays else _plateau(inverter, config.attack)
     trainer = training.Trainer(inverter, config.train, folder, title, plateau=plateau)
     if trainer.step == 0:
         models.measure_scale(inverter.adversary, dataset)

@@ -1,0 +1,276 @@
+"""An audit on drawn faces, as a user runs it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import run
+from tfadv.config import Audit, Config, UserError
+from tfadv.measures import MEASURES
+from tfadv.modes import audit, members
+from tfadv.modes.members import FirstPairs, Target, with_less
+
+pytestmark = pytest.mark.slow  # decoders of three budgets for each of four encoders
+
+ROOT = Path(__file__).parents[1]
+CONFIG = """
+from tfadv.config import *
+
+def get_config(mode):
+    return Config(
+        baseline=True,
+        data=Data(dir={dir!r}, dataset="synthetic/tiny", size=32, held_out=0.3),
+        model=Model(depth=18, width=0.125, decoder_width=0.125),
+        train=Train(steps=30, batch=16, log_every=5, evaluate_every=10, checkpoint_every=10),
+        attack=Attack(random_features=40),
+        audit=Audit(decoders=("figure6",), steps=2, few=("20",)),
+        feature_map=FeatureMap(steps=10, hidden=32),
+        metrics=Metrics(replicates=50),
+        runtime=Runtime(precision="float32"),
+        report=Report(examples=3),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tiny_faces, tmp_path_factory):
+    """A folder with a recogniser, an encoder with its baseline, and an audit."""
+    root = tmp_path_factory.mktemp("audit")
+    (root / "tiny.py").write_text(CONFIG.format(dir=tiny_faces.dir))
+    assert call(root, "recognizer", "recognizer", "--config.train.steps=10") == 0
+    assert call(root, "protect", "protect") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(members, "RATES", (1e-3, 3e-3))
+        assert call(root, "audit", "audit") == 0
+    return root
+
+
+def call(root, mode, name, *flags):
+    keras.config.set_dtype_policy("float32")
+    where = [f"--config={root / 'tiny.py'}", f"--workdir={root / name}"]
+    return run.main(["run.py", f"--mode={mode}", *where, *flags])
+
+
+def report_of(root):
+    return json.loads((root / "audit/audit.json").read_text())
+
+
+def test_it_says_what_was_found_of_encoders_and_both_ends_of_the_scale(root):
+    report = report_of(root)
+    assert list(report["encoders"]) == ["protected", "unprotected", "logits", "answers"]
+    for encoder in report["encoders"].values():
+        assert set(encoder["measures"]) == set(MEASURES) - {"attributes"}
+        assert not encoder["random"]
+        tried = set(members.MEMBERS) | {f"figure6-pixels-x{times}" for times in (1, 2, 4)}
+        assert set(encoder["attackers"]) == tried
+    measures = report["encoders"]["protected"]["measures"]
+    assert set(measures) == set(report["encoders"]["unprotected"]["measures"])
+    page = (root / "audit/report.html").read_text()
+    for text in ("Audit of the protected encoder", "answers only", "With fewer public pictures"):
+        assert text in page
+
+
+def test_the_attacker_that_counts_is_the_strongest_on_held_out_pictures(root):
+    for name, encoder in report_of(root)["encoders"].items():
+        files = (root / "audit/encoders" / name).glob("*.npz")
+        scores = {file.stem: audit.read(file)[0] for file in files}
+        for key, found in encoder["measures"].items():
+            measure = MEASURES[key]
+            sign = 1 if measure.leaks_upwards else -1
+            held_out = {m: s[measure.metric] for m, s in scores.items() if measure.metric in s}
+            best = max(sign * score.held_out for score in held_out.values())
+            assert sign * held_out[found["attacker"]].held_out == best
+            assert held_out[found["attacker"]].test == found["value"]
+
+
+def test_its_report_follows_the_schema(root):
+    schema = json.loads((ROOT / "docs/audit.schema.json").read_text())
+    assert not list(violations(report_of(root), schema, schema))
+    broken = report_of(root)
+    del broken["encoders"]["protected"]["measures"]["pixels"]["attacker"]
+    broken["encoders"]["answers"]["random"] = "no"
+    broken["limits"] = [1]
+    broken["more"] = 0
+    assert len(list(violations(broken, schema, schema))) == 4
+
+
+def violations(value, schema, whole, at="$"):
+    """What of a value breaks a JSON schema: the keywords that ours uses."""
+    if "$ref" in schema:
+        schema = whole["$defs"][schema["$ref"].rpartition("/")[2]]
+    kinds = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "boolean": bool,
+        "number": (int, float),
+        "null": type(None),
+    }
+    if "anyOf" in schema:
+        if all(list(violations(value, each, whole)) for each in schema["anyOf"]):
+            yield at
+        return
+    if "const" in schema and value != schema["const"]:
+        yield at
+    names = schema.get("type", [])
+    names = [names] if isinstance(names, str) else names
+    if names and not any(
+        isinstance(value, kinds[n]) and (n == "boolean" or not isinstance(value, bool))
+        for n in names
+    ):
+        yield at
+        return
+    if isinstance(value, dict):
+        yield from (f"{at}.{name}" for name in schema.get("required", []) if name not in value)
+        for name, each in value.items():
+            inner = schema.get("properties", {}).get(name, schema.get("additionalProperties"))
+            if inner is False:
+                yield f"{at}.{name}"
+            elif inner:
+                yield from violations(each, inner, whole, f"{at}.{name}")
+    if isinstance(value, list):
+        if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
+            yield at
+        for each in value:
+            yield from violations(each, schema.get("items", {}), whole, f"{at}[]")
+
+
+def test_a_larger_leak_than_allowed_ends_with_exit_code_3(root, capsys):
+    assert call(root, "audit", "audit", "--config.audit.fail_above=linkage_auc:0") == 3
+    err = capsys.readouterr().err
+    assert "leaks more than allowed: protected: linkage_auc is " in err
+    assert "answers" not in err
+
+
+def test_a_limit_that_is_kept_ends_well(root):
+    converged = report_of(root)["encoders"]["protected"]["measures"]["linkage_auc"]["converged"]
+    assert converged
+    assert call(root, "audit", "audit", "--config.audit.fail_above=linkage_auc:1") == 0
+
+
+def test_what_was_done_is_not_done_again(root, tmp_path, capsys):
+    shutil.copytree(root / "audit", tmp_path / "audit")
+    before = report_of(root)
+    (tmp_path / "audit/metrics.json").unlink()
+    (tmp_path / "audit/encoders/answers/linkage.npz").unlink()
+    flags = [f"--config.encoder={root / 'protect/encoder'}"]
+    flags.append(f"--config.recognizer.path={root / 'recognizer/recognizer'}")
+    where = [f"--config={root / 'tiny.py'}", f"--workdir={tmp_path / 'audit'}"]
+    keras.config.set_dtype_policy("float32")
+    assert run.main(["run.py", "--mode=audit", *where, *flags]) == 0
+    out = capsys.readouterr().out
+    assert "answers: linkage: linked" in out
+    assert "linear decoder" not in out
+    assert json.loads((tmp_path / "audit/audit.json").read_text()) == before
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("audit.decoders=figure7", "audit.decoders names figure7; it must be one of figure6, resi"),
+        ("audit.losses=l1", "audit.losses names l1; it must be one of pixels, gan, perceptual"),
+        ("audit.few=0", "audit.few has '0'; it must be numbers of pictures, above 0"),
+        ("audit.fail_above=reid:0.1", "audit.fail_above names reid; it must be one of pixels"),
+        ("audit.unprotected=nowhere", "encoder nowhere does not exist"),
+    ],
+)
+def test_a_mistake_is_one_line(root, capsys, flag, told):
+    assert call(root, "audit", "other", f"--config.{flag}") == 2
+    assert told in capsys.readouterr().err
+
+
+def test_without_an_unprotected_encoder_there_is_nothing_to_compare_with(root, tmp_path, capsys):
+    shutil.copytree(root / "protect/encoder", tmp_path / "mine/encoder")
+    flags = [f"--config.encoder={tmp_path / 'mine/encoder'}"]
+    assert call(root, "audit", "alone", *flags) == 2
+    assert "--config.baseline, or name one with --config.audit.unprotected" in (
+        capsys.readouterr().err
+    )
+
+
+class Fake:
+    """An encoder with noise of its own at each call."""
+
+    feature_shape, split = (2,), None
+
+    def __init__(self):
+        self.random = np.random.default_rng(0)
+
+    def __call__(self, images):
+        return np.float32(images[:, 0, 0, :2] + self.random.normal(size=(len(images), 2)))
+
+
+def test_noise_that_is_drawn_anew_is_averaged_away():
+    images = np.full((50, 4, 4, 3), 7, np.uint8)
+    once, often = Fake()(images), audit.Averaged(Fake(), 100)(images)
+    assert np.square(once - 7).mean() == pytest.approx(1, abs=0.4)
+    assert np.square(often - 7).mean() == pytest.approx(0.01, abs=0.005)
+
+
+class People:
+    """A dataset whose splits show these people."""
+
+    description = {"name": "faces"}  # noqa: RUF012
+
+    def __init__(self, **splits):
+        self._splits = splits
+
+    def annotations(self, split):
+        return np.array(self._splits[split]), None
+
+
+def test_people_in_two_splits_are_refused():
+    apart = People(private=[1, 1, 2], public=[3, -1], test=[4, -1])
+    assert audit.overlap(apart) == "people: 2 private, 1 public, 1 test; 0 in two splits"
+    shared = People(private=[1, 2], public=[2, 3], test=[3])
+    with pytest.raises(UserError, match=r"^2 people are in two of the splits "):
+        audit.overlap(shared)
+
+
+class Kept:
+    """Pairs in memory."""
+
+    feature_shape = (1,)
+
+    def __init__(self, count):
+        self.count = count
+
+    def batches(self):
+        for start in range(0, self.count, 4):
+            index = np.arange(start, min(start + 4, self.count))
+            yield {"features": index[:, None] * 10.0, "index": index}
+
+    def pictures(self, index):
+        return np.asarray(index) * 10
+
+
+def test_an_attacker_with_less_has_the_pictures_of_whole_people():
+    people = np.array([5, 2, 5, -1, 2, 7, 7, 2])
+    embeddings = np.arange(8.0)[:, None]
+    target = Target(
+        name="mine",
+        train=Kept(8),
+        held_out=Kept(3),
+        identities=(people, np.arange(3)),
+        embeddings=(embeddings, embeddings[:3]),
+        dataset=None,
+        g=None,
+        config=Config(audit=Audit()),
+        folder=Path("folder"),
+        split=None,
+    )
+    less = with_less(target, 5)
+    np.testing.assert_array_equal(less.identities[0], [5, 2, 5, 2, 2])
+    np.testing.assert_array_equal(less.embeddings[0][:, 0], [0, 1, 2, 4, 7])
+    assert less.train.count == 5
+    batches = list(less.train.batches())
+    np.testing.assert_array_equal(np.concatenate([b["index"] for b in batches]), np.arange(5))
+    features = np.concatenate([batch["features"] for batch in batches])[:, 0]
+    np.testing.assert_array_equal(features, [0, 10, 20, 40, 70])
+    np.testing.assert_array_equal(less.train.pictures(np.array([3, 0])), [40, 0])
+    assert isinstance(less.train, FirstPairs)
+    assert less.held_out is target.held_out

@@ -1,0 +1,104 @@
+"""The ways in which features leak, and limits on them; nothing here imports NumPy."""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from tfadv.config import UserError
+
+ENDS = ("unprotected", "answers", "logits")  # of the scale, in every audit
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A way in which features leak.
+
+    Attributes:
+        title: In a table.
+        metric: Its name in metrics.json.
+        leaks_upwards: Whether a higher value is a larger leak.
+    """
+
+    title: str
+    metric: str
+    leaks_upwards: bool = True
+
+
+MEASURES = {
+    "pixels": Measure("pixels rebuilt (MSE)", "mse", leaks_upwards=False),
+    "face_rank1": Measure("named from the rebuilt face", "reid_rank1"),
+    "face_auc": Measure("verified from the rebuilt face", "verification_auc"),
+    "guess_rank1": Measure("named by M(Z)", "feature_reid_rank1"),
+    "guess_auc": Measure("verified by M(Z)", "feature_verification_auc"),
+    "linkage_rank1": Measure("linked", "linkage_rank1"),
+    "linkage_auc": Measure("linked, AUC", "linkage_auc"),
+    "attributes": Measure("attributes read (AUC)", "probe_auc"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """A leak that must not be exceeded.
+
+    Attributes:
+        measure: Its name in `MEASURES`.
+        value: The most that is allowed; for a measure that leaks downwards the least.
+    """
+
+    measure: str
+    value: float
+
+    def is_exceeded_by(self, value: float) -> bool:
+        """Whether test pictures leak more than that."""
+        if MEASURES[self.measure].leaks_upwards:
+            return value > self.value
+        return value < self.value
+
+
+class LimitExceededError(Exception):
+    """A leak is larger than `audit.fail_above` allows; the audit itself is finished."""
+
+
+def parse_limit(text: str) -> Limit:
+    """Returns the limit that MEASURE:VALUE names.
+
+    Raises:
+        UserError: It isn't of that form, or there is no such measure.
+    """
+    name, colon, value = text.partition(":")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not colon or not math.isfinite(number):
+        raise UserError(f"audit.fail_above has {text!r}; it must be MEASURE:VALUE")
+    if name not in MEASURES:
+        raise UserError(f"audit.fail_above names {name}; it must be one of {', '.join(MEASURES)}")
+    return Limit(name, number)
+
+
+def check_limits(report: dict[str, Any], limits: Iterable[str]) -> None:
+    """Compares an audit with limits, MEASURE:VALUE each; the ends of the scale may exceed them.
+
+    Args:
+        report: what audit.json holds.
+        limits: each MEASURE:VALUE.
+
+    Raises:
+        LimitExceededError: An encoder leaks more, or its attackers didn't try hard enough to tell.
+        UserError: A measure wasn't taken.
+    """
+    exceeded = []
+    for name, encoder in report["encoders"].items():
+        for limit in map(parse_limit, () if name in ENDS else limits):
+            found = encoder["measures"].get(limit.measure)
+            if found is None:
+                raise UserError(f"audit.fail_above names {limit.measure}, which wasn't measured")
+            where = f"{name}: {limit.measure} is {found['value']:.4g}, the limit is {limit.value:g}"
+            if limit.is_exceeded_by(found["value"]):
+                exceeded.append(where)
+            elif not found["converged"]:
+                exceeded.append(f"{where}, but attackers had not converged")
+    if exceeded:
+        raise LimitExceededError("; ".join(exceeded))

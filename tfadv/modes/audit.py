@@ -1,0 +1,436 @@
+"""--mode=audit: every attacker on every encoder, the strongest counts, and what is left of it.
+
+Beside the encoders stand the two ends of the scale: the encoder without defence, and f's answers.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from tfadv import audit, training
+from tfadv.audit import Score
+from tfadv.config import Config, UserError
+from tfadv.data import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset
+from tfadv.distribution import in_scope
+from tfadv.embedding_cache import embed_split
+from tfadv.encoders import SavedClassifier, SavedEncoder, load_classifier
+from tfadv.measures import ENDS, MEASURES, Measure, check_limits
+from tfadv.metrics.utility import utility_metrics
+from tfadv.modes import attack, audit_page, models, pages
+from tfadv.modes.leakage import EvaluationSet, Finding
+from tfadv.modes.members import MEMBERS, Member, Target, decoders, with_less
+from tfadv.pairs import BlackBox, Pairs
+from tfadv.recognition import Recognizer
+from tfadv.workdir import Workdir, write_json
+
+UNPROTECTED, ANSWERS, LOGITS = ENDS
+
+Results = dict[str, dict[str, Score]]  # member -> metric -> what it got
+
+
+@dataclasses.dataclass(frozen=True)
+class Audited:
+    """What was found out about one encoder, or one end of the scale.
+
+    Attributes:
+        results: of each attacker.
+        few: number of public pictures -> the quick attackers' results with no more than those.
+        utility: of the encoder with its classifier, by the names of metrics.json.
+        pictures: attacker -> reconstructions of the first test pictures, uint8 [N, S, S, 3].
+        public: how many public pictures there are to learn from.
+        is_random: whether the same picture has another feature each time.
+    """
+
+    results: Results
+    few: dict[int, Results]
+    utility: dict[str, float | list[float]]
+    pictures: dict[str, np.ndarray]
+    public: int
+    is_random: bool = False
+
+
+@in_scope
+def run(workdir: Workdir) -> None:
+    """Audits each encoder and both ends of the scale, and reports.
+
+    Raises:
+        LimitExceededError: After all else, if a leak is larger than allowed.
+    """
+    config = workdir.config
+    precision = training.set_up(config.runtime)
+    dataset = Dataset(config.data)
+    paths = attack.named_encoders(config.encoder)
+    if config.audit.unprotected:
+        paths[UNPROTECTED] = config.audit.unprotected
+    boxes, classifiers = load(paths, config, dataset)
+    recognizers = attack.load_recognizers(config, dataset)
+    g = models.load_g(config, workdir.mode)
+    workdir.begin(
+        dataset=dataset.description,
+        precision=precision,
+        encoders=paths,
+        recognizers={recognizer.name: recognizer.description for recognizer in recognizers},
+    )
+    pages.print_start(dataset, precision)
+    print(overlap(dataset), flush=True)
+    auditor = Auditor(workdir, dataset, recognizers, g)
+    audited = {name: auditor(name, box, classifiers.get(name)) for name, box in boxes.items()}
+    verdicts = conclude(audited, recognizers)
+    report = as_json(verdicts, audited, dataset, config)
+    write_json(workdir.path / "audit.json", report)
+    table = audit_page.write(workdir, dataset, audited, verdicts, recognizers, auditor.test)
+    workdir.finish(flat(verdicts))
+    pages.print_result(workdir, table)
+    check_limits(report, config.audit.fail_above)
+
+
+def load(
+    paths: dict[str, str], config: Config, dataset: Dataset
+) -> tuple[dict[str, BlackBox], dict[str, SavedClassifier]]:
+    """Returns the encoders and the two ends as black boxes, and the classifiers beside encoders.
+
+    Raises:
+        UserError: There is no encoder without defence, or no classifier beside it.
+    """
+    if UNPROTECTED not in paths:
+        raise UserError(
+            "an audit needs the same encoder without defence, to compare: train with "
+            "--config.baseline, or name one with --config.audit.unprotected=PATH"
+        )
+    boxes = {
+        name: SavedEncoder(path, config.black_box, dataset.size) for name, path in paths.items()
+    }
+    found = {name: load_classifier(path) for name, path in paths.items()}
+    classifiers = {name: each for name, each in found.items() if each is not None}
+    classify = classifiers.get(UNPROTECTED)
+    if classify is None:
+        raise UserError(
+            f"an audit needs the answers of the encoder without defence: there is no classifier "
+            f"beside {paths[UNPROTECTED]}"
+        )
+    plain = boxes[UNPROTECTED]
+    boxes[LOGITS] = Answering(plain, classify, hard=False)
+    boxes[ANSWERS] = Answering(plain, classify, hard=True)
+    return boxes, classifiers
+
+
+class Answering:
+    """What an attacker sees who is sent f's answers and no feature: uint8 [N, S, S, 3] to [N, A].
+
+    Args:
+        encoder: Enc.
+        classify: f.
+        hard: Whether they are 1 and -1, or logits.
+    """
+
+    def __init__(self, encoder: SavedEncoder, classify: SavedClassifier, *, hard: bool):
+        self._encoder, self._classify, self._hard = encoder, classify, hard
+        self.feature_shape = (len(classify.attributes),)
+        self.split = None
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Returns the answers to pictures, float32."""
+        logits = self._classify(self._encoder(images))
+        return np.where(logits > 0, 1.0, -1.0).astype(np.float32) if self._hard else logits
+
+
+class Averaged:
+    """A random encoder asked again and again: noise that is drawn anew averages away."""
+
+    def __init__(self, encoder: BlackBox, repeats: int):
+        self._encoder, self._repeats = encoder, repeats
+        self.feature_shape, self.split = encoder.feature_shape, encoder.split
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Returns the mean of several answers."""
+        total = self._encoder(images)
+        for _ in range(self._repeats - 1):
+            total = total + self._encoder(images)
+        return total / self._repeats
+
+
+class Auditor:
+    """All attackers on one encoder after the other; what is done is kept and not done again.
+
+    Args:
+        workdir: of the run.
+        dataset: public pictures to learn from and to choose by, test pictures to report.
+        recognizers: C; attackers learn from the first.
+        g: for the perceptual distance of decoders, or None.
+    """
+
+    def __init__(self, workdir: Workdir, dataset: Dataset, recognizers: list[Recognizer], g):
+        self._workdir, self._dataset, self._g = workdir, dataset, g
+        self._config = workdir.config
+        cache = models.cache_folder(workdir)
+        self._public, self.test = (
+            EvaluationSet(dataset, recognizers, self._config, cache, split, part)
+            for split, part in ((PUBLIC, HELD_OUT), (TEST, WHOLE))
+        )
+        self._identities = tuple(dataset.annotations(PUBLIC, p)[0] for p in (TRAIN, HELD_OUT))
+        self._embeddings = None
+        if recognizers:
+            self._embeddings = tuple(
+                embed_split(recognizers[0], dataset, PUBLIC, part, cache).embedding
+                for part in (TRAIN, HELD_OUT)
+            )
+
+    def __call__(self, name: str, box: BlackBox, classify: SavedClassifier | None) -> Audited:
+        """Returns what was found out about an encoder."""
+        some = next(iter(self.test.batches()))["images"][:8]
+        is_random = not np.array_equal(box(some), box(some))
+        if is_random:
+            box = Averaged(box, self._config.audit.repeats)
+        shape, budget = box.feature_shape, self._config.attack.cache_mb
+        train, held_out, tested = (
+            Pairs(box, self._dataset, split, part, shape, budget)
+            for split, part in ((PUBLIC, TRAIN), (PUBLIC, HELD_OUT), (TEST, WHOLE))
+        )
+        folder = self._workdir.path / "encoders" / name
+        target = Target(
+            name=name,
+            train=train,
+            held_out=held_out,
+            identities=self._identities,
+            embeddings=self._embeddings,
+            dataset=self._dataset,
+            g=self._g,
+            config=self._config,
+            folder=folder,
+            split=box.split,
+        )
+        results, pictures = {}, {}
+        for key, member in (MEMBERS | decoders(self._config)).items():
+            found = self._try(target, key, member, folder / key, tested)
+            if found is not None:
+                results[key], pictures[key] = found
+        few = {}
+        for count in sorted(map(int, self._config.audit.few)):
+            if count < train.count:
+                less = with_less(target, count)
+                few[count] = {}
+                for key, member in MEMBERS.items():
+                    if member.is_quick:
+                        found = self._try(less, key, member, folder / f"few-{count}" / key, tested)
+                        if found is not None:
+                            few[count][key] = found[0]
+        kept = {key: each for key, each in pictures.items() if each is not None}
+        return Audited(results, few, self._utility(classify, tested), kept, train.count, is_random)
+
+    def _try(self, target: Target, key: str, member: Member, path: Path, tested: Pairs):
+        """The scores of a member, and its pictures; None where it lacks something."""
+        if member.needs == "embeddings" and target.embeddings is None:
+            return None
+        file = path.with_suffix(".npz")
+        if not file.exists():
+            try:
+                measure = member.attack(target)
+            except ValueError as error:
+                print(f"{member.title} on {target.name} isn't measured: {error}", flush=True)
+                return None
+            found = measure(target.held_out, self._public), measure(tested, self.test)
+            save(file, *found)
+            value = found[1].metrics
+            shown = [
+                f"{m.title} {value[m.metric]:.4g}" for m in MEASURES.values() if m.metric in value
+            ]
+            print(f"{target.name}: {member.title}: {', '.join(shown)}", flush=True)
+        return read(file)
+
+    def _utility(self, classify: SavedClassifier | None, tested: Pairs) -> dict:
+        """The utility of an encoder on test pictures, if its classifier lies beside it."""
+        if classify is None or classify.feature_shape != tested.feature_shape:
+            return {}
+        if not set(classify.attributes) <= set(self._dataset.attributes):
+            return {}
+        logits = np.concatenate([classify(batch["features"]) for batch in tested.batches()])
+        return utility_metrics(
+            self._dataset.attributes,
+            self.test.labels,
+            logits,
+            task=classify.attributes,
+            bootstrap=self.test.bootstrap,
+        )
+
+
+def save(file: Path, held_out: Finding, test: Finding) -> None:
+    """Writes what a member got, all or nothing."""
+    arrays = {}
+    for metric, values in test.replicates.items():
+        arrays[f"replicates/{metric}"] = values
+        arrays[f"test/{metric}"] = np.float64(test.metrics[metric])
+        arrays[f"held_out/{metric}"] = np.float64(held_out.metrics.get(metric, np.nan))
+    if test.pictures is not None:
+        arrays["pictures"] = test.pictures
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    with partial.open("wb") as opened:
+        np.savez(opened, **arrays)
+    partial.replace(file)
+
+
+def read(file: Path) -> tuple[dict[str, Score], np.ndarray | None]:
+    """Returns what `save` wrote: metric -> score, and pictures."""
+    with np.load(file, allow_pickle=False) as arrays:
+        scores = {
+            name.removeprefix("replicates/"): Score(
+                float(arrays[name.replace("replicates/", "held_out/", 1)]),
+                float(arrays[name.replace("replicates/", "test/", 1)]),
+                arrays[name],
+            )
+            for name in arrays.files
+            if name.startswith("replicates/")
+        }
+        return scores, arrays["pictures"] if "pictures" in arrays.files else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """The largest leak of one encoder by one measure.
+
+    Attributes:
+        member: Whose it is.
+        score: What it got.
+        closure: Of the gap between the ends of the scale; None for the ends themselves.
+        is_converged: Whether every decoder that was tried had tried enough.
+    """
+
+    member: str
+    score: Score
+    closure: audit.Closure | None
+    is_converged: bool
+
+
+def conclude(
+    audited: dict[str, Audited], recognizers: list[Recognizer]
+) -> dict[str, dict[str, Verdict]]:
+    """Returns encoder -> measure -> verdict; measures that nobody took are left out.
+
+    Measures by a further recogniser are called MEASURE/NAME: the attacker that counts is the one
+    that the first recogniser chose, so that nothing has seen the further one.
+    """
+    verdicts = {}
+    for name, found in audited.items():
+        verdicts[name] = {}
+        for key, measure in MEASURES.items():
+            scores = of_measure(found.results, measure)
+            if not scores:
+                continue
+            member = audit.strongest(scores, measure)
+            converged = is_converged(found.results, measure)
+            verdicts[name][key] = Verdict(member, scores[member], None, converged)
+            for other in recognizers[1:]:
+                seen = found.results[member].get(f"{measure.metric}/{other.name}")
+                if seen is not None:
+                    by_other = Verdict(member, seen, None, converged)
+                    verdicts[name][f"{key}/{other.name}"] = by_other
+    ends = verdicts[UNPROTECTED], verdicts[ANSWERS]
+    for name in verdicts.keys() - {UNPROTECTED, ANSWERS}:
+        for key, verdict in verdicts[name].items():
+            scores = [verdict.score, *(end[key].score for end in ends if key in end)]
+            if len(scores) == 3:
+                closed = audit.closure(*scores)
+                verdicts[name][key] = dataclasses.replace(verdict, closure=closed)
+    return verdicts
+
+
+def of_measure(results: Results, measure: Measure) -> dict[str, Score]:
+    """Returns member -> score, of those who took the measure."""
+    return {
+        member: scores[measure.metric]
+        for member, scores in results.items()
+        if measure.metric in scores and np.isfinite(scores[measure.metric].held_out)
+    }
+
+
+def is_converged(results: Results, measure: Measure) -> bool:
+    """Returns whether each decoder that was tried at several budgets had enough of them."""
+    budgets: dict[str, dict[int, Score]] = {}
+    for member, scores in of_measure(results, measure).items():
+        family, found, times = member.rpartition("-x")
+        if found:
+            budgets.setdefault(family, {})[int(times)] = scores
+    tried = ([by[times] for times in sorted(by)] for by in budgets.values() if len(by) > 1)
+    return all(audit.is_converged(each, measure) for each in tried)
+
+
+def overlap(dataset: Dataset) -> str:
+    """Says how many people are in two of the splits; the datasets of data_prep have none.
+
+    Raises:
+        UserError: Somebody is.
+    """
+    splits = {name: dataset.annotations(name)[0] for name in ("private", PUBLIC, TEST)}
+    known = {name: set(people[people >= 0].tolist()) for name, people in splits.items()}
+    names = list(known)
+    shared = sum(
+        len(known[one] & known[other]) for i, one in enumerate(names) for other in names[i + 1 :]
+    )
+    if shared:
+        raise UserError(
+            f"{shared:,} people are in two of the splits private, public and test of "
+            f"{dataset.description['name']}: an audit would flatter its attackers; make the "
+            f"dataset with the scheme identity"
+        )
+    counts = ", ".join(f"{len(people):,} {name}" for name, people in known.items())
+    return f"people: {counts}; 0 in two splits"
+
+
+def as_json(
+    verdicts: dict[str, dict[str, Verdict]],
+    audited: dict[str, Audited],
+    dataset: Dataset,
+    config: Config,
+) -> dict:
+    """Returns what audit.json holds; docs/audit.schema.json describes it."""
+
+    def number(value):
+        return None if value is None or not np.isfinite(value) else float(value)
+
+    def verdict_of(verdict):
+        closed = verdict.closure
+        return {
+            "attacker": verdict.member,
+            "value": number(verdict.score.test),
+            "interval": [number(each) for each in verdict.score.interval],
+            "held_out": number(verdict.score.held_out),
+            "converged": verdict.is_converged,
+            "closure": None if closed is None else number(closed.value),
+            "closure_interval": None
+            if closed is None
+            else [number(each) for each in closed.interval],
+        }
+
+    return {
+        "version": 1,
+        "dataset": dataset.description["name"],
+        "people_in_two_splits": 0,
+        "encoders": {
+            name: {
+                "mcc": number(found.utility.get("mcc")),
+                "random": found.is_random,
+                "measures": {key: verdict_of(each) for key, each in verdicts[name].items()},
+                "attackers": {
+                    member: {metric: number(score.test) for metric, score in scores.items()}
+                    for member, scores in found.results.items()
+                },
+            }
+            for name, found in audited.items()
+        },
+        "limits": list(config.audit.fail_above),
+    }
+
+
+def flat(verdicts: dict[str, dict[str, Verdict]]) -> dict[str, float | list[float]]:
+    """Returns the first encoder's numbers by plain names, those of the others as NAME/...."""
+    values = {}
+    for i, (name, found) in enumerate(verdicts.items()):
+        prefix = f"{name}/" if i else ""
+        for key, verdict in found.items():
+            values[f"{prefix}{key}"] = verdict.score.test
+            values[f"{prefix}{key}_ci95"] = list(verdict.score.interval)
+            if verdict.closure is not None and np.isfinite(verdict.closure.value):
+                values[f"{prefix}closure/{key}"] = verdict.closure.value
+                values[f"{prefix}closure/{key}_ci95"] = list(verdict.closure.interval)
+    return values

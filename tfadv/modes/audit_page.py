@@ -1,0 +1,292 @@
+"""The page of an audit: what an attacker learns, how that compares, what was tried and what not."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from tfadv import figures, report, workdir
+from tfadv.data import Dataset
+from tfadv.meanings import Column
+from tfadv.measures import ENDS, MEASURES
+from tfadv.modes import pages
+from tfadv.modes.leakage import EvaluationSet
+from tfadv.modes.members import MEMBERS, decoders
+from tfadv.recognition import Recognizer
+from tfadv.report import Card, Estimate, Figure, Label, Section, Table
+
+UNPROTECTED, ANSWERS, LOGITS = ENDS
+_NAMES = {
+    UNPROTECTED: Label("unprotected", "The same encoder without defence: the upper end."),
+    ANSWERS: Label(
+        "answers only",
+        "What is sent are f's yes and no to each attribute, and no "
+        "feature: the lower end. A feature that f answers from can't leak less.",
+    ),
+    LOGITS: Label("logits only", "What is sent are f's logits, and no feature."),
+}
+_HOW = (
+    "Of all attackers the one that leaked most of held-out public pictures counts, and is shown "
+    "with what it got on test pictures, {}. Intervals are 95%, from {:,} bootstrap samples of the "
+    "test people. Closure is the share of the gap between the unprotected encoder and the answers "
+    "alone that is closed: 0% is no defence, 100% as private as sending the answers; it is left "
+    "out where that gap can't be told from none."
+)
+_NOT = (
+    "What this can't show: that a cleverer attacker, with other data or more of it, learns no "
+    "more. It says nothing of whether somebody is in the training data, nor of attackers who have "
+    "the encoder's weights. Numbers hold for people and pictures like the test ones."
+)
+
+
+def write(
+    run: workdir.Workdir,
+    dataset: Dataset,
+    audited: Mapping,
+    verdicts: Mapping,
+    recognizers: Sequence[Recognizer],
+    test: EvaluationSet,
+) -> Table:
+    """Writes report.html; returns a table for the terminal.
+
+    Args:
+        run: the run's folder.
+        dataset: what was attacked.
+        audited: encoder -> what was found out.
+        verdicts: encoder -> measure -> the largest leak.
+        recognizers: C; attackers learned from the first.
+        test: the test pictures.
+    """
+    table = leaks(audited, verdicts)
+    subject = next(iter(verdicts))
+    sections = [
+        *_pictures(run, audited, verdicts, test),
+        Section(
+            "How much leaks",
+            [table, closures(verdicts)],
+            _HOW.format(pages.strangers(dataset), run.config.metrics.replicates),
+        ),
+        Section("Who learned most", [strongest(run, verdicts)], _effort(verdicts)),
+        *_by_recognizer(verdicts, recognizers),
+        *_few(audited),
+        Section("What was tried", [tried(run, audited)], _NOT),
+    ]
+    report.write_page(
+        run.path / "report.html",
+        f"Audit of the {subject} encoder",
+        lead(verdicts[subject], verdicts[UNPROTECTED], verdicts[ANSWERS]),
+        sections,
+        workdir.summary(run.mode, run.config, dataset.description),
+        _cards(verdicts[subject]),
+    )
+    return table
+
+
+def lead(subject: Mapping, unprotected: Mapping, answers: Mapping) -> str:
+    """Says in plain words what an attacker learns."""
+    said = []
+    if "linkage_rank1" in subject:
+        ends = [found["linkage_rank1"].score.test for found in (subject, unprotected, answers)]
+        said.append(
+            "Of the features of two pictures an attacker tells that they show the same person, "
+            "first among all others, for {:.1%} of the test pictures; without defence for {:.1%}, "
+            "from the answers alone for {:.1%}.".format(*ends)
+        )
+    if "pixels" in subject:
+        ends = [found["pixels"].score.test for found in (subject, unprotected, answers)]
+        said.append(
+            "The picture is rebuilt with a mean squared error of {:.3f} (of values from -1 to 1); "
+            "without defence {:.3f}, from the answers alone {:.3f}.".format(*ends)
+        )
+    if not all(verdict.is_converged for verdict in subject.values()):
+        said.append("Some attackers were still learning: more steps would find more.")
+    return " ".join(said)
+
+
+def leaks(audited: Mapping, verdicts: Mapping) -> Table:
+    """A row for each encoder, a column for each measure: the strongest attacker's."""
+    keys = [key for key in MEASURES if any(key in found for found in verdicts.values())]
+    columns = [Column("sent"), Column("MCC", "Matthews correlation of the task.", "higher")]
+    columns += [_column(key) for key in keys]
+    rows = []
+    for name, found in verdicts.items():
+        cells = [_estimate(found[key].score) if key in found else None for key in keys]
+        utility = audited[name].utility
+        if name in (ANSWERS, LOGITS):  # f's answers are as good as they are
+            utility = audited[UNPROTECTED].utility
+        mcc = Estimate(utility["mcc"], *utility["mcc_ci95"]) if utility else None
+        rows.append([_NAMES.get(name, name), mcc, *cells])
+    return Table("The largest leak", columns, rows)
+
+
+def closures(verdicts: Mapping) -> Table:
+    """A row for each encoder but the ends, a column for each measure: closure."""
+    keys = [key for key in MEASURES if any(key in found for found in verdicts.values())]
+    rows = []
+    for name, found in verdicts.items():
+        closed = [found[key].closure if key in found else None for key in keys]
+        if any(closed):
+            cells = [
+                Estimate(each.value, *each.interval)
+                if each is not None and math.isfinite(each.value)
+                else None
+                for each in closed
+            ]
+            rows.append([_NAMES.get(name, name), *cells])
+    columns = [Column("sent"), *(Column(MEASURES[key].title, "", "higher", ".0%") for key in keys)]
+    return Table("Closure", columns, rows)
+
+
+def strongest(run: workdir.Workdir, verdicts: Mapping) -> Table:
+    """Who the largest leak of each measure is from."""
+    members = MEMBERS | decoders(run.config)
+
+    def named(verdict):
+        if verdict is None:
+            return None
+        mark = "" if verdict.is_converged else " (not converged)"
+        return members[verdict.member].title + mark
+
+    keys = [key for key in MEASURES if any(key in found for found in verdicts.values())]
+    rows = [
+        [_NAMES.get(name, name), *(named(found.get(key)) for key in keys)]
+        for name, found in verdicts.items()
+    ]
+    columns = [Column("sent"), *(Column(MEASURES[key].title) for key in keys)]
+    return Table("The strongest attacker", columns, rows)
+
+
+def tried(run: workdir.Workdir, audited: Mapping) -> Table:
+    """All attackers, and what each got by its own measure of the first encoder."""
+    subject = next(iter(audited.values()))
+    rows = []
+    for key, member in (MEMBERS | decoders(run.config)).items():
+        found = subject.results.get(key)
+        shown = None
+        if found:
+            shown = ", ".join(
+                f"{measure.title} {found[measure.metric].test:.4g}"
+                for measure in MEASURES.values()
+                if measure.metric in found
+            )
+        rows.append([Label(member.title, member.meaning), shown or "couldn't be tried"])
+    return Table("Attackers", [Column("attacker"), Column("on test pictures")], rows)
+
+
+def _effort(verdicts: Mapping) -> str:
+    open_ends = []
+    for name, found in verdicts.items():
+        keys = [key for key in MEASURES if key in found and not found[key].is_converged]
+        if keys:
+            titles = ", ".join(MEASURES[key].title for key in keys)
+            open_ends.append(f"{name} ({titles})")
+    if not open_ends:
+        return (
+            "Each trained decoder was given three budgets, each twice the one before; the last "
+            "doubling gained less than half of the interval's width."
+        )
+    return (
+        f"NOT CONVERGED: {'; '.join(open_ends)}. The last doubling of a decoder's budget still "
+        f"gained more than half of the interval's width, so that these numbers are lower bounds "
+        f"and no verdict. Give them more with --config.audit.steps."
+    )
+
+
+def _by_recognizer(verdicts: Mapping, recognizers: Sequence[Recognizer]) -> list[Section]:
+    tables = []
+    for other in recognizers[1:]:
+        suffix = f"/{other.name}"
+        keys = [key for key in MEASURES if any(key + suffix in v for v in verdicts.values())]
+        rows = [
+            [
+                _NAMES.get(name, name),
+                *(_estimate(v[key + suffix].score) if key + suffix in v else None for key in keys),
+            ]
+            for name, v in verdicts.items()
+        ]
+        tables.append(Table(other.name, [Column("sent"), *map(_column, keys)], rows))
+    if not tables:
+        return []
+    return [
+        Section(
+            "As other recognisers see it",
+            tables,
+            "No attacker learned from these, and none was chosen by them.",
+        )
+    ]
+
+
+def _few(audited: Mapping) -> list[Section]:
+    """Curves of leakage over the number of public pictures."""
+    items = []
+    for measure in MEASURES.values():
+        series = {}
+        for name, found in audited.items():
+            counts = {**found.few, found.public: found.results}
+            points = {
+                count: _best(results, measure)
+                for count, results in sorted(counts.items())
+                if _best(results, measure) is not None
+            }
+            if len(points) > 1:
+                series[name] = list(points), list(points.values())
+        if series:
+            png = figures.curve_figure(series, "public pictures", measure.title)
+            items.append(Figure(measure.title, png))
+    if not items:
+        return []
+    return [
+        Section(
+            "With fewer public pictures",
+            items,
+            "What the attackers that learn in seconds get with so many public pictures, of whole "
+            "people; the one that counts is chosen anew at each.",
+        )
+    ]
+
+
+def _best(results: Mapping, measure) -> float | None:
+    quick = {
+        member: scores[measure.metric]
+        for member, scores in results.items()
+        if measure.metric in scores and member in MEMBERS and MEMBERS[member].is_quick
+    }
+    finite = {member: score for member, score in quick.items() if math.isfinite(score.held_out)}
+    if not finite:
+        return None
+    sign = 1 if measure.leaks_upwards else -1
+    return finite[max(finite, key=lambda member: sign * finite[member].held_out)].test
+
+
+def _pictures(run, audited, verdicts, test) -> list[Section]:
+    """What the strongest decoder made of the first test pictures."""
+    if not run.config.report.pictures:
+        return []
+    rows = [("input", next(iter(test.batches()))["images"][: run.config.report.examples])]
+    for name, found in verdicts.items():
+        if "pixels" in found:
+            label = _NAMES[name].name if name in _NAMES else name
+            rows.append((label, audited[name].pictures[found["pixels"].member]))
+    png = figures.picture_grid(rows, run.path / "reconstructions.png")
+    caption = "Test pictures, and what the strongest decoder made of what is sent."
+    return [Section("What an attacker sees", [Figure("Reconstructions", png, caption)])]
+
+
+def _cards(subject: Mapping) -> list[Card]:
+    cards = []
+    for key in ("pixels", "guess_rank1", "linkage_rank1"):
+        if key in subject:
+            closed = subject[key].closure
+            beside = ""
+            if closed is not None and math.isfinite(closed.value):
+                beside = f"closure {closed.value:.0%}"
+            cards.append(Card(_column(key), subject[key].score.test, beside))
+    return cards
+
+
+def _column(key: str) -> Column:
+    measure = MEASURES[key]
+    direction = "lower" if measure.leaks_upwards else "higher"
+    return Column(measure.title, "", direction, "z.1%" if key.endswith("rank1") else ".3f")
+
+
+def _estimate(score) -> Estimate:
+    return Estimate(score.test, *score.interval)
