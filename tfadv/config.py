@@ -214,7 +214,9 @@ class Report:
 class Config:
     """Everything that a run depends on."""
 
-    encoder: tuple[str, ...] = ()  # attack: SavedModels; empty: of the same config's protect run
+    encoder: tuple[
+        str, ...
+    ] = ()  # attack, audit: SavedModels; empty: of the same config's protect run
     scale: str = "paper"  # reproduce: paper, or small: 64 px, for two cores
     baseline: bool = False  # protect: also train the same encoder without defence, to compare
     data: Data = field(default_factory=Data)
@@ -285,8 +287,9 @@ def describe() -> str:
     for prefix, group in groups.items():
         if dataclasses.is_dataclass(group):
             for name, default, meaning in _FIELD.findall(inspect.getsource(group)):
-                lines.append(f"  --config.{prefix + name + '=' + default:<34} {meaning}")
+                shown = prefix + name + "=" + default.replace(", ", ",")
+                lines.append(f"  --config.{shown:<34} {meaning}")
     return "\n".join(lines)
 
 
-_FIELD = re.compile(r"^    (\w+): [^=]+ = (\S+)  # (.+)$", re.MULTILINE)
+_FIELD = re.compile(r"^    (\w+): [^=]+ = (.+?)  # (.+)$", re.MULTILINE)

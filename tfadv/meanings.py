@@ -210,8 +210,8 @@ MEANINGS: dict[str, Column] = {
     "info_nce_bits": Column(
         "Information on identity, bits",
         "A lower bound (InfoNCE) on what two features of one person say of each other, and so on "
-        "what a feature says of who it is (Eq. 11 to 15). More bits, less private; a small value "
-        "proves nothing.",
+        "what a feature says of who it is (Eq. 11 to 15). A small value proves nothing. Lower is "
+        "more private.",
         "lower",
     ),
     "dfil": Column(
