@@ -13,6 +13,7 @@ from tfadv.encoders import SavedEncoder, load_classifier
 from tfadv.input_optimisation import Search
 from tfadv.modes import inversion
 
+CONSTANT = "Bald"  # too rare among so few faces to be learned in one step
 CONFIG = """
 from tfadv.config import *
 
@@ -135,12 +136,14 @@ def test_a_variational_bottleneck_is_trained_and_resumed(root):
     assert "private_code" in history[0]
 
 
-def test_repeatable_noise_can_be_turned_off(root):
-    flags = ["--config.code.noise=1", "--config.code.repeatable=false", "--config.train.steps=1"]
-    assert call(root, "protect", "anew/protect", *flags) == 0
-    encoder = SavedEncoder(str(root / "anew/protect/encoder"), BlackBox(), 32)
-    one, other = encoder(pictures()), encoder(pictures())
-    assert (one != other).all()
+def test_an_encoder_whose_answers_never_differ_is_attacked(root):
+    flags = ["--config.code.answers=hard", "--config.train.steps=1"]
+    flags.append(f"--config.task.attributes={CONSTANT}")
+    assert call(root, "protect", "constant/protect", *flags) == 0
+    answers = SavedEncoder(str(root / "constant/protect/encoder"), BlackBox(), 32)(pictures())
+    assert len(np.unique(answers)) == 1
+    assert call(root, "attack", "constant/attack", "--config.train.steps=2") == 0
+    assert "linkage_auc" not in metrics(root, "constant/attack")
 
 
 @pytest.mark.parametrize(
@@ -151,6 +154,12 @@ def test_repeatable_noise_can_be_turned_off(root):
         (["loss.nopeek=1", "train.batch=3"], "train.batch is 3; loss.nopeek needs at least 4"),
         (["code.answers=soft"], "code.answers is 'soft'; it must be one of , logits, hard"),
         (["code.noise_kind=white"], "code.noise_kind is 'white'; it must be one of gaussian"),
+        (
+            ["code.variational=1", "code.noise_kind=laplace"],
+            "the noise of a variational bottleneck is gaussian",
+        ),
+        (["code.blur=11"], "code.blur is 11; it must be at most a third of data.size, 32"),
+        (["code.size=8", "model.split=conv1"], "choose another split point"),
         (["code.bits=17"], "code.bits is 17; it must be from 0 to 16"),
     ],
 )

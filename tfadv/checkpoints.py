@@ -50,6 +50,11 @@ class Checkpoints:
             except (tf.errors.OpError, IndexError) as error:
                 damaged.append(f"{self._path(step)} is damaged ({_first_line(error)})")
                 continue
+            except AssertionError:
+                raise UserError(
+                    f"{self._path(step)} is of other networks than these, by another version of "
+                    f"tfadv: choose another --workdir or remove that one"
+                ) from None
             for each in damaged:
                 message = f"warning: {each}; going on from the one of step {step:,}"
                 print(message, file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import re
 import sys
 from collections import Counter
@@ -122,6 +123,21 @@ def check_defences(config: Config) -> None:
         raise UserError(
             f"code.variational is {code.variational:g} and code.noise is {code.noise:g}: a "
             f"variational bottleneck has noise of its own; set one of them to 0"
+        )
+    if code.variational and code.noise_kind != "gaussian":
+        raise UserError(
+            f"code.variational is {code.variational:g} and code.noise_kind is {code.noise_kind}: "
+            f"the noise of a variational bottleneck is gaussian"
+        )
+    if math.ceil(3 * code.blur) > config.data.size:
+        raise UserError(
+            f"code.blur is {code.blur:g}; it must be at most a third of data.size, "
+            f"{config.data.size}"
+        )
+    if code.size and config.model.split == "conv1" and config.model.depth < 50:
+        raise UserError(
+            f"code.size is {code.size} at model.split=conv1 of a ResNet-{config.model.depth}, "
+            f"whose next layer adds its input to its output: choose another split point"
         )
     if config.data.size % code.downscale:
         raise UserError(
@@ -276,7 +292,7 @@ _RANGES = {
     "code.blur": (0.0, 32.0),
     "code.size": (0, 65_536),
     "code.variational": (0.0, _INFINITY),
-    "code.noise": (0.0, _INFINITY),
+    "code.noise": (0.0, 1e6),
     "code.bits": (0, 16),
     "train.steps": (1, _LARGEST),
     "train.batch": (2, _LARGEST),

@@ -80,9 +80,8 @@ class Code:
     blur: float = 0.0  # standard deviation, in pixels, of a blur of the picture
     size: int = 0  # values of a linear layer behind the split point; 0: none
     variational: float = 0.0  # weight of a variational bottleneck's KL per value; 0: none
-    noise: float = 0.0  # standard deviation of noise on values of variance 1
+    noise: float = 0.0  # standard deviation of noise on values of variance 1, fixed by the picture
     noise_kind: str = "gaussian"  # or laplace
-    repeatable: bool = True  # a picture gets the same noise each time: asking again averages none
     bits: int = 0  # of each value, in levels at even distances; 1: its sign; 0: as it is
     answers: str = ""  # logits or hard: what leaves is f's answers and no feature
 

@@ -207,7 +207,8 @@ def plan(
     recognizer = base["attack"].recognizer.path
     encoders, attacks = {}, {}
     for row in experiment.rows:
-        if row.attack is not None and not base["attack"].recognizer.path:
+        hides = row.protect.get("loss.excess_identity", base["protect"].loss.excess_identity)
+        if (row.attack is not None or hides) and not base["attack"].recognizer.path:
             config = _without_unused(override(experiment.base("recognizer")), "recognizer")
             folder = root / "recognizer" / _digest(config)
             add("recognizer", config, folder, row.name)

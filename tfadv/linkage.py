@@ -57,7 +57,7 @@ class Linkage:
         deviations = np.sqrt(self._whitening.variances)
         within, means = _scatter(self._whitening(vectors) * deviations, people)
         spreads, directions = np.linalg.eigh(within)
-        if spreads[-1] < 1e-12:  # of standardised vectors: nothing but rounding
+        if not spreads.size or spreads[-1] < 1e-12:  # of standardised vectors: nothing but rounding
             raise ValueError("everybody's pictures have the same features")
         asked = self._whitening(held_out) * deviations
         pairs = _pairs(others)

@@ -111,6 +111,8 @@ def _mlp(
     train: Examples, held_out: Examples, test: Examples, seed: int, whitening: Whitening
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores of held-out and of test pictures, [N, A] each: log odds."""
+    if not whitening.variances.size:  # features that never differ say nothing
+        return tuple(np.zeros(each.labels.shape) for each in (held_out, test))
     # Standardised, in the eigenbasis; white, directions of noise would be as loud as any.
     scale = np.sqrt(whitening.variances).astype(np.float32)
     learned, asked, tested = (

@@ -11,7 +11,7 @@ from tfadv import data, training
 from tfadv.config import PENALTIES, Code, Config, UserError
 from tfadv.data import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset, to_uint8
 from tfadv.defences import Defence, Excess, Reconstruction
-from tfadv.distribution import in_scope, over_devices
+from tfadv.distribution import in_scope, over_devices, replicas
 from tfadv.embedding_cache import embed_split
 from tfadv.encoders import (
     SavedEncoder,
@@ -44,6 +44,8 @@ def run(workdir: Workdir) -> None:
     training_batches(dataset, config, {}, start=0)
     g = models.load_g(config, workdir.mode)
     recognizer = load_identity(config)
+    check_share(config)
+    beside = private_facts(dataset, config, recognizer, models.cache_folder(workdir))
     workdir.begin(dataset=dataset.description, precision=precision)
     pages.print_start(dataset, precision)
     others = {}
@@ -56,7 +58,7 @@ def run(workdir: Workdir) -> None:
             folder.begin(dataset=dataset.description, precision=precision)
             protect(folder, dataset, others)
         others["unprotected"] = folder.metrics
-    pages.print_result(workdir, protect(workdir, dataset, others, g, recognizer))
+    pages.print_result(workdir, protect(workdir, dataset, others, g, beside))
 
 
 def protect(
@@ -64,13 +66,13 @@ def protect(
     dataset: Dataset,
     others: dict[str, dict[str, float]],
     g: VGGFeatures | None = None,
-    recognizer: Recognizer | None = None,
+    beside: dict[str, np.ndarray] | None = None,
 ) -> Table:
     """Trains, exports, measures and reports one encoder; returns its table beside the others'."""
+    beside = beside or {}
     config, name = workdir.config, title(workdir.config)
     keras.utils.set_random_seed(config.runtime.seed)
     attributes = [dataset.attributes[i] for i in dataset.columns(config.task.attributes)]
-    beside = private_facts(dataset, config, recognizer, models.cache_folder(workdir))
     people = 1 + int(beside["identity"].max()) if "identity" in beside else 0
     embedding = beside["embeddings"].shape[1] if "embeddings" in beside else 0
     around = models.Surroundings(g, people, embedding)
@@ -101,6 +103,17 @@ def protect(
 def title(config: Config) -> str:
     """Returns what progress and tables call an encoder trained with this config."""
     return "protected" if models.is_defended(config) else "unprotected"
+
+
+def check_share(config: Config) -> None:
+    """Raises a UserError if a device's share of a batch is too small for a defence."""
+    share, loss = config.train.batch // replicas(), config.loss
+    for name in ("nopeek", "excess_pixels", "excess_identity"):
+        if getattr(loss, name) and share < 4:
+            raise UserError(
+                f"train.batch is {config.train.batch}, {share} for each of {replicas()} devices; "
+                f"loss.{name} needs at least 4 on each"
+            )
 
 
 def load_identity(config: Config) -> Recognizer | None:

@@ -32,9 +32,6 @@ class Code(keras.Model):
         noise_kind: gaussian or laplace.
         bits: of each value: 2**bits levels at even distances in -2..2; 0: as it is. 1 gives its
             sign. Gradients go straight through within that range (Bengio et al. 2013).
-        repeatable: whether, once trained, the same picture gets the same noise: asking again then
-            doesn't average it away. Whoever has the network can still find out which noise that is
-            for a picture they have.
         dtype: Keras dtype policy, which only its linear layers follow.
 
     Raises:
@@ -48,39 +45,32 @@ class Code(keras.Model):
         noise: float = 0.0,
         noise_kind: str = "gaussian",
         bits: int = 0,
-        repeatable: bool = True,
         dtype: keras.DTypePolicy | str | None = None,
         name: str = "code",
     ):
         if min(size, variational, noise, bits) < 0 or bits > 16:
             raise ValueError(f"size {size}, variational {variational}, noise {noise}, bits {bits}")
-        if variational and noise:
-            raise ValueError("a variational bottleneck has noise of its own")
+        if variational and (noise or noise_kind != "gaussian"):
+            raise ValueError("a variational bottleneck has noise of its own, which is Gaussian")
         super().__init__(dtype=dtype, name=name, autocast=False)
         self.size = size
         self.variational = variational
         self.bits = bits
         self.linear = keras.layers.Dense(size, dtype=self.dtype_policy) if size else None
         self.standardise = Standardise() if (noise or bits) and not variational else None
-        self.noise = Noise(noise or 1.0, noise_kind, repeatable) if noise or variational else None
+        self.noise = Noise(noise or 1.0, noise_kind) if noise or variational else None
         self._options = {
             "size": size,
             "variational": variational,
             "noise": noise,
             "noise_kind": noise_kind,
             "bits": bits,
-            "repeatable": repeatable,
         }
 
     @property
     def is_identity(self) -> bool:
         """Whether it leaves the feature as it is."""
         return not (self.size or self.variational or self.noise or self.bits)
-
-    @property
-    def is_random(self) -> bool:
-        """Whether the same picture has another code each time."""
-        return self.noise is not None and not self.noise.repeatable
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates all variables, for features [N, ..., C]."""
@@ -105,7 +95,7 @@ class Code(keras.Model):
 
         Args:
             features: float [N, ..., C].
-            images: the pictures that they are of, float [N, S, S, 3] in [-1, 1]: repeatable noise
+            images: the pictures that they are of, float [N, S, S, 3] in [-1, 1]: the noise
                 is theirs.
             training: whether statistics are the batch's, and noise is drawn anew.
 
@@ -165,21 +155,21 @@ class Standardise(BatchNormalization):
 class Noise(keras.layers.Layer):
     """Noise of one standard deviation for all values.
 
-    In training it is drawn anew at each step, and the same again where training resumes.
+    In training it is drawn anew at each step, and the same again where training resumes. Once
+    trained, the same picture gets the same noise: asking again doesn't average it away. Whoever
+    has the network can find out which noise that is for a picture they have.
 
     Args:
         deviation: the standard deviation.
         kind: gaussian or laplace.
-        repeatable: whether the noise outside training is fixed by the picture.
     """
 
-    def __init__(self, deviation: float, kind: str, repeatable: bool, name: str = "noise"):
+    def __init__(self, deviation: float, kind: str, name: str = "noise"):
         if kind not in NOISES:
             raise ValueError(f"noise_kind must be one of {', '.join(NOISES)}, not {kind!r}")
         super().__init__(name=name, dtype="float32")
         self.deviation = deviation
         self.kind = kind
-        self.repeatable = repeatable
 
     def build(self, shape: tuple[int | None, ...]) -> None:
         """Creates the key that noise depends on, and the count of calls in training."""
@@ -198,14 +188,12 @@ class Noise(keras.layers.Layer):
             seed = self.key.value + tf.stack([self.calls.value, 0])
             self.calls.assign_add(1)
             uniform = uniform_by_row(rows, columns, seed)
-        elif self.repeatable:
+        else:
             uniform = tf.map_fn(
                 lambda seed: tf.random.stateless_uniform((columns,), seed),
                 self._fingerprints(images),
                 fn_output_signature=tf.TensorSpec((columns,), tf.float32),
             )
-        else:
-            uniform = tf.random.uniform((rows, columns))
         uniform = tf.clip_by_value(uniform, _RESOLUTION, 1.0 - _RESOLUTION)
         return self.deviation * tf.reshape(_QUANTILES[self.kind](uniform), tf.shape(values))
 
