@@ -54,7 +54,7 @@ def _train() -> tuple[int, Callable[[], None]]:
     from tfadv import training
     from tfadv.config import Config, Data, Loss, Model, Train
     from tfadv.data import Dataset
-    from tfadv.modes import protect
+    from tfadv.modes import models, protect
 
     config = Config(
         data=Data(dir=FLAGS.data_dir, dataset=FLAGS.dataset, size=FLAGS.size),
@@ -64,8 +64,8 @@ def _train() -> tuple[int, Callable[[], None]]:
     )
     training.set_up(config.runtime)
     dataset = Dataset(config.data)
-    protector = protect.build(config, len(dataset.attributes), g=None)
-    batches = protect.training_batches(dataset, config, start=0)
+    protector = protect.build(config, len(dataset.attributes), models.Surroundings())
+    batches = protect.training_batches(dataset, config, {}, start=0)
     if FLAGS.what == "protect_in_memory":
         batches = batches.take(1).cache().repeat()
     iterator = iter(batches)

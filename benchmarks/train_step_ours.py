@@ -103,10 +103,10 @@ def _size(kernel) -> int:
 def _protect(config):
     import tensorflow as tf
 
-    from tfadv.modes import protect
+    from tfadv.modes import models, protect
 
     config.loss.lambda1 = 1.0
-    protector = protect.build(config, ATTRIBUTES, g=None)
+    protector = protect.build(config, ATTRIBUTES, models.Surroundings())
     labels = tf.cast(tf.random.uniform((FLAGS.batch, ATTRIBUTES)) > 0.5, tf.uint8)
     private = {"images": _pictures(), "labels": labels}
     return protector, {"private": private, "public": {"images": _pictures()[:, tf.newaxis]}}
@@ -117,7 +117,6 @@ def _attack(config):
 
     from tfadv import training
     from tfadv.attackers import ImageInverter
-    from tfadv.modes import models
 
     g = None
     if FLAGS.what == "attack_all":

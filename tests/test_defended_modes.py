@@ -101,8 +101,8 @@ def test_an_encoder_with_codes_and_terms_is_trained_and_attacked(root, capsys, m
     }
     assert terms <= set(history[0])
     page = (root / "all/protect/report.html").read_text()
-    assert "λ₁ 0.5" in page
-    assert "excess identity 0.1" in page
+    assert "λ₁ = 0.5" in page
+    assert "excess identity = 0.1" in page
     assert metrics(root, "all/protect")["dfil"] > 0
     levels = SavedEncoder(str(root / "all/protect/encoder"), BlackBox(), 32)(pictures())
     assert set(np.unique(levels)) <= {-1.5, -0.5, 0.5, 1.5}

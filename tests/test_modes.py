@@ -545,7 +545,7 @@ def test_a_mistake_about_vgg19_shows_before_the_baseline_is_trained(root, tmp_pa
 def test_embeddings_are_kept_in_the_run_where_the_data_can_not_be_written_to(tmp_path, monkeypatch):
     run = workdir.Workdir(tmp_path / "attack", "attack", Config(data=Data(dir=str(tmp_path))))
     assert models.cache_folder(run) == tmp_path / "embeddings"
-    monkeypatch.setattr(attack.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(models.os, "access", lambda path, mode: False)
     assert models.cache_folder(run) == tmp_path / "attack/embeddings"
     remote = Config(data=Data(dir="gs://bucket/data"))
     assert models.cache_folder(workdir.Workdir(tmp_path, "attack", remote)).parent == tmp_path

@@ -84,7 +84,13 @@ def _name(path: Path) -> str:
         groups = {name: config.get(name, {}) for name in ("loss", "code")}
         values = {f"{name}.{leaf}": group[leaf] for name, group in groups.items() for leaf in group}
         return "protected" if defences(values) else UNPROTECTED
-    except (OSError, ValueError, KeyError, TypeError):  # there is none, or another program's
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # there is none, or another program's
         return path.resolve().name
 
 

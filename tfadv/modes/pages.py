@@ -61,7 +61,10 @@ def write_protect_page(
     }
     names = [name for name in history.rows[0] if name in LOSSES]
     curves = {name.replace("_", " "): history.series(name) for name in names}
-    terms = [f"{name} {strength}" for name, strength in defences(flatten(run.config)).items()]
+    terms = [
+        f"{name} = {strength:g}" if isinstance(strength, float) else f"{name} = {strength}"
+        for name, strength in defences(flatten(run.config)).items()
+    ]
     is_simulated = run.config.loss.lambda1 or run.config.loss.lambda2
     report.write_page(
         run.path / "report.html",
