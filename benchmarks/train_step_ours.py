@@ -117,6 +117,7 @@ def _attack(config):
 
     from tfadv import training
     from tfadv.attackers import ImageInverter
+    from tfadv.modes import models
 
     g = None
     if FLAGS.what == "attack_all":
