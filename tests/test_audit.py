@@ -111,7 +111,7 @@ def test_a_limit_that_is_none_is_told(text):
 
 
 def test_a_limit_on_a_measure_that_there_is_not_lists_those_there_are():
-    with pytest.raises(UserError, match=r"names reid; it must be one of pixels, .*attributes"):
+    with pytest.raises(UserError, match=r"names reid; it must be one of pixels, .*linkage_auc"):
         parse_limit("reid:0.05")
 
 

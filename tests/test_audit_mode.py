@@ -63,7 +63,7 @@ def test_it_says_what_was_found_of_encoders_and_both_ends_of_the_scale(root):
     report = report_of(root)
     assert list(report["encoders"]) == ["protected", "unprotected", "logits", "answers"]
     for encoder in report["encoders"].values():
-        assert set(encoder["measures"]) == set(MEASURES) - {"attributes"}
+        assert set(encoder["measures"]) == set(MEASURES)
         assert not encoder["random"]
         tried = set(members.MEMBERS) | {f"figure6-pixels-x{times}" for times in (1, 2, 4)}
         assert set(encoder["attackers"]) == tried

@@ -23,19 +23,17 @@ class Defence(keras.Model):
     """A term of the protector's loss.
 
     Batches are of pictures in [-1, 1]: "images", float32 [N, S, S, 3]; private ones have "labels",
-    [N, A], and what `Defence.needs` names.
+    [N, A]; "identity", int64 [N], from 0 on, -1 where nobody is known; and "embeddings", float32
+    [N, E]; the latter two where `modes.protect.private_facts` gives them to a term that needs them.
 
     Attributes:
         learns_from: "public" or "private": what `update` is called with before each penalty; "":
             there is no adversary, and `update` is not called.
-        needs: further things that a private batch must have: "identity", int64 [N], from 0 on, -1
-            where nobody is known; "embeddings", float32 [N, E].
         measurements: the names of what `penalise` measures.
         update_measurements: the names of what `update` measures.
     """
 
     learns_from = ""
-    needs: tuple[str, ...] = ()
     measurements: tuple[str, ...] = ()
     update_measurements: tuple[str, ...] = ()
 
@@ -135,7 +133,6 @@ class Excess(Defence):
         self.target = target
         self.weight = weight
         self.measurements = (f"excess_{target}",)
-        self.needs = ("embeddings",) if target == "identity" else ()
         self._coefficients = self.add_weight(
             shape=(attributes + 1, size),
             initializer="zeros",
@@ -182,7 +179,6 @@ class MaxEntropy(Defence):
     """
 
     learns_from = "private"
-    needs = ("identity",)
     measurements = ("identity_entropy",)
     update_measurements = ("identity",)
 

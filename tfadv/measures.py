@@ -33,7 +33,6 @@ MEASURES = {
     "guess_auc": Measure("verified by M(Z)", "feature_verification_auc"),
     "linkage_rank1": Measure("linked", "linkage_rank1"),
     "linkage_auc": Measure("linked, AUC", "linkage_auc"),
-    "attributes": Measure("attributes read (AUC)", "probe_auc"),
 }
 
 

@@ -1,12 +1,13 @@
 """What a black-box attacker learns from: pictures, and the features that come back for them."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from tfadv.data import Dataset, in_memory_batches
+from tfadv.whitening import to_vectors
 
 BlackBox = Callable[[np.ndarray], np.ndarray]
 
@@ -117,6 +118,38 @@ class Pairs:
             rows = slice(done, done := done + len(batch["images"]))
             images[rows], features[rows] = batch["images"], batch["features"]
         return {"images": images, "features": features, "index": np.arange(self.count)}
+
+
+class FirstPairs:
+    """The first so many of pairs: what an attacker with less data has.
+
+    Args:
+        pairs: all of them, kept in memory or not.
+        places: of those that count, int [M], ascending.
+    """
+
+    def __init__(self, pairs: Pairs, places: Sequence[int]):
+        self._pairs = pairs
+        self._places = np.asarray(places)
+        self.count = len(self._places)
+        self.feature_shape = pairs.feature_shape
+
+    def batches(self):
+        """Yields them in order; `index` counts from 0 among them."""
+        for batch in self._pairs.batches():
+            is_kept = np.isin(batch["index"], self._places)
+            if is_kept.any():
+                kept = {name: values[is_kept] for name, values in batch.items()}
+                yield kept | {"index": np.searchsorted(self._places, kept["index"])}
+
+    def pictures(self, index: np.ndarray) -> np.ndarray:
+        """Returns the pictures at positions, uint8 [N, S, S, 3]."""
+        return self._pairs.pictures(self._places[index])
+
+
+def vectors(pairs: Pairs) -> np.ndarray:
+    """Returns the features of pairs as vectors, float32 [N, D]."""
+    return np.concatenate([to_vectors(batch["features"]) for batch in pairs.batches()])
 
 
 def _split(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -24,7 +24,7 @@ class Protector(keras.Model):
     from public pictures, "public" is not looked at.
 
     Args:
-        encoder: Enc, built: pictures in [-1, 1] to features. Its own losses count, too.
+        encoder: Enc, built: pictures in [-1, 1] to features. A penalty of its code counts, too.
         classifier: f, built: features to logits.
         defences: terms; those that have an adversary are compiled. None trains the baseline.
         warm_up: steps over which all terms grow from 0 to their weights, so that Enc learns the
@@ -52,11 +52,6 @@ class Protector(keras.Model):
             source = defence.learns_from
             names += [f"{source}_{name}" for name in defence.update_measurements]
         return tuple(names)
-
-    @property
-    def needs(self) -> set[str]:
-        """What a private batch must have besides pictures and labels."""
-        return {name for defence in self.defences for name in defence.needs}
 
     @property
     def _code_is_penalised(self):
@@ -109,7 +104,10 @@ class Protector(keras.Model):
         """Update (b): Enc and f minimise the task's loss and all terms; adversaries are held."""
         learned = {}
         with tf.GradientTape() as tape:
-            features = self.encoder(batch["images"], training=True)
+            if self._code_is_penalised:
+                features, code_penalty = self.encoder.penalised(batch["images"], training=True)
+            else:
+                features = self.encoder(batch["images"], training=True)
             utility = utility_loss(batch["labels"], self.classifier(features, training=True))
             losses, penalties = {"utility": utility}, []
             for defence in self.defences:
@@ -121,8 +119,8 @@ class Protector(keras.Model):
                 losses |= {f"private_{name}": loss for name, loss in measured.items()}
                 penalties.append(penalty)
             if self._code_is_penalised:
-                losses["private_code"] = tf.add_n(self.encoder.losses)
-                penalties.append(losses["private_code"])
+                losses["private_code"] = code_penalty
+                penalties.append(code_penalty)
             total = utility
             if penalties:
                 total += self._strength * tf.add_n(penalties)

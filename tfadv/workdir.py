@@ -51,7 +51,12 @@ class Workdir:
         for folder in (self.path, *self.path.parents):
             if folder.is_file():
                 raise UserError(f"--workdir={self.path}: {folder} is a file; it must be a folder")
-        used = (*config.encoder, config.model.weights, config.perceptual.weights)
+        used = (
+            *config.encoder,
+            config.audit.unprotected,
+            config.model.weights,
+            config.perceptual.weights,
+        )
         self.digests = {path: _digest(Path(path)) for path in used if path}
         for name in (config.data.dataset, *config.data.extra):
             folder = Path(config.data.dir) / name.replace(":", "/")

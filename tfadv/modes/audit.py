@@ -3,51 +3,27 @@
 Beside the encoders stand the two ends of the scale: the encoder without defence, and f's answers.
 """
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 
-from tfadv import audit, training
+from tfadv import training
 from tfadv.audit import Score
 from tfadv.config import Config, UserError
 from tfadv.data import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset
 from tfadv.distribution import in_scope
 from tfadv.embedding_cache import embed_split
 from tfadv.encoders import SavedClassifier, SavedEncoder, load_classifier
-from tfadv.measures import ENDS, MEASURES, Measure, check_limits
-from tfadv.metrics.utility import utility_metrics
+from tfadv.measures import ENDS, MEASURES, check_limits
 from tfadv.modes import attack, audit_page, models, pages
 from tfadv.modes.leakage import EvaluationSet, Finding
 from tfadv.modes.members import MEMBERS, Member, Target, decoders, with_less
+from tfadv.modes.verdicts import Audited, as_json, conclude, flat
 from tfadv.pairs import BlackBox, Pairs
 from tfadv.recognition import Recognizer
 from tfadv.workdir import Workdir, write_json
 
 UNPROTECTED, ANSWERS, LOGITS = ENDS
-
-Results = dict[str, dict[str, Score]]  # member -> metric -> what it got
-
-
-@dataclasses.dataclass(frozen=True)
-class Audited:
-    """What was found out about one encoder, or one end of the scale.
-
-    Attributes:
-        results: of each attacker.
-        few: number of public pictures -> the quick attackers' results with no more than those.
-        utility: of the encoder with its classifier, by the names of metrics.json.
-        pictures: attacker -> reconstructions of the first test pictures, uint8 [N, S, S, 3].
-        public: how many public pictures there are to learn from.
-        is_random: whether the same picture has another feature each time.
-    """
-
-    results: Results
-    few: dict[int, Results]
-    utility: dict[str, float | list[float]]
-    pictures: dict[str, np.ndarray]
-    public: int
-    is_random: bool = False
 
 
 @in_scope
@@ -179,7 +155,9 @@ class Auditor:
     def __call__(self, name: str, box: BlackBox, classify: SavedClassifier | None) -> Audited:
         """Returns what was found out about an encoder."""
         some = next(iter(self.test.batches()))["images"][:8]
-        is_random = not np.array_equal(box(some), box(some))
+        one, other = box(some), box(some)
+        # Some devices don't round alike twice.
+        is_random = not np.allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(one).max())
         if is_random:
             box = Averaged(box, self._config.audit.repeats)
         shape, budget = box.feature_shape, self._config.attack.cache_mb
@@ -215,12 +193,13 @@ class Auditor:
                         found = self._try(less, key, member, folder / f"few-{count}" / key, tested)
                         if found is not None:
                             few[count][key] = found[0]
+        utility = self.test.utility(classify, tested)
         kept = {key: each for key, each in pictures.items() if each is not None}
-        return Audited(results, few, self._utility(classify, tested), kept, train.count, is_random)
+        return Audited(results, few, utility, kept, train.count, is_random)
 
     def _try(self, target: Target, key: str, member: Member, path: Path, tested: Pairs):
         """The scores of a member, and its pictures; None where it lacks something."""
-        if member.needs == "embeddings" and target.embeddings is None:
+        if member.needs_embeddings and target.embeddings is None:
             return None
         file = path.with_suffix(".npz")
         if not file.exists():
@@ -237,21 +216,6 @@ class Auditor:
             ]
             print(f"{target.name}: {member.title}: {', '.join(shown)}", flush=True)
         return read(file)
-
-    def _utility(self, classify: SavedClassifier | None, tested: Pairs) -> dict:
-        """The utility of an encoder on test pictures, if its classifier lies beside it."""
-        if classify is None or classify.feature_shape != tested.feature_shape:
-            return {}
-        if not set(classify.attributes) <= set(self._dataset.attributes):
-            return {}
-        logits = np.concatenate([classify(batch["features"]) for batch in tested.batches()])
-        return utility_metrics(
-            self._dataset.attributes,
-            self.test.labels,
-            logits,
-            task=classify.attributes,
-            bootstrap=self.test.bootstrap,
-        )
 
 
 def save(file: Path, held_out: Finding, test: Finding) -> None:
@@ -285,76 +249,6 @@ def read(file: Path) -> tuple[dict[str, Score], np.ndarray | None]:
         return scores, arrays["pictures"] if "pictures" in arrays.files else None
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """The largest leak of one encoder by one measure.
-
-    Attributes:
-        member: Whose it is.
-        score: What it got.
-        closure: Of the gap between the ends of the scale; None for the ends themselves.
-        is_converged: Whether every decoder that was tried had tried enough.
-    """
-
-    member: str
-    score: Score
-    closure: audit.Closure | None
-    is_converged: bool
-
-
-def conclude(
-    audited: dict[str, Audited], recognizers: list[Recognizer]
-) -> dict[str, dict[str, Verdict]]:
-    """Returns encoder -> measure -> verdict; measures that nobody took are left out.
-
-    Measures by a further recogniser are called MEASURE/NAME: the attacker that counts is the one
-    that the first recogniser chose, so that nothing has seen the further one.
-    """
-    verdicts = {}
-    for name, found in audited.items():
-        verdicts[name] = {}
-        for key, measure in MEASURES.items():
-            scores = of_measure(found.results, measure)
-            if not scores:
-                continue
-            member = audit.strongest(scores, measure)
-            converged = is_converged(found.results, measure)
-            verdicts[name][key] = Verdict(member, scores[member], None, converged)
-            for other in recognizers[1:]:
-                seen = found.results[member].get(f"{measure.metric}/{other.name}")
-                if seen is not None:
-                    by_other = Verdict(member, seen, None, converged)
-                    verdicts[name][f"{key}/{other.name}"] = by_other
-    ends = verdicts[UNPROTECTED], verdicts[ANSWERS]
-    for name in verdicts.keys() - {UNPROTECTED, ANSWERS}:
-        for key, verdict in verdicts[name].items():
-            scores = [verdict.score, *(end[key].score for end in ends if key in end)]
-            if len(scores) == 3:
-                closed = audit.closure(*scores)
-                verdicts[name][key] = dataclasses.replace(verdict, closure=closed)
-    return verdicts
-
-
-def of_measure(results: Results, measure: Measure) -> dict[str, Score]:
-    """Returns member -> score, of those who took the measure."""
-    return {
-        member: scores[measure.metric]
-        for member, scores in results.items()
-        if measure.metric in scores and np.isfinite(scores[measure.metric].held_out)
-    }
-
-
-def is_converged(results: Results, measure: Measure) -> bool:
-    """Returns whether each decoder that was tried at several budgets had enough of them."""
-    budgets: dict[str, dict[int, Score]] = {}
-    for member, scores in of_measure(results, measure).items():
-        family, found, times = member.rpartition("-x")
-        if found:
-            budgets.setdefault(family, {})[int(times)] = scores
-    tried = ([by[times] for times in sorted(by)] for by in budgets.values() if len(by) > 1)
-    return all(audit.is_converged(each, measure) for each in tried)
-
-
 def overlap(dataset: Dataset) -> str:
     """Says how many people are in two of the splits; the datasets of data_prep have none.
 
@@ -375,62 +269,3 @@ def overlap(dataset: Dataset) -> str:
         )
     counts = ", ".join(f"{len(people):,} {name}" for name, people in known.items())
     return f"people: {counts}; 0 in two splits"
-
-
-def as_json(
-    verdicts: dict[str, dict[str, Verdict]],
-    audited: dict[str, Audited],
-    dataset: Dataset,
-    config: Config,
-) -> dict:
-    """Returns what audit.json holds; docs/audit.schema.json describes it."""
-
-    def number(value):
-        return None if value is None or not np.isfinite(value) else float(value)
-
-    def verdict_of(verdict):
-        closed = verdict.closure
-        return {
-            "attacker": verdict.member,
-            "value": number(verdict.score.test),
-            "interval": [number(each) for each in verdict.score.interval],
-            "held_out": number(verdict.score.held_out),
-            "converged": verdict.is_converged,
-            "closure": None if closed is None else number(closed.value),
-            "closure_interval": None
-            if closed is None
-            else [number(each) for each in closed.interval],
-        }
-
-    return {
-        "version": 1,
-        "dataset": dataset.description["name"],
-        "people_in_two_splits": 0,
-        "encoders": {
-            name: {
-                "mcc": number(found.utility.get("mcc")),
-                "random": found.is_random,
-                "measures": {key: verdict_of(each) for key, each in verdicts[name].items()},
-                "attackers": {
-                    member: {metric: number(score.test) for metric, score in scores.items()}
-                    for member, scores in found.results.items()
-                },
-            }
-            for name, found in audited.items()
-        },
-        "limits": list(config.audit.fail_above),
-    }
-
-
-def flat(verdicts: dict[str, dict[str, Verdict]]) -> dict[str, float | list[float]]:
-    """Returns the first encoder's numbers by plain names, those of the others as NAME/...."""
-    values = {}
-    for i, (name, found) in enumerate(verdicts.items()):
-        prefix = f"{name}/" if i else ""
-        for key, verdict in found.items():
-            values[f"{prefix}{key}"] = verdict.score.test
-            values[f"{prefix}{key}_ci95"] = list(verdict.score.interval)
-            if verdict.closure is not None and np.isfinite(verdict.closure.value):
-                values[f"{prefix}closure/{key}"] = verdict.closure.value
-                values[f"{prefix}closure/{key}_ci95"] = list(verdict.closure.interval)
-    return values

@@ -17,12 +17,11 @@ from tfadv.encoders import SavedEncoder, load_classifier
 from tfadv.linkage import Linkage
 from tfadv.metrics.features import lda_metrics, pictures_by_person
 from tfadv.metrics.info_nce import choose_scale, info_nce
-from tfadv.metrics.utility import utility_metrics
 from tfadv.mixture import UNKNOWN
 from tfadv.modes import inversion
 from tfadv.modes.inversion import Effort
 from tfadv.modes.leakage import EvaluationSet, Finding
-from tfadv.pairs import Pairs
+from tfadv.pairs import Pairs, vectors
 from tfadv.perceptual import VGGFeatures
 from tfadv.probes import Examples, probe_attributes
 from tfadv.recognition import Embeddings, Recognizer
@@ -218,7 +217,7 @@ class Battery:
         ridge = Ridge(
             pairs_with(self._train, train), pairs_with(self._held_out, held_out), self._whitening
         )
-        found = self._test.of_guesses(ridge(_vectors(self._tested)), train.mean(0))
+        found = self._test.of_guesses(ridge(vectors(self._tested)), train.mean(0))
         found.metrics["held_out_loss"] = ridge.held_out_error
         return found
 
@@ -227,20 +226,16 @@ class Battery:
         people, others = (self._dataset.annotations(PUBLIC, part)[0] for part in (TRAIN, HELD_OUT))
         try:
             linkage = Linkage(
-                _vectors(self._train), people, _vectors(self._held_out), others, self._whitening
+                vectors(self._train), people, vectors(self._held_out), others, self._whitening
             )
         except ValueError as error:
             print(f"linkage isn't measured: {error}", flush=True)
             return None
-        finding = self._test.of_codes(linkage(_vectors(self._tested)))
+        codes = linkage(vectors(self._tested))
+        finding = self._test.of_codes(codes)
         try:
-            scale = choose_scale(linkage(_vectors(self._held_out)), others)
-            bound = info_nce(
-                linkage(_vectors(self._tested)),
-                self._test.identities,
-                scale,
-                self._test.bootstrap,
-            )
+            scale = choose_scale(linkage(vectors(self._held_out)), others)
+            bound = info_nce(codes, self._test.identities, scale, self._test.bootstrap)
         except ValueError as error:
             print(f"information on identity isn't measured: {error}", flush=True)
             return finding
@@ -256,7 +251,7 @@ class Battery:
             return {}
         columns = self._dataset.columns(names)
         examples = [
-            Examples(_vectors(pairs), self._dataset.annotations(split, part)[1][:, columns])
+            Examples(vectors(pairs), self._dataset.annotations(split, part)[1][:, columns])
             for pairs, split, part in (
                 (self._train, PUBLIC, TRAIN),
                 (self._held_out, PUBLIC, HELD_OUT),
@@ -278,19 +273,4 @@ class Battery:
     def _utility(self) -> dict[str, float | list[float]]:
         """The utility of an encoder on the test split, if its classifier lies beside it."""
         classify = load_classifier(self._black_box.path)
-        if classify is None or classify.feature_shape != self._black_box.feature_shape:
-            return {}
-        if not set(classify.attributes) <= set(self._dataset.attributes):
-            return {}  # trained on another dataset
-        logits = np.concatenate([classify(batch["features"]) for batch in self._tested.batches()])
-        return utility_metrics(
-            self._dataset.attributes,
-            self._test.labels,
-            logits,
-            task=classify.attributes,
-            bootstrap=self._test.bootstrap,
-        )
-
-
-def _vectors(pairs: Pairs) -> np.ndarray:
-    return np.concatenate([to_vectors(batch["features"]) for batch in pairs.batches()])
+        return self._test.utility(classify, self._tested)

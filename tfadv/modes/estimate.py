@@ -50,7 +50,7 @@ def _kind(part: Part) -> str:
     """What decides how long a step takes."""
     config, loss = part.config, part.config.loss
     terms = [bool(each) for each in (loss.mu1, loss.mu2)] + sorted(defences(flatten(config)))
-    encoder = part.target.config.model if part.target else None
+    encoder = (part.target.config.model, part.target.config.code) if part.target else None
     train = (config.train.batch, config.train.decoder_steps, config.runtime.precision)
     return repr((part.mode, config.data.size, config.model, encoder, terms, train))
 

@@ -9,9 +9,12 @@ import numpy as np
 from tfadv.config import Config
 from tfadv.data import TEST, WHOLE, Dataset, normalise, to_uint8
 from tfadv.embedding_cache import embed_split
+from tfadv.encoders import SavedClassifier
 from tfadv.metrics.bootstrap import IdentityBootstrap, percentile_interval
 from tfadv.metrics.identity import Identification, cosine_similarity, identify
 from tfadv.metrics.image import psnr, ssim
+from tfadv.metrics.utility import utility_metrics
+from tfadv.pairs import Pairs
 from tfadv.recognition import Embeddings, Recognizer
 
 Batch = dict[str, np.ndarray]
@@ -187,6 +190,25 @@ class EvaluationSet:
         finding = Finding(identification={"": identified})
         finding.add(identified, lambda metric: f"linkage_{metric.partition('_')[2]}")
         return finding
+
+    def utility(
+        self, classify: SavedClassifier | None, pairs: Pairs
+    ) -> dict[str, float | list[float]]:
+        """Returns how well f does its task on these pictures' features.
+
+        Args:
+            classify: f; None gives nothing, nor does one of other features or another dataset.
+            pairs: of these pictures.
+        """
+        known = self._dataset.attributes
+        if classify is None or classify.feature_shape != pairs.feature_shape:
+            return {}
+        if not set(classify.attributes) <= set(known):
+            return {}
+        logits = np.concatenate([classify(batch["features"]) for batch in pairs.batches()])
+        return utility_metrics(
+            known, self.labels, logits, task=classify.attributes, bootstrap=self.bootstrap
+        )
 
     def _compare(
         self, recognizer: Recognizer, seen: Embeddings, index: np.ndarray

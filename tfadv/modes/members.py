@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,9 @@ from tfadv.distribution import over_devices
 from tfadv.linkage import Linkage
 from tfadv.modes import inversion
 from tfadv.modes.leakage import EvaluationSet, Finding
-from tfadv.pairs import Pairs
+from tfadv.pairs import FirstPairs, Pairs, vectors
 from tfadv.perceptual import VGGFeatures
+from tfadv.training import TrainingError
 from tfadv.whitening import Whitening, to_vectors
 from tfadv.workdir import write_json
 
@@ -79,14 +80,14 @@ class Member:
         title: in a table.
         meaning: in plain words.
         attack: from what it has to what measures it.
-        needs: "embeddings", "identities", "g" or nothing: what it can't do without.
+        needs_embeddings: whether it can't do without a face recogniser.
         is_quick: whether it learns in seconds.
     """
 
     title: str
     meaning: str
     attack: Callable[[Target], Measurement]
-    needs: str = ""
+    needs_embeddings: bool = False
     is_quick: bool = True
 
 
@@ -185,29 +186,29 @@ MEMBERS = {
         "linear M(Z)",
         "Ridge regression from features to face embeddings.",
         feature_ridge,
-        "embeddings",
+        needs_embeddings=True,
     ),
     "feature_random_ridge": Member(
         "random-features M(Z)",
         "Ridge regression from features and random ReLU features of them to face embeddings.",
         feature_random_ridge,
-        "embeddings",
+        needs_embeddings=True,
     ),
     "feature_map": Member(
         "M(Z)",
         "A network that guesses the face embedding from the feature (Eq. 10).",
         feature_map,
-        "embeddings",
+        needs_embeddings=True,
         is_quick=False,
     ),
     "linkage": Member(
-        "linkage", "Compares features by a metric learned on public people.", linkage, "identities"
+        "linkage", "Compares features by a metric learned on public people.", linkage
     ),
     "linkage_through_guesses": Member(
         "linkage by guessed faces",
         "Compares the face embeddings that are guessed from two features.",
         linkage_through_guesses,
-        "embeddings",
+        needs_embeddings=True,
     ),
 }
 
@@ -266,50 +267,31 @@ def decoder(
             runtime=dataclasses.replace(target.config.runtime, seed=seed),
         )
         name = f"{family}-x{times}-{rate}"
-        inverter, effort = inversion.invert_pictures(
-            target.train,
-            target.held_out,
-            target.dataset,
-            config,
-            target.split,
-            target.g,
-            target.folder / name,
-            f"{name} on {target.name}",
-            decays=True,
-        )
+        try:
+            inverter, effort = inversion.invert_pictures(
+                target.train,
+                target.held_out,
+                target.dataset,
+                config,
+                target.split,
+                target.g,
+                target.folder / name,
+                f"{name} on {target.name}",
+                decays=True,
+            )
+        except TrainingError as error:
+            if times > 1:
+                raise
+            print(f"{name} on {target.name} diverged: {error}", flush=True)
+            continue
         if times == 1:
             tried[rate] = effort.held_out_loss
             write_json(rates, tried)
         if best is None or effort.held_out_loss < best[0]:
             best = effort.held_out_loss, inverter
+    if best is None:
+        raise ValueError("it diverged at every learning rate")
     return _of_pictures(over_devices(best[1]))
-
-
-class FirstPairs:
-    """The first so many of pairs: what an attacker with less data has.
-
-    Args:
-        pairs: all of them, kept in memory or not.
-        places: of those that count, int [M], ascending.
-    """
-
-    def __init__(self, pairs: Pairs, places: Sequence[int]):
-        self._pairs = pairs
-        self._places = np.asarray(places)
-        self.count = len(self._places)
-        self.feature_shape = pairs.feature_shape
-
-    def batches(self):
-        """Yields them in order; `index` counts from 0 among them."""
-        for batch in self._pairs.batches():
-            is_kept = np.isin(batch["index"], self._places)
-            if is_kept.any():
-                kept = {name: values[is_kept] for name, values in batch.items()}
-                yield kept | {"index": np.searchsorted(self._places, kept["index"])}
-
-    def pictures(self, index: np.ndarray) -> np.ndarray:
-        """Returns the pictures at positions, uint8 [N, S, S, 3]."""
-        return self._pairs.pictures(self._places[index])
 
 
 def with_less(target: Target, count: int) -> Target:
@@ -330,11 +312,6 @@ def with_less(target: Target, count: int) -> Target:
         identities=(people[places], target.identities[1]),
         embeddings=embeddings,
     )
-
-
-def vectors(pairs: Pairs) -> np.ndarray:
-    """Returns the features of pairs as vectors, float32 [N, D]."""
-    return np.concatenate([to_vectors(batch["features"]) for batch in pairs.batches()])
 
 
 def _with_embeddings(target: Target, expand: Callable[[np.ndarray], np.ndarray]):

@@ -25,9 +25,10 @@ class Code(keras.Model):
 
     Args:
         size: values of a linear layer; 0: none.
-        variational: weight of the variational bottleneck's term in the loss, 0: none. Means and
-            variances are two linear layers, and the term is KL(N(mean, variance) || N(0, 1)) per
-            value (Alemi et al. 2017, Eq. 17, divided by the values). In nats.
+        variational: weight of the variational bottleneck's term in the loss, which `penalised`
+            returns; 0: none. Means and variances are two linear layers, and the term is
+            KL(N(mean, variance) || N(0, 1)) per value (Alemi et al. 2017, Eq. 17, divided by the
+            values). In nats.
         noise: standard deviation of what is added to values of variance 1; 0: none.
         noise_kind: gaussian or laplace.
         bits: of each value: 2**bits levels at even distances in -2..2; 0: as it is. 1 gives its
@@ -102,10 +103,16 @@ class Code(keras.Model):
         Returns:
             float32 [N, ..., size or C].
         """
-        values = self._narrowed(features)
+        return self.penalised(features, images, training)[0]
+
+    def penalised(
+        self, features: tf.Tensor, images: tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns what `call` does, and the variational bottleneck's weighted term, or 0."""
+        values, penalty = self._narrowed(features), tf.zeros(())
         if self.variational:
             mean, log_variance = (tf.cast(layer(values), tf.float32) for layer in self.moments)
-            self.add_loss(self.variational * normal_divergence(mean, log_variance))
+            penalty = self.variational * normal_divergence(mean, log_variance)
             values = mean + tf.exp(0.5 * log_variance) * self.noise(
                 values, images, training=training
             )
@@ -113,7 +120,7 @@ class Code(keras.Model):
             values = self.standardise(values, training=training)
         if self.noise is not None and not self.variational:
             values += self.noise(values, images, training=training)
-        return quantise(values, self.bits, training) if self.bits else values
+        return quantise(values, self.bits, training) if self.bits else values, penalty
 
     def without_noise(self, features: tf.Tensor) -> tf.Tensor:
         """What fixed noise is added to, in inference: float32 [N, ..., size or C]."""

@@ -87,6 +87,10 @@ class Encoder(keras.Model):
         features = self._features(images, training)
         return features if self.code is None else self.code(features, images, training=training)
 
+    def penalised(self, images: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns what `call` does, and what its code adds to the loss; there must be a code."""
+        return self.code.penalised(self._features(images, training), images, training)
+
     def without_noise(self, images: tf.Tensor) -> tf.Tensor:
         """What noise is added to, in inference: float32 [N, *feature_shape(S)]."""
         features = self._features(images, training=False)
