@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WORKERS ?= 2
 
 .PHONY: help setup demo test lint format lock clean
 
@@ -24,8 +25,8 @@ demo: $(READY)  ## train a protected encoder on generated faces, attack it, writ
 	$(BIN)/python run.py --mode=protect
 	$(BIN)/python run.py --mode=attack
 
-test: $(READY)  ## run every test
-	$(BIN)/python -m pytest
+test: $(READY)  ## run every test, in WORKERS processes (2)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## check form
 	$(BIN)/ruff check .

@@ -6,6 +6,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as startup.import_tensorflow does
 
 
+def pytest_collection_modifyitems(items):
+    """Puts the files with slow tests first, so that at the end no worker waits for another long."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def tiny_faces(tmp_path_factory):
     """The settings of `synthetic/tiny`, prepared: 120 private, 60 public and 20 test pictures.
