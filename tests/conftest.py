@@ -4,6 +4,9 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as startup.import_tensorflow does
+# Threads of OpenBLAS wait for each other by spinning: with other work on the cores an eigenvalue
+# problem of 1000 dimensions takes ten seconds on two of them, and half of one on one.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items):
