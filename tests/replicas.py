@@ -143,6 +143,9 @@ def make_recognizer(config):
     return model, batch
 
 
+MAKERS = {"protect": make_protector, "attack": make_inverter, "recognizer": make_recognizer}
+
+
 def pictures(step, stream):
     shape = (BATCH, SIZE, SIZE, 3)
     drawn = tf.random.stateless_uniform(shape, (step, stream), 0, 256, dtype=tf.int32)
@@ -195,9 +198,18 @@ def norm(weights):
     return float(np.sqrt(sum(np.square(each.astype(np.float64)).sum() for each in weights)))
 
 
-def compare(make, config, devices):
+@functools.cache
+def train_alone(what, precision, loss):
+    """As `train`, on one device; once for all that is compared with it."""
+    return train(MAKERS[what], make_config(precision, json.loads(loss)), [1])
+
+
+def compare(case):
     """How far weights are apart as a share of their size, and of how far they went."""
-    (rows, start, one), (other_rows, _, other) = (train(make, config, n) for n in ([1], devices))
+    what, precision, loss = case["what"], case["precision"], case["loss"]
+    use()
+    rows, start, one = train_alone(what, precision, json.dumps(loss))
+    other_rows, _, other = train(MAKERS[what], make_config(precision, loss), case["devices"])
     apart = norm([a - b for a, b in zip(one, other, strict=True)])
     measured = [
         abs(row[name] - other_row[name]) / abs(row[name])
@@ -211,11 +223,13 @@ def compare(make, config, devices):
     }
 
 
-def slots_apart(make, config, devices):
+def slots_apart(case):
     """How far what Adam remembers is from itself after a move to another number of devices."""
+    make, config = MAKERS[case["what"]], make_config(case["precision"], case["loss"])
     folder, kept = tempfile.mkdtemp(), []
     config.train.steps = 3
-    for count in devices:  # the second one has no steps left
+    use(functools.partial(ADAM, 1e-3, 5.0))
+    for count in case["devices"]:  # the second one has no steps left
         with strategy_of(count).scope():
             training.set_up(config.runtime)
             model, batch = make(config)
@@ -239,12 +253,8 @@ def main():
     cpu = tf.config.list_physical_devices("CPU")[0]
     devices = [tf.config.LogicalDeviceConfiguration()] * DEVICES
     tf.config.set_logical_device_configuration(cpu, devices)
-    makers = {"protect": make_protector, "attack": make_inverter, "recognizer": make_recognizer}
     for case in map(json.loads, sys.argv[1:]):
-        config = make_config(case["precision"], case["loss"])
-        how = slots_apart if case.get("adam") else compare
-        use(functools.partial(ADAM, 1e-3, 5.0) if case.get("adam") else DESCENT)
-        print(json.dumps(how(makers[case["what"]], config, case["devices"])), flush=True)
+        print(json.dumps(slots_apart(case) if case.get("adam") else compare(case)), flush=True)
         keras.backend.clear_session()
 
 

@@ -29,33 +29,49 @@ def in_process(*arguments):
     return done.stdout
 
 
+CASES = [
+    ("protect", [2], "float32", EVERYTHING, 1e-4),
+    ("protect", [4], "float32", EVERYTHING, 1e-4),
+    ("protect", [1, 4], "float32", EVERYTHING, 1e-4),
+    ("protect", [2, 1], "float32", EVERYTHING, 1e-4),
+    ("protect", [2], "float32", {"lambda1": 0.0}, 1e-4),
+    ("protect", [2], "mixed_bfloat16", EVERYTHING, 1e-2),
+    ("attack", [2], "float32", EVERYTHING, 1e-4),
+    ("recognizer", [2], "float32", {"lambda1": 0.0}, 1e-4),
+]
+MOVES = [[1, 2], [2, 1]]
+
+
+def case(what, devices, precision="float32", loss=EVERYTHING, **more):
+    """A case as `tests/replicas.py` takes it."""
+    return json.dumps(
+        {"what": what, "devices": devices, "precision": precision, "loss": loss} | more
+    )
+
+
+@pytest.fixture(scope="module")
+def replicas():
+    """What `tests/replicas.py` finds in each case: what one device trains, it trains once."""
+    cases = [case(*each[:4]) for each in CASES]
+    cases += [case("attack", devices, adam=True) for devices in MOVES]
+    found = in_process("tests/replicas.py", *cases).splitlines()
+    return dict(zip(cases, map(json.loads, found), strict=True))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("what", "devices", "precision", "loss", "bound"),
-    [
-        ("protect", [2], "float32", EVERYTHING, 1e-4),
-        ("protect", [4], "float32", EVERYTHING, 1e-4),
-        ("protect", [1, 4], "float32", EVERYTHING, 1e-4),
-        ("protect", [2, 1], "float32", EVERYTHING, 1e-4),
-        ("protect", [2], "float32", {"lambda1": 0.0}, 1e-4),
-        ("protect", [2], "mixed_bfloat16", EVERYTHING, 1e-2),
-        ("attack", [2], "float32", EVERYTHING, 1e-4),
-        ("recognizer", [2], "float32", {"lambda1": 0.0}, 1e-4),
-    ],
-)
-def test_several_devices_train_the_weights_that_one_trains(what, devices, precision, loss, bound):
-    case = {"what": what, "devices": devices, "precision": precision, "loss": loss}
-    found = json.loads(in_process("tests/replicas.py", json.dumps(case)))
+@pytest.mark.parametrize(("what", "devices", "precision", "loss", "bound"), CASES)
+def test_several_devices_train_the_weights_that_one_trains(
+    replicas, what, devices, precision, loss, bound
+):
+    found = replicas[case(what, devices, precision, loss)]
     # Of the weights' size, and of how far they went from where they started.
     assert max(found.values()) < bound
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [[1, 2], [2, 1]])
-def test_what_adam_remembers_moves_between_numbers_of_devices(devices):
-    case = {"what": "attack", "devices": devices, "precision": "float32", "loss": EVERYTHING}
-    found = json.loads(in_process("tests/replicas.py", json.dumps(case | {"adam": True})))
-    assert found == {"apart": 0.0, "least": 1.0}
+@pytest.mark.parametrize("devices", MOVES)
+def test_what_adam_remembers_moves_between_numbers_of_devices(replicas, devices):
+    assert replicas[case("attack", devices, adam=True)] == {"apart": 0.0, "least": 1.0}
 
 
 def tiny_run(mode, faces, folder, **flags):
