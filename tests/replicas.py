@@ -152,8 +152,12 @@ def pictures(step, stream):
     return tf.cast(drawn, tf.uint8)
 
 
+@functools.cache
 def strategy_of(count):
-    """That of so many devices."""
+    """That of so many devices: one in a process, for a second one would number its reductions anew.
+
+    For the same reason a process can only have cases with one number of devices beside 1.
+    """
     if count == 1:
         return tf.distribute.get_strategy()
     return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(count)])
