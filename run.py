@@ -124,7 +124,8 @@ def parse(argv: list[str]) -> Workdir | Plan | None:
     for name in ("rows", "dry_run"):
         if early[name].value:
             raise UserError(f"--{name} goes with --mode=reproduce")
-    config = override(read_config(early.config, early.mode), overrides)
+    settings = "attack" if early.mode == "audit" else early.mode  # an audit is many attacks
+    config = override(read_config(early.config, settings), overrides)
     checks.check_dataset(config.data)
     path = Path(early.workdir or Path("runs") / Path(early.config).stem / early.mode)
     if early.mode in ("attack", "audit"):

@@ -33,7 +33,11 @@ CURVES = {
         }
         for noise, weight in ((0.2, 0.2), (0.3, 0.5), (0.3, 2.0))
     ],
-    "answers": [{"code.answers": value} for value in ("logits", "hard")],
+    "answers": [
+        {"code.answers": "logits"},
+        {"code.answers": "hard"},
+        *({"code.answers": "hard", "code.flip": value} for value in (0.02, 0.05, 0.1, 0.2)),
+    ],
 }
 METRICS = (
     "mcc",

@@ -69,6 +69,13 @@ def test_answers_leave_as_what_they_are_and_f_gives_them_back(root):
     np.testing.assert_array_equal(np.where(logits > 0, 1.0, -1.0), answers)
     hard, soft = metrics(root, "hard/protect"), metrics(root, "logits/protect")
     assert hard["mcc"] == hard["mcc_tuned"] == pytest.approx(soft["mcc"], abs=1e-9)
+    # Some turned round: the same ones each time.
+    flags = ["--config.code.answers=hard", "--config.code.flip=0.3"]
+    assert call(root, "protect", "flip/protect", *flags) == 0
+    encoder = SavedEncoder(str(root / "flip/protect/encoder"), BlackBox(), 32)
+    flipped = encoder(pictures())
+    np.testing.assert_array_equal(encoder(pictures()), flipped)
+    assert set(np.unique(flipped * answers)) == {-1.0, 1.0}
 
 
 @pytest.mark.slow
@@ -152,6 +159,10 @@ def test_an_encoder_whose_answers_never_differ_is_attacked(root):
         (["code.variational=1", "code.noise=1"], "code.variational is 1 and code.noise is 1"),
         (["code.downscale=3"], "code.downscale is 3; it must divide data.size, 32"),
         (["loss.nopeek=1", "train.batch=3"], "train.batch is 3; loss.nopeek needs at least 4"),
+        (
+            ["code.flip=0.1"],
+            "code.flip is 0.1: only yes or no can be turned round; set --config.code.answers=hard",
+        ),
         (["code.answers=soft"], "code.answers is 'soft'; it must be one of , logits, hard"),
         (["code.noise_kind=white"], "code.noise_kind is 'white'; it must be one of gaussian"),
         (

@@ -2,6 +2,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from tfadv.networks import SPLITS, Classifier, Encoder
 
 SIZE = 32
 ATTRIBUTES = ["Smiling", "Wearing_Hat", "Young"]
+THRESHOLDS = np.array([-0.5, 0.1, 2.0])
 SHAPES = {"square": (3, SIZE, SIZE), "odd": (1, 45, 37), "small": (3, 17, 64)}
 
 # Run by a process of its own, where importing this project fails.
@@ -95,7 +97,7 @@ def exported(encoders, tmp_path_factory):
     for name, encoder in encoders.items():
         export_encoder(encoder, SIZE, folder / name / "encoder")
     classifier = make_classifier(encoders["fc"])
-    export_classifier(classifier, (1000,), ATTRIBUTES, folder / "fc" / "classifier")
+    export_classifier(classifier, (1000,), ATTRIBUTES, THRESHOLDS, folder / "fc" / "classifier")
     return folder
 
 
@@ -282,7 +284,7 @@ def test_the_export_follows_later_training_no_more(tmp_path, inputs):
 def test_the_classifier_gives_the_models_logits_and_their_probabilities(encoders, tmp_path, split):
     classifier = make_classifier(encoders[split])
     shape = encoders[split].feature_shape(SIZE)
-    export_classifier(classifier, shape, ATTRIBUTES, tmp_path)
+    export_classifier(classifier, shape, ATTRIBUTES, THRESHOLDS, tmp_path)
     features = np.random.default_rng(0).normal(size=(5, *shape)).astype(np.float32)
     outputs = tf.saved_model.load(str(tmp_path)).signatures["serving_default"](
         features=tf.constant(features)
@@ -297,6 +299,7 @@ def test_classifier_json_names_the_attributes_in_order(exported):
     assert json.loads((exported / "fc" / "classifier" / "classifier.json").read_text()) == {
         "feature_shape": [1000],
         "attributes": ATTRIBUTES,
+        "thresholds": list(THRESHOLDS),
     }
 
 
@@ -304,7 +307,17 @@ def test_the_classifier_beside_an_encoder_is_found(encoders, exported):
     classify = load_classifier(str(exported / "fc" / "encoder"))
     assert classify.attributes == tuple(ATTRIBUTES)
     assert classify.feature_shape == (1000,)
+    np.testing.assert_array_equal(classify.thresholds, THRESHOLDS)
     assert classify(np.zeros((2, 1000), np.float32)).shape == (2, 3)
+
+
+def test_a_classifier_whose_thresholds_were_never_tuned_has_none(exported, tmp_path):
+    shutil.copytree(exported / "fc", tmp_path / "fc")
+    path = tmp_path / "fc/classifier/classifier.json"
+    description = json.loads(path.read_text())
+    del description["thresholds"]
+    path.write_text(json.dumps(description))
+    assert load_classifier(str(tmp_path / "fc" / "encoder")).thresholds is None
 
 
 def test_an_encoder_without_a_classifier_beside_it_has_none(exported):

@@ -143,6 +143,11 @@ def check_defences(config: Config) -> None:
         raise UserError(
             f"code.downscale is {code.downscale}; it must divide data.size, {config.data.size}"
         )
+    if code.flip and code.answers != "hard":
+        raise UserError(
+            f"code.flip is {code.flip:g}: only yes or no can be turned round; set "
+            f"--config.code.answers=hard"
+        )
     for name in ("nopeek", "excess_pixels", "excess_identity"):
         if getattr(loss, name) and config.train.batch < 4:
             raise UserError(
@@ -294,6 +299,7 @@ _RANGES = {
     "code.variational": (0.0, _INFINITY),
     "code.noise": (0.0, 1e6),
     "code.bits": (0, 16),
+    "code.flip": (0.0, 0.5),
     "train.steps": (1, _LARGEST),
     "train.batch": (2, _LARGEST),
     "train.learning_rate": (1e-9, 10.0),

@@ -1,7 +1,8 @@
 """One typed tree of settings.
 
-A file in `configs/` defines `get_config(mode)`, which returns a `Config`; `run.py` applies
-`--config.FIELD=VALUE` to it and lets `checks` look at it. Nothing here imports TensorFlow.
+A file in `configs/` defines `get_config(mode)`, which returns a `Config`; an audit has the settings
+of an attack. `run.py` applies `--config.FIELD=VALUE` to it and lets `checks` look at it. Nothing
+here imports TensorFlow.
 """
 
 import dataclasses
@@ -84,6 +85,7 @@ class Code:
     noise_kind: str = "gaussian"  # or laplace
     bits: int = 0  # of each value, in levels at even distances; 1: its sign; 0: as it is
     answers: str = ""  # logits or hard: what leaves is f's answers and no feature
+    flip: float = 0.0  # chance that a hard answer is turned round, fixed by the picture
 
 
 @dataclass(slots=True)
@@ -250,6 +252,7 @@ DEFENCES = {
     "code.noise": ("noise", 0.0),
     "code.bits": ("bits", 0),
     "code.answers": ("answers", ""),
+    "code.flip": ("flip", 0.0),
 }
 PENALTIES = tuple(name for name in DEFENCES if name.startswith("loss."))
 

@@ -55,11 +55,16 @@ def export_encoder(encoder: keras.Model, size: int, folder: Path) -> None:
 
 
 def export_classifier(
-    classifier: keras.Model, feature_shape: tuple[int, ...], attributes: list[str], folder: Path
+    classifier: keras.Model,
+    feature_shape: tuple[int, ...],
+    attributes: list[str],
+    thresholds: np.ndarray,
+    folder: Path,
 ) -> None:
     """Writes f as a SavedModel from `features` to `logits` and `probabilities`, float32 [N, A].
 
-    `classifier.json` beside its graph names the A attributes, in order.
+    `classifier.json` beside its graph names the A attributes, in order, and the logits from which
+    on they are there.
     """
     portable = in_float32(classifier, (None, *feature_shape))
 
@@ -69,7 +74,11 @@ def export_classifier(
 
     spec = tf.TensorSpec((None, *feature_shape), tf.float32, "features")
     signatures = {"serving_default": (classify, spec)}
-    description = {"feature_shape": list(feature_shape), "attributes": list(attributes)}
+    description = {
+        "feature_shape": list(feature_shape),
+        "attributes": list(attributes),
+        "thresholds": [float(each) for each in thresholds],
+    }
     save_functions(portable, signatures, folder, {"classifier.json": description})
 
 
@@ -279,12 +288,16 @@ class SavedClassifier:
     Attributes:
         attributes: the names of the A attributes.
         feature_shape: of one picture's feature.
+        thresholds: logits from which on an attribute is there, float64 [A]: those that were best on
+            held-out private pictures. None if they were never tuned.
     """
 
     def __init__(self, folder: Path):
         description = json.loads((folder / "classifier.json").read_text())
         self.attributes = tuple(description["attributes"])
         self.feature_shape = tuple(description["feature_shape"])
+        tuned = description.get("thresholds")
+        self.thresholds = None if tuned is None else np.array(tuned, np.float64)
         self._model = tf.saved_model.load(str(folder))  # it dies with its last reference
         classify = self._model.signatures["serving_default"]
         self._classify = over_devices(lambda features: classify(features=features)["logits"])

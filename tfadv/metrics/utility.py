@@ -98,7 +98,8 @@ def utility_metrics(
         thresholds: From `tuned_thresholds` on other examples, [T]; adds `mcc_tuned` and
             `mcc_task_tuned`.
         task: The attributes that `logits` predict, T of `names`; all of them if None.
-        bootstrap: Of the N pictures' identities; adds `mcc_ci95` and `mcc_task_ci95`, [low, high].
+        bootstrap: Of the N pictures' identities; adds the intervals of these means, `mcc_ci95` and
+            so on, [low, high].
 
     Returns:
         `mcc/ATTRIBUTE` for each attribute of the task, `mcc`, `mcc_task`, the tuned means, and the
@@ -116,24 +117,28 @@ def utility_metrics(
 
     scores = mcc(task_labels, logits)
     metrics = {f"mcc/{name}": float(score) for name, score in zip(task, scores, strict=True)}
-    metrics |= {"mcc": float(scores.sum() / len(names)), "mcc_task": float(scores.mean())}
-    if thresholds is not None:
-        tuned = mcc(task_labels, logits, thresholds)
-        metrics["mcc_tuned"] = float(tuned.sum() / len(names))
-        metrics["mcc_task_tuned"] = float(tuned.mean())
-    if bootstrap is not None:
-        resampled = _resampled_mcc(task_labels, logits, bootstrap)
-        metrics["mcc_ci95"] = list(percentile_interval(resampled.sum(axis=1) / len(names)))
-        metrics["mcc_task_ci95"] = list(percentile_interval(resampled.mean(axis=1)))
+    operating_points = {"": 0.0} if thresholds is None else {"": 0.0, "_tuned": thresholds}
+    for suffix, at in operating_points.items():
+        scores = mcc(task_labels, logits, at)
+        metrics[f"mcc{suffix}"] = float(scores.sum() / len(names))
+        metrics[f"mcc_task{suffix}"] = float(scores.mean())
+        if bootstrap is not None:
+            resampled = _resampled_mcc(task_labels, logits, at, bootstrap)
+            interval = percentile_interval(resampled.sum(axis=1) / len(names))
+            metrics[f"mcc{suffix}_ci95"] = list(interval)
+            metrics[f"mcc_task{suffix}_ci95"] = list(percentile_interval(resampled.mean(axis=1)))
     return metrics
 
 
 def _resampled_mcc(
-    labels: np.ndarray, logits: np.ndarray, bootstrap: IdentityBootstrap
+    labels: np.ndarray,
+    logits: np.ndarray,
+    thresholds: float | np.ndarray,
+    bootstrap: IdentityBootstrap,
 ) -> np.ndarray:
-    """MCC at threshold 0 of each replicate, [R, A]; 0 where it is undefined, as in `mcc`."""
+    """MCC of each replicate, [R, A]; 0 where it is undefined, as in `mcc`."""
     labels, logits = _checked(labels, logits)
-    predicted = logits > 0
+    predicted = logits > np.asarray(thresholds, np.float64)
     counts = [labels & predicted, predicted, labels, np.ones((len(labels), 1))]
     totals = bootstrap.totals(np.concatenate(counts, axis=1))
     width = labels.shape[1]

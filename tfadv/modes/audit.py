@@ -97,7 +97,7 @@ class Answering:
     Args:
         encoder: Enc.
         classify: f.
-        hard: Whether they are 1 and -1, or logits.
+        hard: Whether they are 1 and -1, at f's tuned thresholds if it has some, or logits.
     """
 
     def __init__(self, encoder: SavedEncoder, classify: SavedClassifier, *, hard: bool):
@@ -108,7 +108,10 @@ class Answering:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Returns the answers to pictures, float32."""
         logits = self._classify(self._encoder(images))
-        return np.where(logits > 0, 1.0, -1.0).astype(np.float32) if self._hard else logits
+        if not self._hard:
+            return logits
+        tuned = self._classify.thresholds
+        return np.where(logits > (0.0 if tuned is None else tuned), 1, -1).astype(np.float32)
 
 
 class Averaged:

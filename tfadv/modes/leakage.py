@@ -207,7 +207,12 @@ class EvaluationSet:
             return {}
         logits = np.concatenate([classify(batch["features"]) for batch in pairs.batches()])
         return utility_metrics(
-            known, self.labels, logits, task=classify.attributes, bootstrap=self.bootstrap
+            known,
+            self.labels,
+            logits,
+            thresholds=classify.thresholds,
+            task=classify.attributes,
+            bootstrap=self.bootstrap,
         )
 
     def _compare(

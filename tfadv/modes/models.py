@@ -66,7 +66,7 @@ def build_encoder(config: Config) -> Encoder:
     model, size = config.model, config.data.size
     options = dataclasses.asdict(config.code)
     softening = {name: options.pop(name) for name in ("blur", "downscale")}
-    del options["answers"]
+    del options["answers"], options["flip"]
     encoder = Encoder(model.depth, model.width, model.split, options, **softening)
     encoder.build((None, size, size, 3))
     return encoder

@@ -85,12 +85,14 @@ def protect(
     trainer.run(lambda step: training_batches(dataset, config, beside, step), evaluate)
 
     encoder, classifier, size = protector.encoder, protector.classifier, config.data.size
+    thresholds = tune(protector, dataset, config)
     if config.code.answers:
-        encoder, classifier = in_answers(protector, dataset, config)
+        encoder, classifier = in_answers(protector, thresholds, config)
+        thresholds = np.zeros_like(thresholds)
     path = str(workdir.path / "encoder")
     export_encoder(encoder, size, path)
     shape = encoder.feature_shape(size)
-    export_classifier(classifier, shape, attributes, workdir.path / "classifier")
+    export_classifier(classifier, shape, attributes, thresholds, workdir.path / "classifier")
     metrics = measure_utility(path, dataset, config) | {"images_per_s": trainer.images_per_s}
     if config.code.noise and config.code.noise_kind == "gaussian" and not config.code.answers:
         metrics["dfil"] = measure_dfil(encoder, dataset, config)
@@ -225,20 +227,23 @@ def training_batches(
     return tf.data.Dataset.zip(private, public).map(pair)
 
 
-def in_answers(protector: Protector, dataset: Dataset, config: Config) -> tuple[Answers, Identity]:
-    """Returns an Enc whose features are f's answers, and the f that gives them back.
-
-    Answers are taken at the thresholds that are best on held-out private pictures.
-    """
+def tune(protector: Protector, dataset: Dataset, config: Config) -> np.ndarray:
+    """Returns the thresholds of f's logits that are best on held-out private pictures, [A]."""
     logits_of = over_devices(lambda images: protector(data.normalise(images)))
     labels, logits = predict(np.asarray, logits_of, dataset.batches(PRIVATE, HELD_OUT))
-    columns = dataset.columns(config.task.attributes)
+    return tuned_thresholds(labels[:, dataset.columns(config.task.attributes)], logits)
+
+
+def in_answers(
+    protector: Protector, thresholds: np.ndarray, config: Config
+) -> tuple[Answers, Identity]:
+    """Returns an Enc whose features are f's answers, and the f that gives them back."""
     networks = protector.encoder.get_config(), protector.classifier.get_config()
-    answers = Answers(*networks, hard=config.code.answers == "hard")
+    answers = Answers(*networks, hard=config.code.answers == "hard", flip=config.code.flip)
     answers.build((None, config.data.size, config.data.size, 3))
     answers.encoder.set_weights(protector.encoder.get_weights())
     answers.classifier.set_weights(protector.classifier.get_weights())
-    answers.thresholds.assign(tuned_thresholds(labels[:, columns], logits))
+    answers.thresholds.assign(thresholds)
     return answers, Identity()
 
 
@@ -287,16 +292,15 @@ def measure_dfil(encoder: Encoder, dataset: Dataset, config: Config) -> float:
 
 
 def measure_utility(encoder: str, dataset: Dataset, config: Config) -> dict[str, float]:
-    """Returns the utility on the test split of an encoder and the classifier exported beside it.
-
-    Thresholds for `mcc_tuned` come from held-out private pictures.
-    """
+    """Returns the utility on the test split of an encoder and the classifier exported beside it."""
     classify = load_classifier(encoder)
     black_box = SavedEncoder(encoder, config.black_box, config.data.size)
-    labels, logits = predict(black_box, classify, dataset.batches(PRIVATE, HELD_OUT))
-    thresholds = tuned_thresholds(labels[:, dataset.columns(classify.attributes)], logits)
     labels, logits = predict(black_box, classify, dataset.batches(TEST, WHOLE))
     metrics = utility_metrics(
-        dataset.attributes, labels, logits, thresholds=thresholds, task=classify.attributes
+        dataset.attributes,
+        labels,
+        logits,
+        thresholds=classify.thresholds,
+        task=classify.attributes,
     )
     return metrics | {"test_examples": len(labels)}

@@ -139,6 +139,7 @@ def as_json(
         "encoders": {
             name: {
                 "mcc": number(found.utility.get("mcc")),
+                "mcc_tuned": number(found.utility.get("mcc_tuned")),
                 "random": found.is_random,
                 "measures": {key: verdict_of(each) for key, each in verdicts[name].items()},
                 "attackers": {

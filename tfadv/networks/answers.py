@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from tfadv.networks.classifier import Classifier
+from tfadv.networks.code import add_key, uniform_by_picture
 from tfadv.networks.encoder import Encoder
 
 
@@ -18,6 +19,8 @@ class Answers(keras.Model):
         classifier: Arguments of `Classifier`, whose attributes are A.
         hard: Whether what leaves is 1 where an attribute is there and -1 where it isn't; else its
             logit.
+        flip: Chance that a hard answer is turned round before it leaves: randomised response
+            (Warner 1965), fixed by the picture as `code.Noise` is.
         dtype: Keras dtype policy; None is the global one.
         name: Name of the model.
 
@@ -31,14 +34,19 @@ class Answers(keras.Model):
         encoder: Mapping[str, Any],
         classifier: Mapping[str, Any],
         hard: bool,
+        flip: float = 0.0,
         dtype: keras.DTypePolicy | str | None = None,
         name: str = "answers",
     ):
+        if flip and not hard:
+            raise ValueError(f"flip {flip}: only hard answers can be turned round")
         super().__init__(dtype=dtype, name=name, autocast=False)
         self.encoder = Encoder(**encoder, dtype=dtype)
         self.classifier = Classifier(**classifier, dtype=dtype)
         self.hard = hard
+        self.flip = flip
         self.split = self.encoder.split
+        self.key = add_key(self) if flip else None
         self.thresholds = self.add_weight(
             shape=(self.classifier.attributes,),
             initializer="zeros",
@@ -56,7 +64,13 @@ class Answers(keras.Model):
         """Answers for pictures, float [N, S, S, 3] in [-1, 1]: float32 [N, A]."""
         features = self.encoder(images, training=training)
         logits = self.classifier(features, training=training) - self.thresholds.value
-        return tf.where(logits > 0.0, 1.0, -1.0) if self.hard else logits
+        if not self.hard:
+            return logits
+        answers = tf.where(logits > 0.0, 1.0, -1.0)
+        if self.flip:
+            chances = uniform_by_picture(images, self.key.value, answers.shape[1])
+            answers = tf.where(chances < self.flip, -answers, answers)
+        return answers
 
     def feature_shape(self, size: int) -> tuple[int, ...]:
         """Shape of one picture's answers: (A,)."""
@@ -65,7 +79,8 @@ class Answers(keras.Model):
     def get_config(self) -> dict:
         """The arguments that give this architecture again; precision is not one of them."""
         networks = {"encoder": self.encoder, "classifier": self.classifier}
-        return {name: each.get_config() for name, each in networks.items()} | {"hard": self.hard}
+        networks = {name: each.get_config() for name, each in networks.items()}
+        return networks | {"hard": self.hard, "flip": self.flip}
 
 
 class Identity(keras.Model):

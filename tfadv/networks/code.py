@@ -12,6 +12,7 @@ from tfadv.networks.normalisation import BatchNormalization
 
 _RANGE = 2.0  # levels divide -2..2: of values of variance 1, some 95%
 _RESOLUTION = 2.0**-24  # of a float32 below 1
+_COUNTER = {"dtype": "int32", "trainable": False, "autocast": False}
 
 
 class Code(keras.Model):
@@ -181,11 +182,9 @@ class Noise(keras.layers.Layer):
     def build(self, shape: tuple[int | None, ...]) -> None:
         """Creates the key that noise depends on, and the count of calls in training."""
         self._shape = tuple(shape[1:])
-        key = keras.random.randint((2,), 0, 2**31 - 1, dtype="int32")
-        options = {"dtype": "int32", "trainable": False, "autocast": False}
-        self.key = self.add_weight(shape=(2,), initializer=lambda *_, **__: key, **options)
+        self.key = add_key(self)
         self.calls = self.add_weight(
-            shape=(), initializer="zeros", aggregation="only_first_replica", **options
+            shape=(), initializer="zeros", aggregation="only_first_replica", **_COUNTER
         )
 
     def call(self, values: tf.Tensor, images: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -196,22 +195,34 @@ class Noise(keras.layers.Layer):
             self.calls.assign_add(1)
             uniform = uniform_by_row(rows, columns, seed)
         else:
-            uniform = tf.map_fn(
-                lambda seed: tf.random.stateless_uniform((columns,), seed),
-                self._fingerprints(images),
-                fn_output_signature=tf.TensorSpec((columns,), tf.float32),
-            )
+            uniform = uniform_by_picture(images, self.key.value, columns)
         uniform = tf.clip_by_value(uniform, _RESOLUTION, 1.0 - _RESOLUTION)
         return self.deviation * tf.reshape(_QUANTILES[self.kind](uniform), tf.shape(values))
 
-    def _fingerprints(self, images: tf.Tensor) -> tf.Tensor:
-        """Two numbers for each picture, int32 [N, 2], from its 8-bit pixels and the key."""
-        pixels = tf.cast(tf.round((images + 1.0) * 127.5), tf.int32)
-        pixels = tf.reshape(pixels, (tf.shape(images)[0], -1, 1))
-        factors = tf.random.stateless_uniform(
-            (tf.shape(pixels)[1], 2), self.key.value, None, None, tf.int32
-        )
-        return tf.reduce_sum(pixels * factors, axis=1)  # modulo 2**32
+
+def add_key(layer: keras.layers.Layer) -> keras.Variable:
+    """Adds a key, int32 [2], drawn with the weights, for `uniform_by_picture`."""
+    key = keras.random.randint((2,), 0, 2**31 - 1, dtype="int32")
+    return layer.add_weight(shape=(2,), initializer=lambda *_, **__: key, **_COUNTER)
+
+
+def uniform_by_picture(images: tf.Tensor, key: tf.Tensor, columns: int) -> tf.Tensor:
+    """Numbers in [0, 1) that depend on a picture and a key alone, float32 [N, columns].
+
+    Args:
+        images: float [N, S, S, 3] in [-1, 1]; it is their 8-bit pixels that count.
+        key: int32 [2].
+        columns: numbers for a picture.
+    """
+    pixels = tf.cast(tf.round((tf.cast(images, tf.float32) + 1.0) * 127.5), tf.int32)
+    pixels = tf.reshape(pixels, (tf.shape(images)[0], -1, 1))
+    factors = tf.random.stateless_uniform((tf.shape(pixels)[1], 2), key, None, None, tf.int32)
+    fingerprints = tf.reduce_sum(pixels * factors, axis=1)  # modulo 2**32
+    return tf.map_fn(
+        lambda seed: tf.random.stateless_uniform((columns,), seed),
+        fingerprints,
+        fn_output_signature=tf.TensorSpec((columns,), tf.float32),
+    )
 
 
 def _laplace(uniform: tf.Tensor) -> tf.Tensor:

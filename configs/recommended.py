@@ -1,0 +1,26 @@
+"""What survived its audit best: a service that sends f's answers, and no feature.
+
+    python run.py --mode=protect --config=configs/recommended.py --config.data.dataset=NAME
+    python run.py --mode=audit   --config=configs/recommended.py --config.data.dataset=NAME
+
+Yes or no to each attribute, at thresholds tuned on held-out private pictures: nothing that the task
+doesn't say leaves the device. Of the defences in `defences.py` no other kept as much of the task
+and leaked as little; docs/results/audit.md has the numbers. The answers serve no other task. To
+send less still, turn some round: `--config.code.flip=0.05`. Who needs features for a task that
+isn't known yet takes a small noisy code, and pays in both (docs/defences.md):
+
+    --config.code.answers= --config.code.size=64 --config.code.noise=0.3
+    --config.loss.excess_pixels=0.5 --config.loss.excess_identity=0.5
+"""
+
+from configs import celeba_tables
+from tfadv.config import Config
+
+
+def get_config(mode: str) -> Config:
+    """Returns the settings of `--mode=recognizer`, `--mode=protect` or `--mode=attack`."""
+    config = celeba_tables.get_config(mode)
+    config.baseline = True
+    config.loss.lambda1 = 0.0
+    config.code.answers = "hard"
+    return config
