@@ -11,7 +11,14 @@ from tfadv.audit import (
     strongest,
 )
 from tfadv.config import UserError
-from tfadv.measures import MEASURES, Limit, LimitExceededError, check_limits, parse_limit
+from tfadv.measures import (
+    MEASURES,
+    Limit,
+    LimitExceededError,
+    check_limits,
+    check_measurable,
+    parse_limit,
+)
 
 UP, DOWN = MEASURES["linkage_rank1"], MEASURES["pixels"]
 
@@ -140,3 +147,16 @@ def test_attackers_that_did_not_try_hard_enough_pass_no_limit():
 def test_a_limit_on_what_was_not_measured_is_told():
     with pytest.raises(UserError, match="names pixels, which wasn't measured"):
         check_limits(report(), ["pixels:0.2"])
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        ("guess_auc:0.9", r"names guess_auc, and there is no face recogniser: name one with --con"),
+        ("attributes:0.1", r"names attributes, and the task has all attributes of the dataset"),
+    ],
+)
+def test_a_limit_on_what_cannot_be_measured_is_refused_at_once(limit, told):
+    with pytest.raises(UserError, match=told):
+        check_measurable([limit], ["recognizer", "attributes"])
+    check_measurable([limit, "linkage_auc:0.9"], [])

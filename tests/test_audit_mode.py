@@ -1,5 +1,6 @@
 """An audit on drawn faces, as a user runs it."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 
 import run
+from tests.datasets import prepare
 from tfadv.config import Audit, Config, UserError
+from tfadv.input_optimisation import Search
 from tfadv.measures import MEASURES
-from tfadv.modes import audit, members
+from tfadv.modes import audit, inversion, members
 from tfadv.modes.members import FirstPairs, Target, with_less
 
 pytestmark = pytest.mark.slow  # decoders of three budgets for each of four encoders
@@ -24,10 +27,11 @@ def get_config(mode):
     return Config(
         baseline=True,
         data=Data(dir={dir!r}, dataset="synthetic/tiny", size=32, held_out=0.3),
+        task=Task(attributes=("Smiling", "Male")),
         model=Model(depth=18, width=0.125, decoder_width=0.125),
         train=Train(steps=30, batch=16, log_every=5, evaluate_every=10, checkpoint_every=10),
-        attack=Attack(random_features=40),
-        audit=Audit(decoders=("figure6",), steps=2, few=("20",)),
+        attack=Attack(random_features=40, white_box=2),
+        audit=Audit(decoders=("figure6",), steps=2, few=("20",), domain="elsewhere"),
         feature_map=FeatureMap(steps=10, hidden=32),
         metrics=Metrics(replicates=50),
         runtime=Runtime(precision="float32"),
@@ -41,10 +45,16 @@ def root(tiny_faces, tmp_path_factory):
     """A folder with a recogniser, an encoder with its baseline, and an audit."""
     root = tmp_path_factory.mktemp("audit")
     (root / "tiny.py").write_text(CONFIG.format(dir=tiny_faces.dir))
+    people = [(number // 5, f"{number}.png") for number in range(60)]
+    prepare(tiny_faces.dir, "elsewhere", splits={"extra": people})
     assert call(root, "recognizer", "recognizer", "--config.train.steps=10") == 0
     assert call(root, "protect", "protect") == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(members, "RATES", (1e-3, 3e-3))
+        brief = functools.partial(
+            inversion.InputInverter, searches=(Search(1.0, 0.1, 5),), restarts=1
+        )
+        patch.setattr(inversion, "InputInverter", brief)
         assert call(root, "audit", "audit") == 0
     return root
 
@@ -70,8 +80,42 @@ def test_it_says_what_was_found_of_encoders_and_both_ends_of_the_scale(root):
     measures = report["encoders"]["protected"]["measures"]
     assert set(measures) == set(report["encoders"]["unprotected"]["measures"])
     page = (root / "audit/report.html").read_text()
-    for text in ("Audit of the protected encoder", "answers only", "With fewer public pictures"):
+    for text in (
+        "Audit of the protected encoder",
+        "answers only",
+        "With fewer public pictures",
+        "With pictures of another domain",
+        "Information on identity",
+        "Of the first 2 test pictures.",
+    ):
         assert text in page
+
+
+def test_attackers_beside_the_verdicts_have_what_they_are_said_to_have(root):
+    folder = root / "audit/encoders"
+    quick = {name for name, member in members.MEMBERS.items() if member.is_quick}
+    for name in report_of(root)["encoders"]:
+        assert {file.stem for file in (folder / name / "few-20").glob("*.npz")} == quick
+        # Pictures from elsewhere have no labels of other attributes.
+        elsewhere = {file.stem for file in (folder / name / "domain").glob("*.npz")}
+        expected = {key for key in quick if not members.MEMBERS[key].needs_labels}
+        # People of one colour, whose pictures may all have the same features.
+        assert elsewhere | {"linkage"} == expected
+        looked_into = (folder / name / "white_box.npz").exists()
+        assert looked_into == (name in ("protected", "unprotected"))
+        assert "white_box" not in report_of(root)["encoders"][name]["attackers"]
+
+
+def test_encoders_are_compared_in_pairs(root):
+    encoders = ",".join(str(root / name) for name in ("protect/encoder", "copy/encoder"))
+    shutil.copytree(root / "protect", root / "copy")
+    shutil.copytree(root / "audit", root / "pair")
+    shutil.copytree(root / "pair/encoders/protected", root / "pair/encoders/protected_2")
+    for name in ("metrics.json", "config.json"):
+        (root / "pair" / name).unlink()
+    assert call(root, "audit", "pair", f"--config.encoder={encoders}") == 0
+    page = (root / "pair/report.html").read_text()
+    assert "protected less protected_2" in page
 
 
 def test_the_attacker_that_counts_is_the_strongest_on_held_out_pictures(root):
@@ -174,6 +218,7 @@ def test_what_was_done_is_not_done_again(root, tmp_path, capsys):
         ("audit.decoders=figure7", "audit.decoders names figure7; it must be one of figure6, resi"),
         ("audit.losses=l1", "audit.losses names l1; it must be one of pixels, gan, perceptual"),
         ("audit.few=0", "audit.few has '0'; it must be numbers of pictures, above 0"),
+        ("audit.domain=nowhere", "nowhere"),
         ("audit.fail_above=reid:0.1", "audit.fail_above names reid; it must be one of pixels"),
         ("audit.unprotected=nowhere", "encoder nowhere does not exist"),
     ],

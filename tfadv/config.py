@@ -26,7 +26,7 @@ ON_ERROR = ("stop", "skip")
 STRATEGIES = ("one", "mirrored", "multi_worker")
 NOISES = ("gaussian", "laplace")
 ANSWERS = ("", "logits", "hard")
-LOSSES = ("pixels", "gan", "perceptual")
+LOSSES = ("pixels", "gan", "perceptual", "recognizer")
 DECODERS = ("figure6", "residual")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 
@@ -138,10 +138,11 @@ class Audit:
 
     unprotected: str = ""  # the same encoder without defence; empty: that trained beside the first
     decoders: tuple[str, ...] = ("figure6", "residual")  # architectures of Dec^a
-    losses: tuple[str, ...] = ("pixels",)  # of Dec^a: pixels, gan, perceptual
+    losses: tuple[str, ...] = ("pixels",)  # of Dec^a: pixels, gan, perceptual, recognizer
     steps: int = 500  # of the smallest of three budgets; the others are twice and four times it
     seeds: int = 1  # initial weights that each decoder is tried from
     few: tuple[str, ...] = ("250", "500", "1000", "2000")  # public pictures of poorer attackers
+    domain: str = ""  # a dataset of another domain: what leaks if attackers learn from it alone
     repeats: int = 16  # queries for a picture, averaged, where the encoder is random
     fail_above: tuple[str, ...] = ()  # MEASURE:VALUE; a larger leak ends the run with exit code 3
 

@@ -18,21 +18,24 @@ class Measure:
         title: In a table.
         metric: Its name in metrics.json.
         leaks_upwards: Whether a higher value is a larger leak.
+        needs: "recognizer" or "attributes", if it can't be taken without.
     """
 
     title: str
     metric: str
     leaks_upwards: bool = True
+    needs: str = ""
 
 
 MEASURES = {
     "pixels": Measure("pixels rebuilt (MSE)", "mse", leaks_upwards=False),
-    "face_rank1": Measure("named from the rebuilt face", "reid_rank1"),
-    "face_auc": Measure("verified from the rebuilt face", "verification_auc"),
-    "guess_rank1": Measure("named by M(Z)", "feature_reid_rank1"),
-    "guess_auc": Measure("verified by M(Z)", "feature_verification_auc"),
+    "face_rank1": Measure("named from the rebuilt face", "reid_rank1", needs="recognizer"),
+    "face_auc": Measure("verified from the rebuilt face", "verification_auc", needs="recognizer"),
+    "guess_rank1": Measure("named by M(Z)", "feature_reid_rank1", needs="recognizer"),
+    "guess_auc": Measure("verified by M(Z)", "feature_verification_auc", needs="recognizer"),
     "linkage_rank1": Measure("linked", "linkage_rank1"),
     "linkage_auc": Measure("linked, AUC", "linkage_auc"),
+    "attributes": Measure("other attributes (MCC)", "probe_mcc", needs="attributes"),
 }
 
 
@@ -75,6 +78,25 @@ def parse_limit(text: str) -> Limit:
     if name not in MEASURES:
         raise UserError(f"audit.fail_above names {name}; it must be one of {', '.join(MEASURES)}")
     return Limit(name, number)
+
+
+_LACKING = {
+    "recognizer": "and there is no face recogniser: name one with --config.recognizer.path",
+    "attributes": "and the task has all attributes of the dataset: there are no others to read",
+}
+
+
+def check_measurable(limits: Iterable[str], lacking: Iterable[str]) -> None:
+    """Raises a UserError if a limit, MEASURE:VALUE, is on what can't be measured.
+
+    Args:
+        limits: each MEASURE:VALUE.
+        lacking: what there is none of, as in `Measure.needs`.
+    """
+    for limit in map(parse_limit, limits):
+        needs = MEASURES[limit.measure].needs
+        if needs in lacking:
+            raise UserError(f"audit.fail_above names {limit.measure}, {_LACKING[needs]}")
 
 
 def check_limits(report: dict[str, Any], limits: Iterable[str]) -> None:

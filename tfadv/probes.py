@@ -1,6 +1,6 @@
 """Probes: attributes read from features that were never trained to hold them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,9 @@ _HIDDEN = 256
 _PATIENCE = 10  # epochs without improvement before the MLP ends
 _EPOCHS = 500  # a cap
 _BLOCK = 512
+
+
+Scorer = Callable[[np.ndarray], np.ndarray]  # vectors [N, D] to scores [N, A]
 
 
 class Examples(NamedTuple):
@@ -55,10 +58,11 @@ def probe_attributes(
     """
     metrics = {}
     whitening = whitening or Whitening([train.vectors])
-    for probe, scores in (
-        ("probe_linear", _linear(train, held_out, test, whitening)),
-        ("probe_mlp", _mlp(train, held_out, test, seed, whitening)),
+    for probe, score in (
+        ("probe_linear", linear_probe(train, held_out, whitening)),
+        ("probe_mlp", mlp_probe(train, held_out, whitening, seed)),
     ):
+        scores = score(held_out.vectors), score(test.vectors)
         thresholds = tuned_thresholds(held_out.labels, scores[0])
         metrics |= _named(f"{probe}/mcc", names, mcc(test.labels, scores[1], thresholds))
         correct = (scores[1] > accurate_thresholds(held_out.labels, scores[0])) == test.labels
@@ -92,12 +96,9 @@ def accurate_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return np.where(np.isinf(above), above, np.where(np.isinf(below), below, (below + above) / 2))
 
 
-def _linear(
-    train: Examples, held_out: Examples, test: Examples, whitening: Whitening
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of held-out and of test pictures, [N, A] each."""
-    ridge = Ridge(lambda: _blocks(train), lambda: _blocks(held_out), whitening, per_target=True)
-    return ridge(held_out.vectors), ridge(test.vectors)
+def linear_probe(train: Examples, held_out: Examples, whitening: Whitening) -> Scorer:
+    """Returns ridge regression on the labels, its strength chosen for each attribute."""
+    return Ridge(lambda: _blocks(train), lambda: _blocks(held_out), whitening, per_target=True)
 
 
 def _blocks(examples: Examples):
@@ -107,17 +108,13 @@ def _blocks(examples: Examples):
         yield examples.vectors[rows], examples.labels[rows].astype(np.float32) - 0.5
 
 
-def _mlp(
-    train: Examples, held_out: Examples, test: Examples, seed: int, whitening: Whitening
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of held-out and of test pictures, [N, A] each: log odds."""
+def mlp_probe(train: Examples, held_out: Examples, whitening: Whitening, seed: int) -> Scorer:
+    """Returns a network of one hidden layer; scores are log odds."""
     if not whitening.variances.size:  # features that never differ say nothing
-        return tuple(np.zeros(each.labels.shape) for each in (held_out, test))
+        return lambda vectors: np.zeros((len(vectors), train.labels.shape[1]))
     # Standardised, in the eigenbasis; white, directions of noise would be as loud as any.
     scale = np.sqrt(whitening.variances).astype(np.float32)
-    learned, asked, tested = (
-        whitening(examples.vectors) * scale for examples in (train, held_out, test)
-    )
+    learned, asked = (whitening(examples.vectors) * scale for examples in (train, held_out))
     network = MLPClassifier(_HIDDEN, random_state=seed)
     # One column of labels is read as classes, which may be one only; a constant one is ignored.
     labels = np.concatenate([train.labels, np.zeros_like(train.labels[:, :1])], axis=1)
@@ -139,7 +136,12 @@ def _mlp(
             break
     layers = len(network.coefs_)
     network.coefs_, network.intercepts_ = best[:layers], best[layers:]
-    return tuple(np.log(c / (1 - c)) for c in (chances(asked), chances(tested)))
+
+    def score(vectors):
+        found = chances(whitening(vectors) * scale)
+        return np.log(found / (1 - found))
+
+    return score
 
 
 def _log_loss(labels: np.ndarray, chances: np.ndarray) -> float:

@@ -92,6 +92,12 @@ class Recognizer:
         parts = [self._embed(pictures[start : start + _BATCH]) for start in starts]
         return Embeddings(*map(np.concatenate, zip(*parts, strict=True)))
 
+    def differentiable(self) -> "FaceFeatures | None":
+        """Returns it as a function that gradients reach; None of what OpenCV reads."""
+        if not isinstance(self._network, _SavedModel):
+            return None
+        return FaceFeatures(self._network.embed, self._size)
+
     def _embed(self, pictures: np.ndarray) -> Embeddings:
         embedding, inner = self._network(align(pictures, self._size, self._template))
         if embedding.ndim != 2 or len(embedding) != len(pictures):
@@ -139,6 +145,31 @@ def load_recognizer(path: str, alignment: str, layer: str, dataset_name: str) ->
         kind, size = f"{KINDS[file.suffix]}, read by OpenCV", card.size
         template = card.template if aligned else ()
     return Recognizer(file, kind, network, size=size, layer=network.layer, template=template)
+
+
+class FaceFeatures:
+    """The embedding of a face as what a loss compares, in the place of VGG19's layers.
+
+    Args:
+        embed: pictures in [-1, 1], float32 [N, size, size, 3], to a dict with `embedding`, [N, E].
+        size: pixels a side of what it takes.
+
+    Attributes:
+        layers: the name of the only one.
+    """
+
+    layers = ("embedding",)
+
+    def __init__(self, embed: Callable, size: int):
+        self._embed, self._size = embed, size
+
+    def __call__(self, images):
+        """Returns the embeddings, of length 1, of pictures [N, S, S, 3]: one map [N, 1, 1, E]."""
+        import tensorflow as tf
+
+        pictures = tf.image.resize(tf.cast(images, tf.float32), (self._size, self._size))
+        embedding = tf.math.l2_normalize(self._embed(pictures)["embedding"], axis=1)
+        return [embedding[:, None, None, :]]
 
 
 class _OpenCv:
@@ -245,7 +276,8 @@ class _SavedModel:
                 f"recognizer {folder} has no signature embed that returns embedding and inner; "
                 f"make it with --mode=recognizer"
             )
-        self._embed = over_devices(lambda images: embed(images=images))
+        self.embed = lambda images: embed(images=images)
+        self._embed = over_devices(self.embed)
 
     def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         try:

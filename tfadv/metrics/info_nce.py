@@ -102,18 +102,10 @@ def info_nce(
             people with two pictures each; the scale is negative or not finite; candidates are
             below 2 or rounds below 1; or `bootstrap` is of other identities.
     """
-    if not 0 <= scale < np.inf:
-        raise ValueError(f"scale must be at least 0 and finite, not {scale!r}")
-    identities = np.asarray(identities)
+    values, size = bound_of_people(codes, identities, scale, candidates, rounds, seed)
     if not np.array_equal(identities, bootstrap.identities):
         raise ValueError("the bootstrap is of other identities")
-    codes, person, places = _of_people(codes, identities)
-    size = _size(candidates, person)
-    bounds = _bounds(codes, person, np.array([scale]), size, rounds, seed)[0]
-    # At one picture of each person, so that people count alike.
-    values = np.full(len(identities), np.nan)
-    values[places[np.unique(person, return_index=True)[1]]] = bounds
-    nats, interval = float(bounds.mean()), bootstrap.mean(values)
+    nats, interval = float(np.nanmean(values)), bootstrap.mean(values)
     return {
         "info_nce": nats,
         "info_nce_ci95": list(interval),
@@ -121,6 +113,33 @@ def info_nce(
         "info_nce_bits_ci95": [end / math.log(2) for end in interval],
         "info_nce_ceiling": math.log(size),
     }
+
+
+def bound_of_people(
+    codes: np.ndarray,
+    identities: np.ndarray,
+    scale: float,
+    candidates: int = CANDIDATES,
+    rounds: int = ROUNDS,
+    seed: int = 0,
+) -> tuple[np.ndarray, int]:
+    """Returns each person's part of the bound, whose mean it is, and K.
+
+    Arguments and errors are those of `info_nce`.
+
+    Returns:
+        In nats, at one picture of each person so that people count alike, NaN at all others,
+        float64 [N]; and how many candidates there were.
+    """
+    if not 0 <= scale < np.inf:
+        raise ValueError(f"scale must be at least 0 and finite, not {scale!r}")
+    identities = np.asarray(identities)
+    codes, person, places = _of_people(codes, identities)
+    size = _size(candidates, person)
+    values = np.full(len(identities), np.nan)
+    first = places[np.unique(person, return_index=True)[1]]
+    values[first] = _bounds(codes, person, np.array([scale]), size, rounds, seed)[0]
+    return values, size
 
 
 def _bounds(

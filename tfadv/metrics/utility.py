@@ -123,14 +123,14 @@ def utility_metrics(
         metrics[f"mcc{suffix}"] = float(scores.sum() / len(names))
         metrics[f"mcc_task{suffix}"] = float(scores.mean())
         if bootstrap is not None:
-            resampled = _resampled_mcc(task_labels, logits, at, bootstrap)
+            resampled = resampled_mcc(task_labels, logits, at, bootstrap)
             interval = percentile_interval(resampled.sum(axis=1) / len(names))
             metrics[f"mcc{suffix}_ci95"] = list(interval)
             metrics[f"mcc_task{suffix}_ci95"] = list(percentile_interval(resampled.mean(axis=1)))
     return metrics
 
 
-def _resampled_mcc(
+def resampled_mcc(
     labels: np.ndarray,
     logits: np.ndarray,
     thresholds: float | np.ndarray,

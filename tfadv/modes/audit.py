@@ -3,6 +3,8 @@
 Beside the encoders stand the two ends of the scale: the encoder without defence, and f's answers.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,21 @@ from tfadv.data import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset
 from tfadv.distribution import in_scope
 from tfadv.embedding_cache import embed_split
 from tfadv.encoders import SavedClassifier, SavedEncoder, load_classifier
-from tfadv.measures import ENDS, MEASURES, check_limits
+from tfadv.measures import ENDS, MEASURES, check_limits, check_measurable
 from tfadv.modes import attack, audit_page, models, pages
 from tfadv.modes.leakage import EvaluationSet, Finding
-from tfadv.modes.members import MEMBERS, Member, Target, decoders, with_less
-from tfadv.modes.verdicts import Audited, as_json, conclude, flat
+from tfadv.modes.members import (
+    MEMBERS,
+    WHITE_BOX,
+    Member,
+    Target,
+    decoders,
+    with_less,
+    with_places,
+)
+from tfadv.modes.verdicts import Audited, Results, as_json, conclude, flat
 from tfadv.pairs import BlackBox, Pairs
+from tfadv.perceptual import VGGFeatures
 from tfadv.recognition import Recognizer
 from tfadv.workdir import Workdir, write_json
 
@@ -41,6 +52,9 @@ def run(workdir: Workdir) -> None:
         paths[UNPROTECTED] = config.audit.unprotected
     boxes, classifiers = load(paths, config, dataset)
     recognizers = attack.load_recognizers(config, dataset)
+    others = set(dataset.attributes) - set(classifiers[UNPROTECTED].attributes)
+    lacking = {"recognizer": not recognizers, "attributes": not others}
+    check_measurable(config.audit.fail_above, [name for name in lacking if lacking[name]])
     g = models.load_g(config, workdir.mode)
     workdir.begin(
         dataset=dataset.description,
@@ -50,7 +64,7 @@ def run(workdir: Workdir) -> None:
     )
     pages.print_start(dataset, precision)
     print(overlap(dataset), flush=True)
-    auditor = Auditor(workdir, dataset, recognizers, g)
+    auditor = Auditor(workdir, dataset, recognizers, g, classifiers[UNPROTECTED].attributes)
     audited = {name: auditor(name, box, classifiers.get(name)) for name, box in boxes.items()}
     verdicts = conclude(audited, recognizers)
     report = as_json(verdicts, audited, dataset, config)
@@ -137,9 +151,17 @@ class Auditor:
         dataset: public pictures to learn from and to choose by, test pictures to report.
         recognizers: C; attackers learn from the first.
         g: for the perceptual distance of decoders, or None.
+        task: the attributes that the encoders are for.
     """
 
-    def __init__(self, workdir: Workdir, dataset: Dataset, recognizers: list[Recognizer], g):
+    def __init__(
+        self,
+        workdir: Workdir,
+        dataset: Dataset,
+        recognizers: list[Recognizer],
+        g: VGGFeatures | None,
+        task: Sequence[str],
+    ):
         self._workdir, self._dataset, self._g = workdir, dataset, g
         self._config = workdir.config
         cache = models.cache_folder(workdir)
@@ -147,13 +169,28 @@ class Auditor:
             EvaluationSet(dataset, recognizers, self._config, cache, split, part)
             for split, part in ((PUBLIC, HELD_OUT), (TEST, WHOLE))
         )
-        self._identities = tuple(dataset.annotations(PUBLIC, p)[0] for p in (TRAIN, HELD_OUT))
-        self._embeddings = None
+        self._hidden = [i for i, name in enumerate(dataset.attributes) if name not in task]
+        self._known = self._facts(dataset, recognizers, cache)
+        self._faces = recognizers[0].differentiable() if recognizers else None
+        self._domain = None
+        if domain := self._config.audit.domain:
+            extra = (*self._config.data.extra, domain)
+            both = Dataset(dataclasses.replace(self._config.data, extra=extra))
+            self._domain = both, self._facts(both, recognizers, cache)
+
+    def _facts(self, dataset: Dataset, recognizers: list[Recognizer], cache: Path) -> dict:
+        """What attackers know of public pictures, to learn from and held out."""
+        parts = TRAIN, HELD_OUT
+        people, labels = zip(*(dataset.annotations(PUBLIC, part) for part in parts), strict=True)
+        facts = {"identities": people, "embeddings": None, "labels": None}
         if recognizers:
-            self._embeddings = tuple(
+            facts["embeddings"] = tuple(
                 embed_split(recognizers[0], dataset, PUBLIC, part, cache).embedding
-                for part in (TRAIN, HELD_OUT)
+                for part in parts
             )
+        if self._hidden and not dataset.extra:  # whose labels aren't known
+            facts["labels"] = tuple(each[:, self._hidden] for each in labels)
+        return facts
 
     def __call__(self, name: str, box: BlackBox, classify: SavedClassifier | None) -> Audited:
         """Returns what was found out about an encoder."""
@@ -161,26 +198,15 @@ class Auditor:
         one, other = box(some), box(some)
         # Some devices don't round alike twice.
         is_random = not np.allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(one).max())
-        if is_random:
-            box = Averaged(box, self._config.audit.repeats)
-        shape, budget = box.feature_shape, self._config.attack.cache_mb
-        train, held_out, tested = (
-            Pairs(box, self._dataset, split, part, shape, budget)
-            for split, part in ((PUBLIC, TRAIN), (PUBLIC, HELD_OUT), (TEST, WHOLE))
-        )
         folder = self._workdir.path / "encoders" / name
-        target = Target(
-            name=name,
-            train=train,
-            held_out=held_out,
-            identities=self._identities,
-            embeddings=self._embeddings,
-            dataset=self._dataset,
-            g=self._g,
-            config=self._config,
-            folder=folder,
-            split=box.split,
-        )
+        queries = {}
+        if is_random:
+            for count in (1, 4):
+                if count < self._config.audit.repeats:
+                    target, tested = self._aim(name, Averaged(box, count), folder)
+                    queries[count] = self._quick(target, folder / f"queries-{count}", tested)
+            box = Averaged(box, self._config.audit.repeats)
+        target, tested = self._aim(name, box, folder)
         results, pictures = {}, {}
         for key, member in (MEMBERS | decoders(self._config)).items():
             found = self._try(target, key, member, folder / key, tested)
@@ -188,21 +214,74 @@ class Auditor:
                 results[key], pictures[key] = found
         few = {}
         for count in sorted(map(int, self._config.audit.few)):
-            if count < train.count:
+            if count < target.train.count:
                 less = with_less(target, count)
-                few[count] = {}
-                for key, member in MEMBERS.items():
-                    if member.is_quick:
-                        found = self._try(less, key, member, folder / f"few-{count}" / key, tested)
-                        if found is not None:
-                            few[count][key] = found[0]
-        utility = self.test.utility(classify, tested)
-        kept = {key: each for key, each in pictures.items() if each is not None}
-        return Audited(results, few, utility, kept, train.count, is_random)
+                few[count] = self._quick(less, folder / f"few-{count}", tested)
+        elsewhere = {}
+        if self._domain is not None:
+            elsewhere = self._quick(self._from_domain(target), folder / "domain", tested)
+        beyond = {}
+        if self._config.attack.white_box and isinstance(box, SavedEncoder):
+            found = self._try(target, "white_box", WHITE_BOX, folder / "white_box", tested)
+            if found is not None:
+                beyond["white_box"] = found[0]
+        return Audited(
+            results=results,
+            few=few,
+            utility=self.test.utility(classify, tested),
+            pictures={key: each for key, each in pictures.items() if each is not None},
+            public=target.train.count,
+            is_random=is_random,
+            queries=queries,
+            elsewhere=elsewhere,
+            beyond=beyond,
+        )
+
+    def _aim(self, name: str, box: BlackBox, folder: Path) -> tuple[Target, Pairs]:
+        """What attackers have of an encoder, and the pairs that they are measured on."""
+        shape, budget = box.feature_shape, self._config.attack.cache_mb
+        train, held_out, tested = (
+            Pairs(box, self._dataset, split, part, shape, budget)
+            for split, part in ((PUBLIC, TRAIN), (PUBLIC, HELD_OUT), (TEST, WHOLE))
+        )
+        target = Target(
+            name=name,
+            train=train,
+            held_out=held_out,
+            **self._known,
+            dataset=self._dataset,
+            g=self._g,
+            config=self._config,
+            folder=folder,
+            split=box.split,
+            faces=self._faces,
+            hidden=self._hidden,
+            box=box,
+        )
+        return target, tested
+
+    def _from_domain(self, target: Target) -> Target:
+        """A target whose public pictures to learn from are those of `audit.domain` alone."""
+        both, known = self._domain
+        shape, budget = target.train.feature_shape, self._config.attack.cache_mb
+        train = Pairs(target.box, both, PUBLIC, TRAIN, shape, budget)
+        places = np.arange(self._dataset.count(PUBLIC, TRAIN), train.count)
+        return with_places(dataclasses.replace(target, train=train, **known), places)
+
+    def _quick(self, target: Target, folder: Path, tested: Pairs) -> Results:
+        """What the attackers get that learn in seconds."""
+        found = {
+            key: self._try(target, key, member, folder / key, tested)
+            for key, member in MEMBERS.items()
+            if member.is_quick
+        }
+        return {key: each[0] for key, each in found.items() if each is not None}
 
     def _try(self, target: Target, key: str, member: Member, path: Path, tested: Pairs):
         """The scores of a member, and its pictures; None where it lacks something."""
         if member.needs_embeddings and target.embeddings is None:
+            return None
+        if member.needs_labels and target.labels is None:
             return None
         file = path.with_suffix(".npz")
         if not file.exists():

@@ -4,25 +4,18 @@ import math
 from collections.abc import Mapping, Sequence
 
 from tfadv import figures, report, workdir
+from tfadv.audit import difference
 from tfadv.data import Dataset
 from tfadv.meanings import Column
 from tfadv.measures import ENDS, MEASURES
-from tfadv.modes import pages
+from tfadv.modes import audit_poorer, pages
+from tfadv.modes.audit_poorer import NAMES, column, estimate
 from tfadv.modes.leakage import EvaluationSet
 from tfadv.modes.members import MEMBERS, decoders
 from tfadv.recognition import Recognizer
 from tfadv.report import Card, Estimate, Figure, Label, Section, Table
 
 UNPROTECTED, ANSWERS, LOGITS = ENDS
-_NAMES = {
-    UNPROTECTED: Label("unprotected", "The same encoder without defence: the upper end."),
-    ANSWERS: Label(
-        "answers only",
-        "What is sent are f's yes and no to each attribute, and no "
-        "feature: the lower end. A feature that f answers from can't leak less.",
-    ),
-    LOGITS: Label("logits only", "What is sent are f's logits, and no feature."),
-}
 _HOW = (
     "Of all attackers the one that leaked most of held-out public pictures counts, and is shown "
     "with what it got on test pictures, {}. Intervals are 95%, from {:,} bootstrap samples of the "
@@ -65,8 +58,9 @@ def write(
             _HOW.format(pages.strangers(dataset), run.config.metrics.replicates),
         ),
         Section("Who learned most", [strongest(run, verdicts)], _effort(verdicts)),
+        *_differences(verdicts),
         *_by_recognizer(verdicts, recognizers),
-        *_few(audited),
+        *audit_poorer.sections(run, audited),
         Section("What was tried", [tried(run, audited)], _NOT),
     ]
     report.write_page(
@@ -113,16 +107,16 @@ def leaks(audited: Mapping, verdicts: Mapping) -> Table:
             "higher",
         ),
     ]
-    columns += [_column(key) for key in keys]
+    columns += [column(key) for key in keys]
     rows = []
     for name, found in verdicts.items():
-        cells = [_estimate(found[key].score) if key in found else None for key in keys]
+        cells = [estimate(found[key].score) if key in found else None for key in keys]
         utility = audited[name].utility
         if name in (ANSWERS, LOGITS):  # f's answers are as good as they are
             utility = audited[UNPROTECTED].utility
         metric = "mcc_tuned" if "mcc_tuned" in utility else "mcc"
         mcc = Estimate(utility[metric], *utility[f"{metric}_ci95"]) if utility else None
-        rows.append([_NAMES.get(name, name), mcc, *cells])
+        rows.append([NAMES.get(name, name), mcc, *cells])
     return Table("The largest leak", columns, rows)
 
 
@@ -139,7 +133,7 @@ def closures(verdicts: Mapping) -> Table:
                 else None
                 for each in closed
             ]
-            rows.append([_NAMES.get(name, name), *cells])
+            rows.append([NAMES.get(name, name), *cells])
     columns = [Column("sent"), *(Column(MEASURES[key].title, "", "higher", ".0%") for key in keys)]
     return Table("Closure", columns, rows)
 
@@ -156,7 +150,7 @@ def strongest(run: workdir.Workdir, verdicts: Mapping) -> Table:
 
     keys = [key for key in MEASURES if any(key in found for found in verdicts.values())]
     rows = [
-        [_NAMES.get(name, name), *(named(found.get(key)) for key in keys)]
+        [NAMES.get(name, name), *(named(found.get(key)) for key in keys)]
         for name, found in verdicts.items()
     ]
     columns = [Column("sent"), *(Column(MEASURES[key].title) for key in keys)]
@@ -206,12 +200,12 @@ def _by_recognizer(verdicts: Mapping, recognizers: Sequence[Recognizer]) -> list
         keys = [key for key in MEASURES if any(key + suffix in v for v in verdicts.values())]
         rows = [
             [
-                _NAMES.get(name, name),
-                *(_estimate(v[key + suffix].score) if key + suffix in v else None for key in keys),
+                NAMES.get(name, name),
+                *(estimate(v[key + suffix].score) if key + suffix in v else None for key in keys),
             ]
             for name, v in verdicts.items()
         ]
-        tables.append(Table(other.name, [Column("sent"), *map(_column, keys)], rows))
+        tables.append(Table(other.name, [Column("sent"), *map(column, keys)], rows))
     if not tables:
         return []
     return [
@@ -223,46 +217,26 @@ def _by_recognizer(verdicts: Mapping, recognizers: Sequence[Recognizer]) -> list
     ]
 
 
-def _few(audited: Mapping) -> list[Section]:
-    """Curves of leakage over the number of public pictures."""
-    items = []
-    for measure in MEASURES.values():
-        series = {}
-        for name, found in audited.items():
-            counts = {**found.few, found.public: found.results}
-            points = {
-                count: _best(results, measure)
-                for count, results in sorted(counts.items())
-                if _best(results, measure) is not None
-            }
-            if len(points) > 1:
-                series[name] = list(points), list(points.values())
-        if series:
-            png = figures.curve_figure(series, "public pictures", measure.title)
-            items.append(Figure(measure.title, png))
-    if not items:
+def _differences(verdicts: Mapping) -> list[Section]:
+    """How the first encoder compares with the others, on the same people."""
+    first, *others = [name for name in verdicts if name not in ENDS]
+    keys = [key for key in MEASURES if key in verdicts[first]]
+    rows = []
+    for name in others:
+        cells = []
+        for key in keys:
+            other = verdicts[name].get(key)
+            if other is None:
+                cells.append(None)
+            else:
+                value, interval = difference(verdicts[first][key].score, other.score)
+                cells.append(Estimate(value, *interval))
+        rows.append([f"{first} less {name}", *cells])
+    if not rows:
         return []
-    return [
-        Section(
-            "With fewer public pictures",
-            items,
-            "What the attackers that learn in seconds get with so many public pictures, of whole "
-            "people; the one that counts is chosen anew at each.",
-        )
-    ]
-
-
-def _best(results: Mapping, measure) -> float | None:
-    quick = {
-        member: scores[measure.metric]
-        for member, scores in results.items()
-        if measure.metric in scores and member in MEMBERS and MEMBERS[member].is_quick
-    }
-    finite = {member: score for member, score in quick.items() if math.isfinite(score.held_out)}
-    if not finite:
-        return None
-    sign = 1 if measure.leaks_upwards else -1
-    return finite[max(finite, key=lambda member: sign * finite[member].held_out)].test
+    table = Table("Differences", [Column("encoders"), *map(column, keys)], rows)
+    text = "On the same resampled people; an interval without 0 tells two encoders apart."
+    return [Section("Encoder against encoder", [table], text)]
 
 
 def _pictures(run, audited, verdicts, test) -> list[Section]:
@@ -272,7 +246,7 @@ def _pictures(run, audited, verdicts, test) -> list[Section]:
     rows = [("input", next(iter(test.batches()))["images"][: run.config.report.examples])]
     for name, found in verdicts.items():
         if "pixels" in found:
-            label = _NAMES[name].name if name in _NAMES else name
+            label = NAMES[name].name if name in NAMES else name
             rows.append((label, audited[name].pictures[found["pixels"].member]))
     png = figures.picture_grid(rows, run.path / "reconstructions.png")
     caption = "Test pictures, and what the strongest decoder made of what is sent."
@@ -287,15 +261,5 @@ def _cards(subject: Mapping) -> list[Card]:
             beside = ""
             if closed is not None and math.isfinite(closed.value):
                 beside = f"closure {closed.value:.0%}"
-            cards.append(Card(_column(key), subject[key].score.test, beside))
+            cards.append(Card(column(key), subject[key].score.test, beside))
     return cards
-
-
-def _column(key: str) -> Column:
-    measure = MEASURES[key]
-    direction = "lower" if measure.leaks_upwards else "higher"
-    return Column(measure.title, "", direction, "z.1%" if key.endswith("rank1") else ".3f")
-
-
-def _estimate(score) -> Estimate:
-    return Estimate(score.test, *score.interval)

@@ -16,11 +16,11 @@ from tfadv.embedding_cache import embed_split
 from tfadv.encoders import SavedEncoder, load_classifier
 from tfadv.linkage import Linkage
 from tfadv.metrics.features import lda_metrics, pictures_by_person
-from tfadv.metrics.info_nce import choose_scale, info_nce
 from tfadv.mixture import UNKNOWN
 from tfadv.modes import inversion
 from tfadv.modes.inversion import Effort
 from tfadv.modes.leakage import EvaluationSet, Finding
+from tfadv.modes.members import critic_scale
 from tfadv.pairs import Pairs, vectors
 from tfadv.perceptual import VGGFeatures
 from tfadv.probes import Examples, probe_attributes
@@ -31,8 +31,6 @@ from tfadv.whitening import Whitening, to_vectors
 DECODER, RIDGE, RANDOM_FEATURES = "decoder", "ridge", "random_features"
 NEAREST_NEIGHBOUR, INPUT_OPTIMISATION = "nearest_neighbour", "input_optimisation"
 FEATURE_MAP, FEATURE_RIDGE, LINKAGE = "feature_map", "feature_ridge", "linkage"
-
-_INFORMATION = ("info_nce_bits", "info_nce_bits_ci95")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,16 +229,8 @@ class Battery:
         except ValueError as error:
             print(f"linkage isn't measured: {error}", flush=True)
             return None
-        codes = linkage(vectors(self._tested))
-        finding = self._test.of_codes(codes)
-        try:
-            scale = choose_scale(linkage(vectors(self._held_out)), others)
-            bound = info_nce(codes, self._test.identities, scale, self._test.bootstrap)
-        except ValueError as error:
-            print(f"information on identity isn't measured: {error}", flush=True)
-            return finding
-        finding.metrics.update({name: bound[name] for name in _INFORMATION})
-        return finding
+        scale = critic_scale(linkage(vectors(self._held_out)), others)
+        return self._test.of_codes(linkage(vectors(self._tested)), scale)
 
     def _probe(self) -> dict[str, float]:
         """What probes read of the attributes that the task did not train."""

@@ -1,7 +1,7 @@
 """Measures what attackers recovered of the pictures, and of who is in them."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from tfadv.encoders import SavedClassifier
 from tfadv.metrics.bootstrap import IdentityBootstrap, percentile_interval
 from tfadv.metrics.identity import Identification, cosine_similarity, identify
 from tfadv.metrics.image import psnr, ssim
-from tfadv.metrics.utility import utility_metrics
+from tfadv.metrics.info_nce import bound_of_people
+from tfadv.metrics.utility import mcc, resampled_mcc, utility_metrics
 from tfadv.pairs import Pairs
 from tfadv.recognition import Embeddings, Recognizer
 
@@ -184,11 +185,40 @@ class EvaluationSet:
         self._add_mean(finding, "feature_similarity", similarity)
         return finding
 
-    def of_codes(self, codes: np.ndarray) -> Finding:
-        """Compares codes of features, float32 [N, K], with one another: linkage."""
+    def of_codes(self, codes: np.ndarray, scale: float | None = None) -> Finding:
+        """Compares codes of features, float32 [N, K], with one another: linkage.
+
+        Args:
+            codes: of these pictures' features.
+            scale: of a critic, from `info_nce.choose_scale` on other people; adds `info_nce_bits`.
+        """
         identified = self._identify(codes, codes)
         finding = Finding(identification={"": identified})
         finding.add(identified, lambda metric: f"linkage_{metric.partition('_')[2]}")
+        if scale is not None:
+            try:
+                nats, _ = bound_of_people(codes, self.identities, scale)
+            except ValueError as error:
+                print(f"information on identity isn't measured: {error}", flush=True)
+            else:
+                self._add_mean(finding, "info_nce_bits", nats / np.log(2))
+        return finding
+
+    def of_scores(
+        self, scores: np.ndarray, columns: Sequence[int], thresholds: np.ndarray
+    ) -> Finding:
+        """Compares what probes read of attributes with what is true.
+
+        Args:
+            scores: of these pictures, [N, A].
+            columns: of the labels, the A attributes that are read.
+            thresholds: from other people, [A].
+        """
+        labels = self.labels[:, columns]
+        replicates = resampled_mcc(labels, scores, thresholds, self.bootstrap).mean(axis=1)
+        finding = Finding({"probe_mcc": float(mcc(labels, scores, thresholds).mean())})
+        finding.metrics["probe_mcc_ci95"] = list(percentile_interval(replicates))
+        finding.replicates["probe_mcc"] = replicates
         return finding
 
     def utility(

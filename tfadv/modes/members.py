@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,14 @@ from tfadv.config import Config
 from tfadv.data import Dataset, normalise
 from tfadv.distribution import over_devices
 from tfadv.linkage import Linkage
+from tfadv.metrics.info_nce import choose_scale
+from tfadv.metrics.utility import tuned_thresholds
 from tfadv.modes import inversion
 from tfadv.modes.leakage import EvaluationSet, Finding
-from tfadv.pairs import FirstPairs, Pairs, vectors
+from tfadv.pairs import BlackBox, FirstPairs, Pairs, vectors
 from tfadv.perceptual import VGGFeatures
+from tfadv.probes import Examples, Scorer, linear_probe, mlp_probe
+from tfadv.recognition import FaceFeatures
 from tfadv.training import TrainingError
 from tfadv.whitening import Whitening, to_vectors
 from tfadv.workdir import write_json
@@ -33,6 +37,7 @@ _LOSSES = {
     "pixels": ("pixels", {"mu1": 0.0, "mu2": 0.0}),
     "gan": ("pixels against a discriminator", {"mu1": 0.1, "mu2": 0.0}),
     "perceptual": ("pixels and VGG19's features", {"mu1": 0.0, "mu2": 1.0}),
+    "recognizer": ("pixels and the recogniser's embedding", {"mu1": 0.0, "mu2": 1.0}),
 }
 
 Measurement = Callable[[Pairs, EvaluationSet], Finding]
@@ -53,6 +58,11 @@ class Target:
         config: of the run.
         folder: for checkpoints.
         split: the encoder's split point, if it has one of ours.
+        faces: the recogniser as a `g` that gradients reach; None where there is no such.
+        labels: 0 or 1, of the attributes that the task doesn't train, in pictures to learn from and
+            in those held out, [N, A] each; None without any.
+        hidden: the columns of these attributes in the dataset.
+        box: the encoder, for whoever looks into it.
     """
 
     name: str
@@ -65,6 +75,10 @@ class Target:
     config: Config
     folder: Path
     split: str | None
+    faces: FaceFeatures | None = None
+    labels: tuple[np.ndarray, np.ndarray] | None = None
+    hidden: Sequence[int] = ()
+    box: BlackBox | None = None
 
     @functools.cached_property
     def whitening(self) -> Whitening:
@@ -81,6 +95,7 @@ class Member:
         meaning: in plain words.
         attack: from what it has to what measures it.
         needs_embeddings: whether it can't do without a face recogniser.
+        needs_labels: whether it reads attributes that the task doesn't train.
         is_quick: whether it learns in seconds.
     """
 
@@ -88,6 +103,7 @@ class Member:
     meaning: str
     attack: Callable[[Target], Measurement]
     needs_embeddings: bool = False
+    needs_labels: bool = False
     is_quick: bool = True
 
 
@@ -158,7 +174,17 @@ def linkage(target: Target) -> Measurement:
         target.identities[1],
         target.whitening,
     )
-    return lambda pairs, seen: seen.of_codes(metric(vectors(pairs)))
+    scale = critic_scale(metric(vectors(target.held_out)), target.identities[1])
+    return lambda pairs, seen: seen.of_codes(metric(vectors(pairs)), scale)
+
+
+def critic_scale(codes: np.ndarray, identities: np.ndarray) -> float | None:
+    """Returns the scale of a critic of codes [N, K], chosen on people held out; None of too few."""
+    try:
+        return choose_scale(codes, identities)
+    except ValueError as error:
+        print(f"information on identity isn't measured: {error}", flush=True)
+        return None
 
 
 def linkage_through_guesses(target: Target) -> Measurement:
@@ -166,6 +192,30 @@ def linkage_through_guesses(target: Target) -> Measurement:
     ridge = Ridge(*_with_embeddings(target, to_vectors), target.whitening)
     centre = target.embeddings[0].mean(0)
     return lambda pairs, seen: seen.of_codes(ridge(vectors(pairs)) - centre)
+
+
+def linear_attributes(target: Target) -> Measurement:
+    """Attributes that the task doesn't train, by ridge regression."""
+    return _of_scores(target, linear_probe(*_examples(target), target.whitening))
+
+
+def attributes(target: Target) -> Measurement:
+    """Attributes that the task doesn't train, by a network."""
+    seed = target.config.runtime.seed
+    return _of_scores(target, mlp_probe(*_examples(target), target.whitening, seed))
+
+
+def white_box(target: Target) -> Measurement:
+    """Search by gradients through the encoder itself."""
+
+    def search(pairs, seen):
+        parts = target.train, target.held_out, pairs
+        found = inversion.search_inputs(target.box, *parts, seen, target.config)
+        if found is None:
+            raise ValueError("no gradient can be had")
+        return found
+
+    return search
 
 
 MEMBERS = {
@@ -210,7 +260,28 @@ MEMBERS = {
         linkage_through_guesses,
         needs_embeddings=True,
     ),
+    "linear_attributes": Member(
+        "linear probe",
+        "Ridge regression from features to attributes that the task doesn't train.",
+        linear_attributes,
+        needs_labels=True,
+    ),
+    "attributes": Member(
+        "probe",
+        "A network with one hidden layer, from features to attributes that the task doesn't train.",
+        attributes,
+        needs_labels=True,
+    ),
 }
+
+
+# Beyond the paper's threat model, a black box: it is shown, and never the one that counts.
+WHITE_BOX = Member(
+    "search by gradients",
+    "Looks for the picture whose feature is the same, by gradients through the encoder.",
+    white_box,
+    is_quick=False,
+)
 
 
 def decoders(config: Config) -> dict[str, Member]:
@@ -247,6 +318,9 @@ def decoder(
     The smallest budget is tried at each of `RATES`; the others take the rate that left the least
     error on held-out pictures.
     """
+    g = target.faces if loss == "recognizer" else target.g
+    if loss == "recognizer" and g is None:
+        raise ValueError("gradients reach only a recogniser that --mode=recognizer made")
     steps = times * target.config.audit.steps
     rates = target.folder / f"{family}-rates.json"
     tried = json.loads(rates.read_text()) if rates.exists() else {}
@@ -274,7 +348,7 @@ def decoder(
                 target.dataset,
                 config,
                 target.split,
-                target.g,
+                g,
                 target.folder / name,
                 f"{name} on {target.name}",
                 decays=True,
@@ -302,15 +376,21 @@ def with_less(target: Target, count: int) -> Target:
     """
     people = target.identities[0]
     order = np.argsort(np.where(people < 0, np.iinfo(np.int64).max, people), kind="stable")
-    places = np.sort(order[:count])
-    embeddings = target.embeddings
-    if embeddings is not None:
-        embeddings = embeddings[0][places], embeddings[1]
+    return with_places(target, np.sort(order[:count]))
+
+
+def with_places(target: Target, places: np.ndarray) -> Target:
+    """Returns a target of whose public pictures to learn from only these are known, ascending."""
+
+    def of_places(known):
+        return known and (known[0][places], known[1])
+
     return dataclasses.replace(
         target,
         train=FirstPairs(target.train, places),
-        identities=(people[places], target.identities[1]),
-        embeddings=embeddings,
+        identities=of_places(target.identities),
+        embeddings=of_places(target.embeddings),
+        labels=of_places(target.labels),
     )
 
 
@@ -323,6 +403,16 @@ def _with_embeddings(target: Target, expand: Callable[[np.ndarray], np.ndarray])
 
     parts = zip((target.train, target.held_out), target.embeddings, strict=True)
     return [functools.partial(batches, *part) for part in parts]
+
+
+def _examples(target: Target) -> tuple[Examples, Examples]:
+    parts = zip((target.train, target.held_out), target.labels, strict=True)
+    return tuple(Examples(vectors(pairs), labels) for pairs, labels in parts)
+
+
+def _of_scores(target: Target, score: Scorer) -> Measurement:
+    thresholds = tuned_thresholds(target.labels[1], score(vectors(target.held_out)))
+    return lambda pairs, seen: seen.of_scores(score(vectors(pairs)), target.hidden, thresholds)
 
 
 def _of_pictures(decode: Callable[[np.ndarray], np.ndarray]) -> Measurement:

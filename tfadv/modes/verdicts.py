@@ -23,6 +23,10 @@ class Audited:
     Attributes:
         results: of each attacker.
         few: number of public pictures -> the quick attackers' results with no more than those.
+        queries: number of queries a picture -> their results with no more than those, of a random
+            encoder.
+        elsewhere: their results who learn from pictures of another domain alone.
+        beyond: the results of attackers who have more than a black box.
         utility: of the encoder with its classifier, by the names of metrics.json.
         pictures: attacker -> reconstructions of the first test pictures, uint8 [N, S, S, 3].
         public: how many public pictures there are to learn from.
@@ -35,6 +39,9 @@ class Audited:
     pictures: dict[str, np.ndarray]
     public: int
     is_random: bool = False
+    queries: dict[int, Results] = dataclasses.field(default_factory=dict)
+    elsewhere: Results = dataclasses.field(default_factory=dict)
+    beyond: Results = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
