@@ -1,5 +1,6 @@
 """An audit on drawn faces, as a user runs it."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -11,11 +12,16 @@ import pytest
 
 import run
 from tests.datasets import prepare
-from tfadv.config import Audit, Config, UserError
+from tfadv import data
+from tfadv.config import Audit, BlackBox, Config, UserError
+from tfadv.data import HELD_OUT, PUBLIC, TRAIN, Dataset
+from tfadv.encoders import SavedEncoder
 from tfadv.input_optimisation import Search
 from tfadv.measures import MEASURES
 from tfadv.modes import audit, inversion, members
-from tfadv.modes.members import FirstPairs, Target, with_less
+from tfadv.modes.members import Target, with_less
+from tfadv.pairs import FirstPairs, Pairs
+from tfadv.recognition import load_recognizer
 
 pytestmark = pytest.mark.slow  # decoders of three budgets for each of four encoders
 
@@ -274,6 +280,40 @@ def test_people_in_two_splits_are_refused():
     shared = People(private=[1, 2], public=[2, 3], test=[3])
     with pytest.raises(UserError, match=r"^2 people are in two of the splits "):
         audit.overlap(shared)
+
+
+def test_a_decoder_can_learn_from_a_recogniser_that_gradients_reach(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(members, "RATES", (1e-3,))
+    config = run.read_config(str(root / "tiny.py"), "attack")
+    dataset = Dataset(config.data)
+    box = SavedEncoder(str(root / "protect/encoder"), BlackBox(), 32)
+    train, held_out = (
+        Pairs(box, dataset, PUBLIC, part, box.feature_shape, 100) for part in (TRAIN, HELD_OUT)
+    )
+    recognizer = load_recognizer(str(root / "recognizer/recognizer"), "auto", "", "synthetic")
+    target = Target(
+        name="mine",
+        train=train,
+        held_out=held_out,
+        identities=(None, None),
+        embeddings=None,
+        dataset=dataset,
+        g=None,
+        config=config,
+        folder=tmp_path,
+        split=box.split,
+        faces=recognizer.differentiable(),
+    )
+    pictures = data.normalise(next(train.batches())["images"]).numpy()
+    np.testing.assert_allclose(
+        target.faces(pictures)[0][:, 0, 0], recognizer(pictures).embedding, atol=1e-5
+    )
+    options = {"family": "mine", "architecture": "figure6", "loss": "recognizer", "seed": 0}
+    members.decoder(target, **options, times=1)
+    history = (tmp_path / "mine-x1-0.001/history.jsonl").read_text().splitlines()
+    assert json.loads(history[-1])["perceptual"] > 0
+    with pytest.raises(ValueError, match="only a recogniser that --mode=recognizer made"):
+        members.decoder(dataclasses.replace(target, faces=None), **options, times=1)
 
 
 class Kept:
