@@ -18,8 +18,8 @@ from tfadv.data import HELD_OUT, PUBLIC, TRAIN, Dataset
 from tfadv.encoders import SavedEncoder
 from tfadv.input_optimisation import Search
 from tfadv.measures import MEASURES
-from tfadv.modes import audit, inversion, members
-from tfadv.modes.members import Target, with_less
+from tfadv.modes import audit, auditor, inversion, members, trained_decoders
+from tfadv.modes.target import Target, with_less
 from tfadv.pairs import FirstPairs, Pairs
 from tfadv.recognition import load_recognizer
 
@@ -56,7 +56,7 @@ def root(tiny_faces, tmp_path_factory):
     assert call(root, "recognizer", "recognizer", "--config.train.steps=10") == 0
     assert call(root, "protect", "protect") == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(members, "RATES", (1e-3, 3e-3))
+        patch.setattr(trained_decoders, "RATES", (1e-3, 3e-3))
         brief = functools.partial(
             inversion.InputInverter, searches=(Search(1.0, 0.1, 5),), restarts=1
         )
@@ -127,7 +127,7 @@ def test_encoders_are_compared_in_pairs(root):
 def test_the_attacker_that_counts_is_the_strongest_on_held_out_pictures(root):
     for name, encoder in report_of(root)["encoders"].items():
         files = (root / "audit/encoders" / name).glob("*.npz")
-        scores = {file.stem: audit.read(file)[0] for file in files}
+        scores = {file.stem: auditor.read(file)[0] for file in files}
         for key, found in encoder["measures"].items():
             measure = MEASURES[key]
             sign = 1 if measure.leaks_upwards else -1
@@ -257,7 +257,7 @@ class Fake:
 
 def test_noise_that_is_drawn_anew_is_averaged_away():
     images = np.full((50, 4, 4, 3), 7, np.uint8)
-    once, often = Fake()(images), audit.Averaged(Fake(), 100)(images)
+    once, often = Fake()(images), auditor.Averaged(Fake(), 100)(images)
     assert np.square(once - 7).mean() == pytest.approx(1, abs=0.4)
     assert np.square(often - 7).mean() == pytest.approx(0.01, abs=0.005)
 
@@ -283,7 +283,7 @@ def test_people_in_two_splits_are_refused():
 
 
 def test_a_decoder_can_learn_from_a_recogniser_that_gradients_reach(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(members, "RATES", (1e-3,))
+    monkeypatch.setattr(trained_decoders, "RATES", (1e-3,))
     config = run.read_config(str(root / "tiny.py"), "attack")
     dataset = Dataset(config.data)
     box = SavedEncoder(str(root / "protect/encoder"), BlackBox(), 32)
@@ -309,11 +309,11 @@ def test_a_decoder_can_learn_from_a_recogniser_that_gradients_reach(root, tmp_pa
         target.faces(pictures)[0][:, 0, 0], recognizer(pictures).embedding, atol=1e-5
     )
     options = {"family": "mine", "architecture": "figure6", "loss": "recognizer", "seed": 0}
-    members.decoder(target, **options, times=1)
+    trained_decoders.decoder(target, **options, times=1)
     history = (tmp_path / "mine-x1-0.001/history.jsonl").read_text().splitlines()
     assert json.loads(history[-1])["perceptual"] > 0
     with pytest.raises(ValueError, match="only a recogniser that --mode=recognizer made"):
-        members.decoder(dataclasses.replace(target, faces=None), **options, times=1)
+        trained_decoders.decoder(dataclasses.replace(target, faces=None), **options, times=1)
 
 
 class Kept:

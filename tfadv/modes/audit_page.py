@@ -8,10 +8,11 @@ from tfadv.audit import difference
 from tfadv.data import Dataset
 from tfadv.meanings import Column
 from tfadv.measures import ENDS, MEASURES
-from tfadv.modes import audit_poorer, pages
-from tfadv.modes.audit_poorer import NAMES, column, estimate
+from tfadv.modes import audit_sections, pages
+from tfadv.modes.audit_sections import NAMES, column, estimate
 from tfadv.modes.leakage import EvaluationSet
-from tfadv.modes.members import MEMBERS, decoders
+from tfadv.modes.members import MEMBERS
+from tfadv.modes.trained_decoders import decoders
 from tfadv.recognition import Recognizer
 from tfadv.report import Card, Estimate, Figure, Label, Section, Table
 
@@ -60,7 +61,7 @@ def write(
         Section("Who learned most", [strongest(run, verdicts)], _effort(verdicts)),
         *_differences(verdicts),
         *_by_recognizer(verdicts, recognizers),
-        *audit_poorer.sections(run, audited),
+        *audit_sections.sections(run, audited),
         Section("What was tried", [tried(run, audited)], _NOT),
     ]
     report.write_page(

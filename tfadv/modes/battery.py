@@ -19,8 +19,7 @@ from tfadv.metrics.features import lda_metrics, pictures_by_person
 from tfadv.mixture import UNKNOWN
 from tfadv.modes import inversion
 from tfadv.modes.inversion import Effort
-from tfadv.modes.leakage import EvaluationSet, Finding
-from tfadv.modes.members import critic_scale
+from tfadv.modes.leakage import EvaluationSet, Finding, critic_scale
 from tfadv.pairs import Pairs, vectors
 from tfadv.perceptual import VGGFeatures
 from tfadv.probes import Examples, probe_attributes

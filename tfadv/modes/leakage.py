@@ -13,7 +13,7 @@ from tfadv.encoders import SavedClassifier
 from tfadv.metrics.bootstrap import IdentityBootstrap, percentile_interval
 from tfadv.metrics.identity import Identification, cosine_similarity, identify
 from tfadv.metrics.image import psnr, ssim
-from tfadv.metrics.info_nce import bound_of_people
+from tfadv.metrics.info_nce import bound_of_people, choose_scale
 from tfadv.metrics.utility import mcc, resampled_mcc, utility_metrics
 from tfadv.pairs import Pairs
 from tfadv.recognition import Embeddings, Recognizer
@@ -265,6 +265,15 @@ class EvaluationSet:
         finding.metrics[name] = float(np.nanmean(values))
         finding.metrics[f"{name}_ci95"] = list(percentile_interval(replicates))
         finding.replicates[name] = replicates
+
+
+def critic_scale(codes: np.ndarray, identities: np.ndarray) -> float | None:
+    """Returns the scale of a critic of codes [N, K], chosen on people held out; None of too few."""
+    try:
+        return choose_scale(codes, identities)
+    except ValueError as error:
+        print(f"information on identity isn't measured: {error}", flush=True)
+        return None
 
 
 def _pixels(images: np.ndarray, rebuilt: np.ndarray) -> dict[str, np.ndarray]:
