@@ -4,8 +4,8 @@
     python run.py --mode=audit   --config=configs/recommended.py --config.data.dataset=NAME
 
 Yes or no to each attribute, at thresholds tuned on held-out private pictures: nothing that the task
-doesn't say leaves the device. Of the defences in `defences.py` no other kept as much of the task
-and leaked as little; docs/results/audit.md has the numbers. The answers serve no other task. To
+doesn't say leaves the device, and no feature that f answers from leaks less than its answers (by
+the data-processing inequality). The answers serve no other task. To
 send less still, turn some round: `--config.code.flip=0.05`. Who needs features for a task that
 isn't known yet takes a small noisy code, and pays in both (docs/defences.md):
 

@@ -128,6 +128,7 @@ def test_the_attacker_that_counts_is_the_strongest_on_held_out_pictures(root):
     for name, encoder in report_of(root)["encoders"].items():
         files = (root / "audit/encoders" / name).glob("*.npz")
         scores = {file.stem: auditor.read(file)[0] for file in files}
+        scores.pop("white_box", None)  # has more than a black box
         for key, found in encoder["measures"].items():
             measure = MEASURES[key]
             sign = 1 if measure.leaks_upwards else -1

@@ -68,7 +68,8 @@ def test_the_majority_answers_as_most_training_pictures_do(found):
 def test_measures_of_the_linear_probe_are_scikit_learns():
     train, held_out, test = (make_examples(count, i) for i, count in enumerate((500, 200, 200)))
     found = probe_attributes(train, held_out, test, NAMES, seed=0)
-    held_out_scores, scores = probes._linear(train, held_out, test, Whitening([train.vectors]))
+    score = probes.linear_probe(train, held_out, Whitening([train.vectors]))
+    held_out_scores, scores = score(held_out.vectors), score(test.vectors)
     threshold = probes.tuned_thresholds(held_out.labels, held_out_scores)[0]
     predicted, labels = scores[:, 0] > threshold, test.labels[:, 0]
     assert found["probe_linear/mcc/linear"] == pytest.approx(matthews_corrcoef(labels, predicted))
