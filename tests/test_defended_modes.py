@@ -78,6 +78,24 @@ def test_answers_leave_as_what_they_are_and_f_gives_them_back(root):
     assert set(np.unique(flipped * answers)) == {-1.0, 1.0}
 
 
+def test_answers_are_those_of_the_network_beside_them_which_is_trained_once(root, capsys):
+    assert call(root, "protect", "hard/protect", "--config.code.answers=hard") == 0
+    alone = SavedEncoder(str(root / "hard/protect/encoder"), BlackBox(), 32)(pictures())
+    capsys.readouterr()
+    flags = ["--config.code.answers=hard", "--config.baseline"]
+    assert call(root, "protect", "beside/protect", *flags) == 0
+    progress = capsys.readouterr().err
+    assert "unprotected  1/30" in progress and "\nprotected  " not in progress
+    path = str(root / "beside/protect/unprotected/encoder")
+    classify = load_classifier(path)
+    logits = classify(SavedEncoder(path, BlackBox(), 32)(pictures()))
+    answers = SavedEncoder(str(root / "beside/protect/encoder"), BlackBox(), 32)(pictures())
+    np.testing.assert_array_equal(answers, np.where(logits > classify.thresholds, 1.0, -1.0))
+    np.testing.assert_array_equal(answers, alone)
+    both = [root / "beside/protect" / name / "history.jsonl" for name in (".", "unprotected")]
+    assert both[0].read_text() == both[1].read_text()
+
+
 @pytest.mark.slow
 def test_an_encoder_with_codes_and_terms_is_trained_and_attacked(root, capsys, monkeypatch):
     searches = (Search(1.0, 0.1, 5),)

@@ -53,3 +53,15 @@ def test_kernels_of_onednn_are_on_unless_the_user_says_otherwise():
     program = "startup.import_tensorflow(); print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
     assert call_python("os.environ.pop('TF_ENABLE_ONEDNN_OPTS', 0);" + program).stdout == "1\n"
     assert call_python("os.environ['TF_ENABLE_ONEDNN_OPTS'] = '0';" + program).stdout == "0\n"
+
+
+def test_that_each_model_is_traced_anew_is_no_warning():
+    program = """
+startup.import_tensorflow()
+import tensorflow as tf
+for _ in range(8):
+    tf.function(lambda x: x + 1)(tf.constant(1))
+tf.get_logger().warning("%s", "mind the gap")
+"""
+    stderr = call_python(program).stderr
+    assert "mind the gap" in stderr and "retracing" not in stderr

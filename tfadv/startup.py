@@ -1,6 +1,7 @@
 """Imports TensorFlow with its fast kernels, and without the lines that it prints on every CPU."""
 
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -23,6 +24,12 @@ def import_tensorflow() -> None:
         import tensorflow as tf
 
         tf.config.list_physical_devices("GPU")
+    # An attack asks model after model, and each is rightly traced anew.
+    tf.get_logger().addFilter(_is_no_retracing)
+
+
+def _is_no_retracing(record: logging.LogRecord) -> bool:
+    return "triggered tf.function retracing" not in str(record.msg)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """--mode=protect: trains Enc and f against a simulated attacker and exports both."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import keras
@@ -58,6 +59,8 @@ def run(workdir: Workdir) -> None:
             folder.begin(dataset=dataset.description, precision=precision)
             protect(folder, dataset, others)
         others["unprotected"] = folder.metrics
+        if loss == config.loss and dataclasses.replace(config.code, answers="", flip=0.0) == Code():
+            inherit(folder.path, workdir.path)
     pages.print_result(workdir, protect(workdir, dataset, others, g, beside))
 
 
@@ -100,6 +103,18 @@ def protect(
     table = pages.write_protect_page(workdir, dataset, {name: metrics} | others, trainer.history)
     workdir.finish(metrics)
     return table
+
+
+def inherit(trained: Path, folder: Path) -> None:
+    """Starts a training where another of the same networks, steps and seed ended."""
+    target = folder / "checkpoints"
+    if target.exists():
+        return
+    shutil.copy(trained / "history.jsonl", folder)
+    partial = folder / "checkpoints.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(trained / "checkpoints", partial)
+    partial.rename(target)
 
 
 def title(config: Config) -> str:
