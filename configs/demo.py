@@ -1,10 +1,14 @@
 """Drawn faces at 64 px, ResNet-18 of half width: a first look, with nothing downloaded.
 
+What is sent are f's answers, as in `recommended.py`. The paper's defence is
+
+    --config.code.answers= --config.loss.lambda1=1 --workdir=runs/paper/protect
+
 Some nine minutes on two CPU cores, for recognizer, protect and attack together; README.md shows
 what comes out.
 """
 
-from tfadv.config import Attack, Config, Model, Train
+from tfadv.config import Attack, Code, Config, Loss, Model, Train
 
 
 def get_config(mode: str) -> Config:
@@ -20,6 +24,8 @@ def get_config(mode: str) -> Config:
     return Config(
         baseline=True,
         model=Model(depth=18, width=width[mode], decoder_width=0.25),
+        loss=Loss(lambda1=0.0),
+        code=Code(answers="hard"),
         train=train[mode],
         attack=Attack(patience=3, rate_drops=1, random_features=1000),
     )
