@@ -586,12 +586,19 @@ def test_unknown_attribute_is_one_clear_line(root, tmp_path, capsys):
     assert "task.attributes names Smilling" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
-def test_encoders_are_named_by_how_they_were_trained_or_by_their_folder(root):
+def test_encoders_are_named_by_how_they_were_trained_or_by_their_folder(root, tmp_path):
     protected = str(root / "protect/encoder")
     baseline = str(root / "protect/unprotected/encoder")
     assert attack.named_encoders((protected,)) == {"protected": protected, "unprotected": baseline}
     names = attack.named_encoders((baseline, protected, "elsewhere/a_model", "more/a_model"))
     assert list(names) == ["unprotected", "protected", "a_model", "a_model_2"]
+    # Several protected ones are named by their runs.
+    for name in ("lambda5/protect", "lambda5"):
+        shutil.copytree(root / "protect/encoder", tmp_path / name / "encoder")
+        shutil.copy(root / "protect/config.json", tmp_path / name)
+    paths = [str(tmp_path / name / "encoder") for name in ("lambda5/protect", "lambda5")]
+    names = attack.named_encoders((protected, *paths))
+    assert list(names) == [root.name, "lambda5", "lambda5_2", "unprotected"]
 
 
 def test_names_of_encoders_differ_from_each_other_and_from_what_reports_are_made_of(tmp_path):

@@ -66,9 +66,12 @@ def run(workdir: Workdir) -> None:
 
 def named_encoders(paths: tuple[str, ...]) -> dict[str, str]:
     """Names the encoders for tables; adds the baseline trained beside the first, if any."""
-    names = {}
-    for path in map(Path, paths):
-        names[_free(_name(path), names)] = str(path)
+    places, names = [Path(path) for path in paths], {}
+    titles = [_name(path) for path in places]
+    for path, title in zip(places, titles, strict=True):
+        if title == "protected" and titles.count(title) > 1:
+            title = _run_name(path)
+        names[_free(title, names)] = str(path)
     baseline = Path(paths[0]).parent / UNPROTECTED / "encoder"
     if baseline.exists() and str(baseline) not in names.values():
         names[_free(UNPROTECTED, names)] = str(baseline)
@@ -92,6 +95,12 @@ def _name(path: Path) -> str:
         AttributeError,
     ):  # there is none, or another program's
         return path.resolve().name
+
+
+def _run_name(path: Path) -> str:
+    """What the run of an encoder is called: lambda5 for runs/lambda5/protect/encoder."""
+    parts = [part for part in path.absolute().parts if part not in ("encoder", "protect")]
+    return parts[-1]
 
 
 def _free(name: str, taken: Iterable[str]) -> str:
