@@ -115,6 +115,9 @@ def test_attackers_beside_the_verdicts_have_what_they_are_said_to_have(root):
 def test_encoders_are_compared_in_pairs(root):
     encoders = ",".join(str(root / name) for name in ("protect/encoder", "copy/encoder"))
     shutil.copytree(root / "protect", root / "copy")
+    measured = json.loads((root / "copy/metrics.json").read_text())
+    # As of a noisy encoder.
+    (root / "copy/metrics.json").write_text(json.dumps(measured | {"dfil": 0.25}))
     shutil.copytree(root / "audit", root / "pair")
     for name in (root.name, "copy"):
         shutil.copytree(root / "pair/encoders/protected", root / "pair/encoders" / name)
@@ -123,6 +126,8 @@ def test_encoders_are_compared_in_pairs(root):
     assert call(root, "audit", "pair", f"--config.encoder={encoders}") == 0
     page = (root / "pair/report.html").read_text()
     assert f"{root.name} less copy" in page
+    assert "What the noise promises" in page
+    assert "What the noise promises" not in (root / "audit/report.html").read_text()
 
 
 def test_the_attacker_that_counts_is_the_strongest_on_held_out_pictures(root):

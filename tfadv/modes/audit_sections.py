@@ -35,6 +35,7 @@ def sections(run: workdir.Workdir, audited: Mapping) -> list[Section]:
         *_queries(run, audited),
         *_elsewhere(run, audited),
         *_information(audited),
+        *_fisher(audited),
         *_beyond(run, audited),
     ]
 
@@ -124,6 +125,30 @@ def _information(audited: Mapping) -> list[Section]:
             [Table("InfoNCE", columns, rows)],
             "A lower bound on the mutual information of a feature and the person, by linkage's "
             "codes. A small value proves nothing.",
+        )
+    ]
+
+
+def _fisher(audited: Mapping) -> list[Section]:
+    """What the noise of encoders promises against unbiased attackers."""
+    rows = [
+        [NAMES.get(name, name), found.dfil, 1 / found.dfil]
+        for name, found in audited.items()
+        if found.dfil
+    ]
+    if not rows:
+        return []
+    columns = [
+        Column("sent"),
+        Column("dFIL", "Fisher information on a value of the picture.", "lower", ".3g"),
+        Column("squared error, at least", "Of values from -1 to 1.", "higher", ".3g"),
+    ]
+    return [
+        Section(
+            "What the noise promises",
+            [Table("Fisher information", columns, rows)],
+            "A bound for unbiased reconstructions, by Gaussian noise, of 16 test pictures. Whoever "
+            "knows what faces look like is not bound by it: it compares strengths of noise.",
         )
     ]
 

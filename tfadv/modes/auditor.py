@@ -1,6 +1,7 @@
 """Every attacker of an audit on an encoder, each kept once it is done."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,6 +95,7 @@ class Auditor:
         # Some devices don't round alike twice.
         is_random = not np.allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(one).max())
         folder = self._workdir.path / "encoders" / name
+        bound = dfil_of(Path(box.path)) if isinstance(box, SavedEncoder) else None
         queries = {}
         if is_random:
             for count in (1, 4):
@@ -130,6 +132,7 @@ class Auditor:
             queries=queries,
             elsewhere=elsewhere,
             beyond=beyond,
+            dfil=bound,
         )
 
     def _aim(self, name: str, box: BlackBox, folder: Path) -> tuple[Target, Pairs]:
@@ -193,6 +196,14 @@ class Auditor:
             ]
             print(f"{target.name}: {member.title}: {', '.join(shown)}", flush=True)
         return read(file)
+
+
+def dfil_of(encoder: Path) -> float | None:
+    """The Fisher information that the protect run of an encoder measured, if it did."""
+    try:
+        return json.loads((encoder.parent / "metrics.json").read_text()).get("dfil")
+    except (OSError, ValueError, AttributeError):  # there is none, or another program's
+        return None
 
 
 def save(file: Path, held_out: Finding, test: Finding) -> None:

@@ -31,6 +31,7 @@ class Audited:
         pictures: attacker -> reconstructions of the first test pictures, uint8 [N, S, S, 3].
         public: how many public pictures there are to learn from.
         is_random: whether the same picture has another feature each time.
+        dfil: the Fisher information of an encoder's Gaussian noise, as protect measured it.
     """
 
     results: Results
@@ -42,6 +43,7 @@ class Audited:
     queries: dict[int, Results] = dataclasses.field(default_factory=dict)
     elsewhere: Results = dataclasses.field(default_factory=dict)
     beyond: Results = dataclasses.field(default_factory=dict)
+    dfil: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
