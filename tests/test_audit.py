@@ -42,18 +42,21 @@ def test_an_attacker_that_was_not_measured_is_no_verdict():
 
 
 @pytest.mark.parametrize(
-    ("leak", "unprotected", "answers", "expected"),
+    ("measure", "leak", "unprotected", "answers", "expected"),
     [
-        (0.3, 0.3, 0.1, 0.0),
-        (0.1, 0.3, 0.1, 1.0),
-        (0.15, 0.3, 0.1, 0.75),
-        (0.05, 0.3, 0.1, 1.25),
-        (0.4, 0.3, 0.1, -0.5),
-        (0.25, 0.2, 0.3, 0.5),  # errors: more is more private
+        (UP, 0.3, 0.3, 0.1, 0.0),
+        (UP, 0.1, 0.3, 0.1, 1.0),
+        (UP, 0.15, 0.3, 0.1, 0.75),
+        (UP, 0.05, 0.3, 0.1, 1.25),
+        (UP, 0.4, 0.3, 0.1, -0.5),
+        (DOWN, 0.25, 0.2, 0.3, 0.5),
     ],
 )
-def test_closure_is_the_share_of_the_gap_that_is_closed(leak, unprotected, answers, expected):
-    found = closure(score(leak, seed=1), score(unprotected, seed=2), score(answers, seed=3))
+def test_closure_is_the_share_of_the_gap_that_is_closed(
+    measure, leak, unprotected, answers, expected
+):
+    scores = score(leak, seed=1), score(unprotected, seed=2), score(answers, seed=3)
+    found = closure(*scores, measure)
     assert found.value == pytest.approx(expected)
     low, high = found.interval
     assert low < expected < high
@@ -63,19 +66,25 @@ def test_closure_pairs_people():
     """What moves all alike, as other people would, moves no share."""
     shared = np.random.default_rng(0).normal(size=400)
     ends = [score(value, shared=shared, spread=0.05) for value in (0.15, 0.3, 0.1)]
-    low, high = closure(*ends).interval
+    low, high = closure(*ends, UP).interval
     assert high - low < 1e-9
     apart = [score(v, seed=i, spread=0.05) for i, v in enumerate((0.15, 0.3, 0.1))]
-    low, high = closure(*apart).interval
+    low, high = closure(*apart, UP).interval
     assert high - low > 0.3
 
 
 def test_there_is_no_closure_of_a_gap_that_may_be_none():
-    found = closure(score(0.1, seed=1), score(0.11, seed=2), score(0.1, seed=3))
+    found = closure(score(0.1, seed=1), score(0.11, seed=2), score(0.1, seed=3), UP)
     assert math.isnan(found.value)
     assert all(map(math.isnan, found.interval))
     same = score(0.1)
-    assert math.isnan(closure(same, same, same).value)
+    assert math.isnan(closure(same, same, same, UP).value)
+
+
+def test_there_is_no_closure_where_the_answers_leak_more():
+    ends = score(0.2, seed=2), score(0.5, seed=3)
+    assert math.isnan(closure(score(0.3, seed=1), *ends, UP).value)
+    assert closure(score(0.3, seed=1), *ends, DOWN).value == pytest.approx(1 / 3)
 
 
 def test_differences_are_paired():
@@ -101,6 +110,11 @@ def test_an_attacker_converged_if_the_last_doubling_gained_less_than_people_matt
 ):
     budgets = [score(0.2, held_out=value, spread=0.02) for value in held_out]
     assert is_converged(budgets, measure) is expected
+
+
+def test_nothing_gained_is_converged_where_all_people_are_alike():
+    nobody = score(0.0, held_out=0.0, spread=0.0)
+    assert is_converged([nobody, nobody, nobody], UP)
 
 
 def test_a_limit_is_exceeded_in_the_direction_that_leaks():
@@ -145,6 +159,8 @@ def test_attackers_that_did_not_try_hard_enough_pass_no_limit():
 
 
 def test_a_limit_on_what_was_not_measured_is_told():
+    with pytest.raises(UserError, match="names linkage_rank1, which wasn't measured"):
+        check_limits(report(mine=None), ["linkage_rank1:0.2"])
     with pytest.raises(UserError, match="names pixels, which wasn't measured"):
         check_limits(report(), ["pixels:0.2"])
 

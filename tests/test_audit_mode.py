@@ -13,12 +13,13 @@ import pytest
 import run
 from tests.datasets import prepare
 from tfadv import data
+from tfadv.audit import Score
 from tfadv.config import Audit, BlackBox, Config, UserError
 from tfadv.data import HELD_OUT, PUBLIC, TRAIN, Dataset
 from tfadv.encoders import SavedEncoder
 from tfadv.input_optimisation import Search
 from tfadv.measures import MEASURES
-from tfadv.modes import audit, auditor, inversion, members, trained_decoders
+from tfadv.modes import audit, auditor, inversion, members, trained_decoders, verdicts
 from tfadv.modes.target import Target, with_less
 from tfadv.pairs import FirstPairs, Pairs
 from tfadv.recognition import load_recognizer
@@ -283,10 +284,57 @@ class People:
 
 def test_people_in_two_splits_are_refused():
     apart = People(private=[1, 1, 2], public=[3, -1], test=[4, -1])
-    assert audit.overlap(apart) == "people: 2 private, 1 public, 1 test; 0 in two splits"
+    assert audit.count_people(apart) == {"private": 2, "public": 1, "test": 1}
     shared = People(private=[1, 2], public=[2, 3], test=[3])
     with pytest.raises(UserError, match=r"^2 people are in two of the splits "):
-        audit.overlap(shared)
+        audit.count_people(shared)
+
+
+def trained(path, defence):
+    """An encoder as protect leaves it, as far as names go."""
+    (path / "encoder").mkdir(parents=True)
+    (path / "encoder/encoder.json").touch()
+    record = {"config": {"loss": {"lambda1": defence}}}
+    (path / "config.json").write_text(json.dumps(record))
+    return str(path / "encoder")
+
+
+def named(*encoders, unprotected=""):
+    config = Config(encoder=encoders, audit=Audit(unprotected=unprotected))
+    return audit.name_encoders(config)
+
+
+def test_which_encoder_ends_the_scale(tmp_path):
+    first = trained(tmp_path / "first", 1.0)
+    second = trained(tmp_path / "second", 1.0)
+    plain, other = trained(tmp_path / "plain", 0.0), trained(tmp_path / "other", 0.0)
+    assert named(first, plain) == {"protected": first, "unprotected": plain}
+    # Others without defence are audited like any.
+    expected = {"protected": first, "unprotected_2": plain, "unprotected": other}
+    assert named(first, plain, unprotected=other) == expected
+    beside = trained(tmp_path / "first/unprotected", 0.0)
+    assert named(first, plain) == expected | {"unprotected": beside}
+    assert list(named(first, second)) == ["first", "second", "unprotected"]
+    foreign = str(tmp_path / "answers")
+    assert named(foreign, unprotected=plain) == {"answers_2": foreign, "unprotected": plain}
+    with pytest.raises(UserError, match=r"^an audit needs the same encoder without defence"):
+        named(second)
+    with pytest.raises(UserError, match=r"is the encoder without defence, which ends the scale"):
+        named(plain)
+
+
+def test_a_decoder_that_diverged_with_a_budget_had_not_enough():
+    def result(value):
+        return {"mse": Score(value, value, np.linspace(value, value + 0.1, 50))}
+
+    results = {f"d-x{times}": result(0.3) for times in (1, 2, 4)} | {"ridge": result(0.2)}
+    assert verdicts.is_converged(results, MEASURES["pixels"])
+    results.pop("d-x4")
+    assert not verdicts.is_converged(results, MEASURES["pixels"])
+    unfinished = Score(0.3, 0.3, np.ones(5), is_finished=False)
+    results = {"ridge": result(0.2), "feature_map": {"feature_reid_rank1": unfinished}}
+    assert verdicts.is_converged(results, MEASURES["pixels"])
+    assert not verdicts.is_converged(results, MEASURES["guess_rank1"])
 
 
 def test_a_decoder_can_learn_from_a_recogniser_that_gradients_reach(root, tmp_path, monkeypatch):

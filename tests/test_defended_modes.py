@@ -85,7 +85,8 @@ def test_answers_are_those_of_the_network_beside_them_which_is_trained_once(root
     flags = ["--config.code.answers=hard", "--config.baseline"]
     assert call(root, "protect", "beside/protect", *flags) == 0
     progress = capsys.readouterr().err
-    assert "unprotected  1/30" in progress and "\nprotected  " not in progress
+    assert "unprotected  1/30" in progress
+    assert "\nprotected  " not in progress
     path = str(root / "beside/protect/unprotected/encoder")
     classify = load_classifier(path)
     logits = classify(SavedEncoder(path, BlackBox(), 32)(pictures()))

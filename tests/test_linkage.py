@@ -153,8 +153,17 @@ def test_choices_are_made_on_the_first_people_where_many_are_held_out(monkeypatc
     assert Linkage(*make_people(100, 5, 0), vectors, identities)(asked).shape[0] == 10
 
 
+def test_people_whose_own_pictures_are_all_alike_are_told_apart():
+    people = np.repeat(np.arange(30), 4)
+    codes = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32)[people]
+    metric = Linkage(codes[:80], people[:80], codes[80:], people[80:])
+    found = metric(codes[80:])
+    same = people[80:, None] == people[None, 80:]
+    assert (found @ found.T)[same].min() > (found @ found.T)[~same].max()
+
+
 def test_people_whose_pictures_do_not_differ_are_told():
     vectors, identities = make_people(20, 2, 0)
-    same = vectors[::2].repeat(2, axis=0)
+    same = np.ones_like(vectors)
     with pytest.raises(ValueError, match="the same features"):
         Linkage(same, identities, *make_people(30, 5, 1))

@@ -171,6 +171,29 @@ def test_a_finished_run_of_another_config_is_refused_without_its_checkpoints(tmp
         Workdir(tmp_path, "attack", Config())
 
 
+def test_attackers_of_an_audit_are_not_taken_for_those_of_another_config(tmp_path):
+    run = Workdir(tmp_path, "audit", Config())
+    run.begin(dataset=DATASET)
+    (run.path / "encoders/protected").mkdir(parents=True)
+    (run.path / "encoders/protected/ridge.npz").touch()
+    with pytest.raises(UserError, match=r"data\.size"):
+        Workdir(tmp_path, "audit", Config(data=Data(size=32)))
+
+
+@pytest.mark.parametrize("name", ["classifier", "unprotected/encoder", "unprotected/classifier"])
+def test_an_audit_of_what_lies_beside_an_encoder_and_has_changed_is_refused(tmp_path, name):
+    beside = tmp_path / "protect" / name
+    beside.mkdir(parents=True)
+    (beside / "saved_model.pb").write_bytes(b"one")
+    config = Config(encoder=(str(tmp_path / "protect/encoder"),))
+    run = Workdir(tmp_path / "audit", "audit", config)
+    run.begin(dataset=DATASET)
+    (run.path / "checkpoints").mkdir()
+    (beside / "saved_model.pb").write_bytes(b"another")
+    with pytest.raises(UserError, match=f"the content of .*{name}"):
+        Workdir(run.path, "audit", config)
+
+
 def test_an_attack_on_an_encoder_that_has_changed_since_is_refused(tmp_path):
     encoder = tmp_path / "encoder"
     encoder.mkdir()

@@ -23,11 +23,13 @@ class Score:
         test: On test pictures.
         replicates: The same on resampled test people, float64 [R]; equal positions are equal
             people, whoever is measured, so that differences are paired.
+        is_finished: Whether the member, if it trains until it no longer improves, did so.
     """
 
     held_out: float
     test: float
     replicates: np.ndarray
+    is_finished: bool = True
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -64,18 +66,19 @@ def strongest(scores: Mapping[str, Score], measure: Measure) -> str:
     return max(scores, key=lambda name: sign * scores[name].held_out)
 
 
-def closure(score: Score, unprotected: Score, answers: Score) -> Closure:
+def closure(score: Score, unprotected: Score, answers: Score, measure: Measure) -> Closure:
     """Returns (unprotected - score) / (unprotected - answers), with a paired interval.
 
     The interval is that of the ratio over resampled people, as `Score` pairs them. Where in more
-    than one of forty resamples the two ends come as close as nothing or change sides, the gap
+    than one of forty resamples the unprotected encoder leaks no more than the answers, the gap
     can't be told from none, and neither can a share of it.
     """
+    sign = 1 if measure.leaks_upwards else -1
     gap = unprotected.test - answers.test
     gaps = unprotected.replicates - answers.replicates
-    if gap == 0 or np.mean(gaps * np.sign(gap) <= 0) > 1 / 40:
+    if sign * gap <= 0 or np.mean(sign * gaps <= 0) > 1 / 40:
         return Closure(math.nan, (math.nan, math.nan))
-    gaps = np.where(gaps * np.sign(gap) <= 0, np.nan, gaps)
+    gaps = np.where(sign * gaps <= 0, np.nan, gaps)
     shares = (unprotected.replicates - score.replicates) / gaps
     return Closure((unprotected.test - score.test) / gap, percentile_interval(shares))
 
@@ -86,7 +89,7 @@ def difference(one: Score, other: Score) -> tuple[float, tuple[float, float]]:
 
 
 def is_converged(budgets: Sequence[Score], measure: Measure) -> bool:
-    """Whether the last doubling of a budget gained less than half of the interval's width.
+    """Whether the last doubling of a budget gained no more than half of the interval's width.
 
     Args:
         budgets: What a member got with 1, 2, 4, ... times the same budget; two at least. Gains are
@@ -96,4 +99,4 @@ def is_converged(budgets: Sequence[Score], measure: Measure) -> bool:
     before, after = budgets[-2:]
     sign = 1 if measure.leaks_upwards else -1
     low, high = after.interval
-    return sign * (after.held_out - before.held_out) < (high - low) / 2
+    return sign * (after.held_out - before.held_out) <= (high - low) / 2

@@ -58,7 +58,9 @@ class Linkage:
         within, means = _scatter(self._whitening(vectors) * deviations, people)
         spreads, directions = np.linalg.eigh(within)
         if not spreads.size or spreads[-1] < 1e-12:  # of standardised vectors: nothing but rounding
-            raise ValueError("everybody's pictures have the same features")
+            if np.abs(means).max(initial=0.0) < 1e-6:
+                raise ValueError("everybody's pictures have the same features")
+            spreads = np.ones_like(spreads)  # each person's are all alike: any metric tells them
         asked = self._whitening(held_out) * deviations
         pairs = _pairs(others)
         best = (-np.inf,)

@@ -18,7 +18,7 @@ class Measure:
         title: In a table.
         metric: Its name in metrics.json.
         leaks_upwards: Whether a higher value is a larger leak.
-        needs: "recognizer" or "attributes", if it can't be taken without.
+        needs: "recognizer", "attributes" or "people", if it can't be taken without.
     """
 
     title: str
@@ -33,8 +33,8 @@ MEASURES = {
     "face_auc": Measure("verified from the rebuilt face", "verification_auc", needs="recognizer"),
     "guess_rank1": Measure("named by M(Z)", "feature_reid_rank1", needs="recognizer"),
     "guess_auc": Measure("verified by M(Z)", "feature_verification_auc", needs="recognizer"),
-    "linkage_rank1": Measure("linked", "linkage_rank1"),
-    "linkage_auc": Measure("linked, AUC", "linkage_auc"),
+    "linkage_rank1": Measure("linked", "linkage_rank1", needs="people"),
+    "linkage_auc": Measure("linked, AUC", "linkage_auc", needs="people"),
     "attributes": Measure("other attributes (MCC)", "probe_mcc", needs="attributes"),
 }
 
@@ -82,7 +82,11 @@ def parse_limit(text: str) -> Limit:
 
 _LACKING = {
     "recognizer": "and there is no face recogniser: name one with --config.recognizer.path",
-    "attributes": "and the task has all attributes of the dataset: there are no others to read",
+    "attributes": (
+        "and the task has all attributes of the dataset, or data.extra adds pictures without any: "
+        "there are no others to read"
+    ),
+    "people": "and nobody is known in the dataset's pictures: make it with identities",
 }
 
 
@@ -114,7 +118,7 @@ def check_limits(report: dict[str, Any], limits: Iterable[str]) -> None:
     for name, encoder in report["encoders"].items():
         for limit in map(parse_limit, () if name in ENDS else limits):
             found = encoder["measures"].get(limit.measure)
-            if found is None:
+            if found is None or found["value"] is None:
                 raise UserError(f"audit.fail_above names {limit.measure}, which wasn't measured")
             where = f"{name}: {limit.measure} is {found['value']:.4g}, the limit is {limit.value:g}"
             if limit.is_exceeded_by(found["value"]):

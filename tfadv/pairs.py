@@ -121,7 +121,7 @@ class Pairs:
 
 
 class FirstPairs:
-    """The first so many of pairs: what an attacker with less data has.
+    """Some of the pairs: what an attacker with less data has.
 
     Args:
         pairs: all of them, kept in memory or not.

@@ -58,14 +58,23 @@ class Workdir:
             config.perceptual.weights,
         )
         self.digests = {path: _digest(Path(path)) for path in used if path}
-        for name in (config.data.dataset, *config.data.extra):
+        for encoder in map(Path, config.encoder):  # what an attack or audit takes with them
+            beside = encoder.parent
+            found = (
+                beside / "classifier",
+                beside / "unprotected/encoder",
+                beside / "unprotected/classifier",
+            )
+            self.digests |= {str(path): _digest(path) for path in found if path.is_dir()}
+        for name in filter(None, (config.data.dataset, *config.data.extra, config.audit.domain)):
             folder = Path(config.data.dir) / name.replace(":", "/")
             if folder.is_dir():
                 self.digests[str(folder)] = _digest(folder)
         for path in filter(None, (config.recognizer.path, *config.recognizer.others)):
             self.digests[path] = recognizer_files.digest(Path(path))
         # What ended on a mistake before anything was trained stands in nobody's way.
-        trained = any(self.path.rglob("checkpoints")) or (self.path / "metrics.json").exists()
+        kept = "checkpoints", "metrics.json", "*.npz"
+        trained = any(path for name in kept for path in self.path.rglob(name))
         if trained and (self.path / "config.json").exists():
             self._check_same()
 

@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,21 +64,33 @@ def run(workdir: Workdir) -> None:
     pages.print_result(workdir, table)
 
 
-def named_encoders(paths: tuple[str, ...]) -> dict[str, str]:
+def named_encoders(paths: Sequence[str]) -> dict[str, str]:
     """Names the encoders for tables; adds the baseline trained beside the first, if any."""
-    places, names = [Path(path) for path in paths], {}
-    titles = [_name(path) for path in places]
-    for path, title in zip(places, titles, strict=True):
-        if title == "protected" and titles.count(title) > 1:
-            title = _run_name(path)
-        names[_free(title, names)] = str(path)
-    baseline = Path(paths[0]).parent / UNPROTECTED / "encoder"
-    if baseline.exists() and str(baseline) not in names.values():
-        names[_free(UNPROTECTED, names)] = str(baseline)
+    names = name_each(paths)
+    baseline = beside(paths[0])
+    if baseline is not None and baseline not in names.values():
+        names[_free(UNPROTECTED, names)] = baseline
     return names
 
 
-def _name(path: Path) -> str:
+def name_each(paths: Sequence[str], taken: Sequence[str] = ()) -> dict[str, str]:
+    """Returns a name for each encoder, none of them taken."""
+    places, names = [Path(path) for path in paths], {}
+    titles = [trained_as(path) for path in places]
+    for path, title in zip(places, titles, strict=True):
+        if title == "protected" and titles.count(title) > 1:
+            title = _run_name(path)
+        names[_free(title, (*names, *taken))] = str(path)
+    return names
+
+
+def beside(path: str) -> str | None:
+    """Returns the encoder without defence that was trained beside one, if there is any."""
+    baseline = Path(path).parent / UNPROTECTED / "encoder"
+    return str(baseline) if baseline.exists() else None
+
+
+def trained_as(path: Path) -> str:
     """What an encoder of ours was trained as; the folder's name of any other."""
     try:
         if not (path / "encoder.json").exists():

@@ -3,6 +3,8 @@
 Beside the encoders stand the two ends of the scale: the encoder without defence, and f's answers.
 """
 
+from pathlib import Path
+
 import numpy as np
 
 from tfadv import training
@@ -30,14 +32,20 @@ def run(workdir: Workdir) -> None:
     config = workdir.config
     precision = training.set_up(config.runtime)
     dataset = Dataset(config.data)
-    paths = attack.named_encoders(config.encoder)
-    if config.audit.unprotected:
-        paths[UNPROTECTED] = config.audit.unprotected
+    paths = name_encoders(config)
     boxes, classifiers = load(paths, config, dataset)
     recognizers = attack.load_recognizers(config, dataset)
     others = set(dataset.attributes) - set(classifiers[UNPROTECTED].attributes)
-    lacking = {"recognizer": not recognizers, "attributes": not others}
+    people = count_people(dataset)
+    lacking = {
+        "recognizer": not recognizers,
+        "attributes": not others or config.data.extra,
+        "people": not people[TEST],
+    }
     check_measurable(config.audit.fail_above, [name for name in lacking if lacking[name]])
+    if recognizers:
+        for name, box in boxes.items():
+            attack.check_feature_map(config, name, box.feature_shape)
     g = models.load_g(config, workdir.mode)
     workdir.begin(
         dataset=dataset.description,
@@ -46,16 +54,45 @@ def run(workdir: Workdir) -> None:
         recognizers={recognizer.name: recognizer.description for recognizer in recognizers},
     )
     pages.print_start(dataset, precision)
-    print(overlap(dataset), flush=True)
+    counts = ", ".join(f"{count:,} {name}" for name, count in people.items())
+    known = any(people.values())
+    print(f"people: {counts}; 0 in two splits" if known else "nobody is known", flush=True)
     auditor = Auditor(workdir, dataset, recognizers, g, classifiers[UNPROTECTED].attributes)
     audited = {name: auditor(name, box, classifiers.get(name)) for name, box in boxes.items()}
     verdicts = conclude(audited, recognizers)
-    report = as_json(verdicts, audited, dataset, config)
+    report = as_json(verdicts, audited, dataset, config, people_are_known=known)
     write_json(workdir.path / "audit.json", report)
     table = audit_page.write(workdir, dataset, audited, verdicts, recognizers, auditor.test)
     workdir.finish(flat(verdicts))
     pages.print_result(workdir, table)
     check_limits(report, config.audit.fail_above)
+
+
+def name_encoders(config: Config) -> dict[str, str]:
+    """Names the encoders to audit, and the one without defence, which ends the scale.
+
+    That is `audit.unprotected`, or the one trained beside the first encoder, or the first without
+    defence among them.
+
+    Raises:
+        UserError: There is none, or no other encoder.
+    """
+    plain = config.audit.unprotected or attack.beside(config.encoder[0])
+    if not plain:
+        titles = {path: attack.trained_as(Path(path)) for path in config.encoder}
+        plain = next((path for path in titles if titles[path] == UNPROTECTED), None)
+    if not plain:
+        raise UserError(
+            "an audit needs the same encoder without defence, to compare: train with "
+            "--config.baseline, or name one with --config.audit.unprotected=PATH"
+        )
+    subjects = [path for path in config.encoder if Path(path).resolve() != Path(plain).resolve()]
+    if not subjects:
+        raise UserError(
+            f"{plain} is the encoder without defence, which ends the scale: name one to audit, or "
+            f"attack it with --mode=attack"
+        )
+    return attack.name_each(subjects, taken=ENDS) | {UNPROTECTED: plain}
 
 
 def load(
@@ -64,13 +101,8 @@ def load(
     """Returns the encoders and the two ends as black boxes, and the classifiers beside encoders.
 
     Raises:
-        UserError: There is no encoder without defence, or no classifier beside it.
+        UserError: There is no classifier beside the encoder without defence.
     """
-    if UNPROTECTED not in paths:
-        raise UserError(
-            "an audit needs the same encoder without defence, to compare: train with "
-            "--config.baseline, or name one with --config.audit.unprotected=PATH"
-        )
     boxes = {
         name: SavedEncoder(path, config.black_box, dataset.size) for name, path in paths.items()
     }
@@ -111,11 +143,11 @@ class Answering:
         return np.where(logits > (0.0 if tuned is None else tuned), 1, -1).astype(np.float32)
 
 
-def overlap(dataset: Dataset) -> str:
-    """Says how many people are in two of the splits; the datasets of data_prep have none.
+def count_people(dataset: Dataset) -> dict[str, int]:
+    """Returns split -> how many people are known in it; those of data_prep share nobody.
 
     Raises:
-        UserError: Somebody is.
+        UserError: Somebody is in two of them.
     """
     splits = {name: dataset.annotations(name)[0] for name in ("private", PUBLIC, TEST)}
     known = {name: set(people[people >= 0].tolist()) for name, people in splits.items()}
@@ -129,5 +161,4 @@ def overlap(dataset: Dataset) -> str:
             f"{dataset.description['name']}: an audit would flatter its attackers; make the "
             f"dataset with the scheme identity"
         )
-    counts = ", ".join(f"{len(people):,} {name}" for name, people in known.items())
-    return f"people: {counts}; 0 in two splits"
+    return {name: len(people) for name, people in known.items()}

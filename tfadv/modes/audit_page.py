@@ -58,7 +58,7 @@ def write(
             [table, closures(verdicts)],
             _HOW.format(pages.strangers(dataset), run.config.metrics.replicates),
         ),
-        Section("Who learned most", [strongest(run, verdicts)], _effort(verdicts)),
+        Section("Who learned most", [strongest(run, verdicts)], _effort(run, verdicts)),
         *_differences(verdicts),
         *_by_recognizer(verdicts, recognizers),
         *audit_sections.sections(run, audited),
@@ -78,14 +78,14 @@ def write(
 def lead(subject: Mapping, unprotected: Mapping, answers: Mapping) -> str:
     """Says in plain words what an attacker learns."""
     said = []
-    if "linkage_rank1" in subject:
+    if all("linkage_rank1" in found for found in (subject, unprotected, answers)):
         ends = [found["linkage_rank1"].score.test for found in (subject, unprotected, answers)]
         said.append(
             "Of the features of two pictures an attacker tells that they show the same person, "
             "first among all others, for {:.1%} of the test pictures; without defence for {:.1%}, "
             "from the answers alone for {:.1%}.".format(*ends)
         )
-    if "pixels" in subject:
+    if all("pixels" in found for found in (subject, unprotected, answers)):
         ends = [found["pixels"].score.test for found in (subject, unprotected, answers)]
         said.append(
             "The picture is rebuilt with a mean squared error of {:.3f} (of values from -1 to 1); "
@@ -175,7 +175,7 @@ def tried(run: workdir.Workdir, audited: Mapping) -> Table:
     return Table("Attackers", [Column("attacker"), Column("on test pictures")], rows)
 
 
-def _effort(verdicts: Mapping) -> str:
+def _effort(run: workdir.Workdir, verdicts: Mapping) -> str:
     open_ends = []
     for name, found in verdicts.items():
         keys = [key for key in MEASURES if key in found and not found[key].is_converged]
@@ -183,14 +183,17 @@ def _effort(verdicts: Mapping) -> str:
             titles = ", ".join(MEASURES[key].title for key in keys)
             open_ends.append(f"{name} ({titles})")
     if not open_ends:
+        if not decoders(run.config):
+            return "No decoder was trained (audit.decoders)."
         return (
             "Each trained decoder was given three budgets, each twice the one before; the last "
             "doubling gained less than half of the interval's width."
         )
     return (
         f"NOT CONVERGED: {'; '.join(open_ends)}. The last doubling of a decoder's budget still "
-        f"gained more than half of the interval's width, so that these numbers are lower bounds "
-        f"and no verdict. Give them more with --config.audit.steps."
+        f"gained more than half of the interval's width, or diverged, or M(Z) was still improving "
+        f"at its last step: these numbers are lower bounds and no verdict. Give them more with "
+        f"--config.audit.steps and --config.feature_map.steps."
     )
 
 

@@ -17,7 +17,7 @@ NAMES = {
     ANSWERS: Label(
         "answers only",
         "What is sent are f's yes and no to each attribute, and no "
-        "feature: the lower end. A feature that f answers from can't leak less.",
+        "feature: the lower end. A feature that this f answers from can't leak less.",
     ),
     LOGITS: Label("logits only", "What is sent are f's logits, and no feature."),
 }
@@ -46,8 +46,8 @@ def _few(audited: Mapping) -> list[Section]:
         counts,
         "public pictures",
         "With fewer public pictures",
-        "What the attackers that learn in seconds get with so many public pictures, of whole "
-        "people; the one that counts is chosen anew at each.",
+        "What the attackers that learn in seconds get with so many public pictures, of as few "
+        "people as can be; the one that counts is chosen anew at each.",
     )
 
 

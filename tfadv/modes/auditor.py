@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tfadv.audit import Score
+from tfadv.config import UserError
 from tfadv.data import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset
 from tfadv.embedding_cache import embed_split
 from tfadv.encoders import SavedClassifier, SavedEncoder
@@ -71,7 +72,10 @@ class Auditor:
         self._domain = None
         if domain := self._config.audit.domain:
             extra = (*self._config.data.extra, domain)
-            both = Dataset(dataclasses.replace(self._config.data, extra=extra))
+            try:
+                both = Dataset(dataclasses.replace(self._config.data, extra=extra))
+            except UserError as error:
+                raise UserError(str(error).replace("data.extra", "audit.domain")) from None
             self._domain = both, self._facts(both, recognizers, cache)
 
     def _facts(self, dataset: Dataset, recognizers: list[Recognizer], cache: Path) -> dict:
@@ -96,8 +100,9 @@ class Auditor:
         is_random = not np.allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(one).max())
         folder = self._workdir.path / "encoders" / name
         bound = dfil_of(Path(box.path)) if isinstance(box, SavedEncoder) else None
-        queries = {}
+        queries, served = {}, None
         if is_random:
+            served = self._aim(name, box, folder)[1]  # the service asks once
             for count in (1, 4):
                 if count < self._config.audit.repeats:
                     target, tested = self._aim(name, Averaged(box, count), folder)
@@ -125,7 +130,7 @@ class Auditor:
         return Audited(
             results=results,
             few=few,
-            utility=self.test.utility(classify, tested),
+            utility=self.test.utility(classify, served or tested),
             pictures={key: each for key, each in pictures.items() if each is not None},
             public=target.train.count,
             is_random=is_random,
@@ -208,7 +213,7 @@ def dfil_of(encoder: Path) -> float | None:
 
 def save(file: Path, held_out: Finding, test: Finding) -> None:
     """Writes what a member got, all or nothing."""
-    arrays = {}
+    arrays = {"is_finished": np.bool_(test.is_finished)}
     for metric, values in test.replicates.items():
         arrays[f"replicates/{metric}"] = values
         arrays[f"test/{metric}"] = np.float64(test.metrics[metric])
@@ -225,11 +230,13 @@ def save(file: Path, held_out: Finding, test: Finding) -> None:
 def read(file: Path) -> tuple[dict[str, Score], np.ndarray | None]:
     """Returns what `save` wrote: metric -> score, and pictures."""
     with np.load(file, allow_pickle=False) as arrays:
+        is_finished = bool(arrays["is_finished"]) if "is_finished" in arrays.files else True
         scores = {
             name.removeprefix("replicates/"): Score(
                 float(arrays[name.replace("replicates/", "held_out/", 1)]),
                 float(arrays[name.replace("replicates/", "test/", 1)]),
                 arrays[name],
+                is_finished,
             )
             for name in arrays.files
             if name.startswith("replicates/")

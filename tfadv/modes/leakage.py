@@ -35,12 +35,14 @@ class Finding:
             who makes some.
         identification: by recogniser, or by "" where none is needed.
         replicates: each metric that has an interval on resampled people, float64 [R].
+        is_finished: whether an attacker that trains until it no longer improves did so.
     """
 
     metrics: dict[str, float | list[float]] = dataclasses.field(default_factory=dict)
     pictures: np.ndarray | None = None
     identification: dict[str, Identification] = dataclasses.field(default_factory=dict)
     replicates: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    is_finished: bool = True
 
     def add(self, identified: Identification, name: Callable[[str], str]) -> None:
         """Takes over how well people are recognised, each metric under another name."""

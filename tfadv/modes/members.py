@@ -5,6 +5,7 @@ takes a `Target` and returns what measures it: on held-out public pictures, to c
 test pictures, to report.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -69,7 +70,7 @@ def feature_random_ridge(target: Target) -> Measurement:
 
 def feature_map(target: Target) -> Measurement:
     """M, a network to face embeddings."""
-    inverter, _ = inversion.guess_embeddings(
+    inverter, effort = inversion.guess_embeddings(
         target.train,
         target.embeddings[0],
         target.held_out,
@@ -78,7 +79,10 @@ def feature_map(target: Target) -> Measurement:
         target.folder / "feature_map",
         f"M on {target.name}",
     )
-    return _of_guesses(target, over_devices(inverter))
+    measure = _of_guesses(target, over_devices(inverter))
+    return lambda pairs, seen: dataclasses.replace(
+        measure(pairs, seen), is_finished=effort.converged
+    )
 
 
 def linkage(target: Target) -> Measurement:

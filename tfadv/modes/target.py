@@ -86,8 +86,8 @@ class Member:
 def with_less(target: Target, count: int) -> Target:
     """Returns a target of whose public pictures to learn from only some are known.
 
-    Whole people are taken, in the order of their numbers, until there are so many pictures: an
-    attacker who has few pictures has few people.
+    They are of as few people as can be, in the order of their numbers: who has few pictures has
+    few people.
     """
     people = target.identities[0]
     order = np.argsort(np.where(people < 0, np.iinfo(np.int64).max, people), kind="stable")

@@ -77,7 +77,9 @@ def decoder(
                 evaluate_every=max(1, steps // 8),
                 checkpoint_every=max(1, steps // 2),
             ),
-            runtime=dataclasses.replace(target.config.runtime, seed=seed),
+            runtime=dataclasses.replace(
+                target.config.runtime, seed=target.config.runtime.seed + seed
+            ),
         )
         name = f"{family}-x{times}-{rate}"
         try:
@@ -93,8 +95,6 @@ def decoder(
                 decays=True,
             )
         except TrainingError as error:
-            if times > 1:
-                raise
             print(f"{name} on {target.name} diverged: {error}", flush=True)
             continue
         if times == 1:

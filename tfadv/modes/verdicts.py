@@ -9,6 +9,7 @@ from tfadv.audit import Score
 from tfadv.config import Config
 from tfadv.data import Dataset
 from tfadv.measures import ENDS, MEASURES, Measure
+from tfadv.modes.trained_decoders import BUDGETS
 from tfadv.recognition import Recognizer
 
 UNPROTECTED, ANSWERS, _ = ENDS
@@ -91,7 +92,7 @@ def conclude(
         for key, verdict in verdicts[name].items():
             scores = [verdict.score, *(end[key].score for end in ends if key in end)]
             if len(scores) == 3:
-                closed = audit.closure(*scores)
+                closed = audit.closure(*scores, MEASURES[key.partition("/")[0]])
                 verdicts[name][key] = dataclasses.replace(verdict, closure=closed)
     return verdicts
 
@@ -106,14 +107,22 @@ def of_measure(results: Results, measure: Measure) -> dict[str, Score]:
 
 
 def is_converged(results: Results, measure: Measure) -> bool:
-    """Returns whether each decoder that was tried at several budgets had enough of them."""
+    """Returns whether all that train had enough: M, and each decoder with the last of its budgets.
+
+    A decoder that diverged with one of them hadn't.
+    """
     budgets: dict[str, dict[int, Score]] = {}
-    for member, scores in of_measure(results, measure).items():
+    found_by = of_measure(results, measure)
+    for member, scores in found_by.items():
         family, found, times = member.rpartition("-x")
         if found:
             budgets.setdefault(family, {})[int(times)] = scores
-    tried = ([by[times] for times in sorted(by)] for by in budgets.values() if len(by) > 1)
-    return all(audit.is_converged(each, measure) for each in tried)
+    if not all(score.is_finished for score in found_by.values()):
+        return False
+    return all(
+        set(by) == set(BUDGETS) and audit.is_converged([by[times] for times in BUDGETS], measure)
+        for by in budgets.values()
+    )
 
 
 def as_json(
@@ -121,6 +130,8 @@ def as_json(
     audited: dict[str, Audited],
     dataset: Dataset,
     config: Config,
+    *,
+    people_are_known: bool,
 ) -> dict:
     """Returns what audit.json holds; docs/audit.schema.json describes it."""
 
@@ -144,7 +155,7 @@ def as_json(
     return {
         "version": 1,
         "dataset": dataset.description["name"],
-        "people_in_two_splits": 0,
+        "people_in_two_splits": 0 if people_are_known else None,
         "encoders": {
             name: {
                 "mcc": number(found.utility.get("mcc")),
