@@ -124,7 +124,8 @@ class Auditor:
             elsewhere = self._quick(self._from_domain(target), folder / "domain", tested)
         beyond = {}
         if self._config.attack.white_box and isinstance(box, SavedEncoder):
-            found = self._try(target, "white_box", WHITE_BOX, folder / "white_box", tested)
+            path = folder / "white_box"
+            found = self._try(target, "white_box", WHITE_BOX, path, tested, counts=False)
             if found is not None:
                 beyond["white_box"] = found[0]
         return Audited(
@@ -180,8 +181,20 @@ class Auditor:
         }
         return {key: each[0] for key, each in found.items() if each is not None}
 
-    def _try(self, target: Target, key: str, member: Member, path: Path, tested: Pairs):
-        """The scores of a member, and its pictures; None where it lacks something."""
+    def _try(
+        self,
+        target: Target,
+        key: str,
+        member: Member,
+        path: Path,
+        tested: Pairs,
+        *,
+        counts: bool = True,
+    ):
+        """The scores of a member, and its pictures; None where it lacks something.
+
+        One that counts in no verdict needn't be measured on held-out pictures.
+        """
         if member.needs_embeddings and target.embeddings is None:
             return None
         if member.needs_labels and target.labels is None:
@@ -193,7 +206,8 @@ class Auditor:
             except ValueError as error:
                 print(f"{member.title} on {target.name} isn't measured: {error}", flush=True)
                 return None
-            found = measure(target.held_out, self._public), measure(tested, self.test)
+            held_out = measure(target.held_out, self._public) if counts else Finding()
+            found = held_out, measure(tested, self.test)
             save(file, *found)
             value = found[1].metrics
             shown = [
