@@ -83,6 +83,8 @@ def tiny_run(mode, faces, folder, **flags):
     """The arguments of a small run in a folder of its mode's name."""
     flags |= {
         "baseline": False,
+        "loss.lambda1": 1.0,
+        "code.answers": "",
         "data.dir": faces.dir,
         "data.dataset": "synthetic/tiny",
         "data.size": 32,

@@ -370,7 +370,7 @@ def test_a_recogniser_that_is_missing_is_told_before_tensorflow_is_imported(no_t
     "arguments",
     [
         ("--mode=protect", "--config.loss.lambda2=1"),
-        ("--mode=protect", "--config.loss.mu2=1"),
+        ("--mode=protect", "--config.loss.mu2=1", "--config.loss.lambda1=1"),
         ("--mode=attack", "--config.loss.mu2=1"),
     ],
 )
