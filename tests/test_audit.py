@@ -170,9 +170,13 @@ def test_a_limit_on_what_was_not_measured_is_told():
     [
         ("guess_auc:0.9", r"names guess_auc, and there is no face recogniser: name one with --con"),
         ("attributes:0.1", r"names attributes, and the task has all attributes of the dataset"),
+        (
+            "linkage_rank1:0.1",
+            r"names linkage_rank1, and nobody is known in the dataset's pictures",
+        ),
     ],
 )
 def test_a_limit_on_what_cannot_be_measured_is_refused_at_once(limit, told):
     with pytest.raises(UserError, match=told):
-        check_measurable([limit], ["recognizer", "attributes"])
-    check_measurable([limit, "linkage_auc:0.9"], [])
+        check_measurable([limit], ["recognizer", "attributes", "people"])
+    check_measurable([limit, "pixels:0.1"], [])

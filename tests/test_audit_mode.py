@@ -23,6 +23,7 @@ from tfadv.modes import audit, auditor, inversion, members, trained_decoders, ve
 from tfadv.modes.target import Target, with_less
 from tfadv.pairs import FirstPairs, Pairs
 from tfadv.recognition import load_recognizer
+from tfadv.workdir import Workdir
 
 pytestmark = pytest.mark.slow  # decoders of three budgets for each of four encoders
 
@@ -268,6 +269,38 @@ def test_noise_that_is_drawn_anew_is_averaged_away():
     once, often = Fake()(images), auditor.Averaged(Fake(), 100)(images)
     assert np.square(once - 7).mean() == pytest.approx(1, abs=0.4)
     assert np.square(often - 7).mean() == pytest.approx(0.01, abs=0.005)
+
+
+class Noise(Fake):
+    """One that says nothing else."""
+
+    def __call__(self, images):
+        return super().__call__(np.zeros_like(images))
+
+
+class Recorder:
+    """A classifier that keeps the features that it was asked about."""
+
+    attributes, feature_shape, thresholds = ("Smiling", "Male"), (2,), None
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, features):
+        self.asked.append(features)
+        return features
+
+
+def test_a_random_encoder_serves_with_one_answer_and_not_with_a_mean(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(auditor, "MEMBERS", {})
+    monkeypatch.setattr(auditor, "decoders", lambda config: {})
+    config = run.read_config(str(root / "tiny.py"), "attack")
+    config = dataclasses.replace(config, audit=Audit(repeats=100, few=()))
+    workdir = Workdir(tmp_path, "audit", config)
+    recorder, task = Recorder(), Recorder.attributes
+    look = auditor.Auditor(workdir, Dataset(config.data), [], None, task)
+    assert look("noisy", Noise(), recorder).is_random
+    assert np.concatenate(recorder.asked).std() == pytest.approx(1, abs=0.2)
 
 
 class People:

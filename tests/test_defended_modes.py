@@ -11,7 +11,7 @@ import run
 from tfadv.config import BlackBox
 from tfadv.encoders import SavedEncoder, load_classifier
 from tfadv.input_optimisation import Search
-from tfadv.modes import inversion
+from tfadv.modes import inversion, protect
 
 CONSTANT = "Bald"  # too rare among so few faces to be learned in one step
 CONFIG = """
@@ -95,6 +95,12 @@ def test_answers_are_those_of_the_network_beside_them_which_is_trained_once(root
     np.testing.assert_array_equal(answers, alone)
     both = [root / "beside/protect" / name / "history.jsonl" for name in (".", "unprotected")]
     assert both[0].read_text() == both[1].read_text()
+
+
+def test_a_network_whose_checkpoints_are_gone_is_not_taken_over(tmp_path):
+    (tmp_path / "unprotected").mkdir()
+    protect.inherit(tmp_path / "unprotected", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["unprotected"]
 
 
 @pytest.mark.slow

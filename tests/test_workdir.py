@@ -11,7 +11,7 @@ import numpy
 import pytest
 
 from tfadv import workdir as workdir_module
-from tfadv.config import Config, Data, Loss, Task, Train, UserError, flatten
+from tfadv.config import Audit, Config, Data, Loss, Task, Train, UserError, flatten
 from tfadv.workdir import Workdir
 
 DATASET = {"name": "faces/1.0.0", "splits": {"private": 3, "public": 2, "test": 1}}
@@ -192,6 +192,14 @@ def test_an_audit_of_what_lies_beside_an_encoder_and_has_changed_is_refused(tmp_
     (beside / "saved_model.pb").write_bytes(b"another")
     with pytest.raises(UserError, match=f"the content of .*{name}"):
         Workdir(run.path, "audit", config)
+
+
+def test_the_answers_of_a_named_unprotected_encoder_are_watched_too(tmp_path):
+    classifier = tmp_path / "plain/classifier"
+    classifier.mkdir(parents=True)
+    (classifier / "saved_model.pb").write_bytes(b"one")
+    config = Config(audit=Audit(unprotected=str(tmp_path / "plain/encoder")))
+    assert str(classifier) in Workdir(tmp_path / "audit", "audit", config).digests
 
 
 def test_an_attack_on_an_encoder_that_has_changed_since_is_refused(tmp_path):

@@ -58,8 +58,9 @@ class Workdir:
             config.perceptual.weights,
         )
         self.digests = {path: _digest(Path(path)) for path in used if path}
-        for encoder in map(Path, config.encoder):  # what an attack or audit takes with them
-            beside = encoder.parent
+        # What an attack or an audit takes with them.
+        for encoder in filter(None, (*config.encoder, config.audit.unprotected)):
+            beside = Path(encoder).parent
             found = (
                 beside / "classifier",
                 beside / "unprotected/encoder",

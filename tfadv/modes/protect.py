@@ -106,9 +106,12 @@ def protect(
 
 
 def inherit(trained: Path, folder: Path) -> None:
-    """Starts a training where another of the same networks, steps and seed ended."""
+    """Starts a training where another of the same networks, steps and seed ended.
+
+    Where the other's checkpoints were removed, it is trained anew.
+    """
     target = folder / "checkpoints"
-    if target.exists():
+    if target.exists() or not (trained / "checkpoints").exists():
         return
     shutil.copy(trained / "history.jsonl", folder)
     partial = folder / "checkpoints.partial"
