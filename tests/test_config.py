@@ -280,6 +280,8 @@ def test_an_encoder_must_be_a_saved_model(tmp_path):
         checks.check_saved_model(str(encoder))
     (encoder / "saved_model.pb").touch()
     checks.check_saved_model(str(encoder))
+    with pytest.raises(UserError, match=rf"no saved_model\.pb; {encoder} is one$"):
+        checks.check_saved_model(str(tmp_path))
 
 
 def test_a_remote_encoder_is_left_to_the_loader():

@@ -199,6 +199,15 @@ def test_a_saved_model_has_no_other_inner_layer(tmp_path):
         load(saved_model(tmp_path / "ours"), layer="conv3")
 
 
+def test_a_network_of_another_size_is_told_of_its_card(tmp_path):
+    path = onnx(tmp_path / "face.onnx", shape=(1, 3, 1, 1), spatial="Flatten")
+    message = r"face\.onnx can't be run by OpenCV at 112 x 112 pixels \(face\.onnx\.json may name"
+    with pytest.raises(UserError, match=message):
+        load(path)
+    card(path, size=1)
+    assert load(path)(pictures(2, 1)).embedding.shape == (2, 5)
+
+
 @pytest.mark.parametrize("write", [onnx, caffe, torch7])
 @pytest.mark.parametrize("damage", ["empty", "random", "cut"])
 def test_a_file_that_opencv_can_not_read_is_one_line(tmp_path, write, damage, capfd):
@@ -208,7 +217,7 @@ def test_a_file_that_opencv_can_not_read_is_one_line(tmp_path, write, damage, ca
     random = np.random.default_rng(0).bytes(500)
     path.write_bytes({"empty": b"", "random": random, "cut": content[: len(content) // 2]}[damage])
     with pytest.raises(
-        UserError, match=rf"recognizer .*face\.{suffix} can't be run by OpenCV: ."
+        UserError, match=rf"recognizer .*face\.{suffix} can't be run by OpenCV( at 112 .*|): ."
     ) as caught:
         load(path)
     assert "\n" not in str(caught.value)

@@ -263,7 +263,9 @@ def check_saved_model(path: str) -> None:
     if not Path(path).exists():
         raise UserError(f"encoder {path} does not exist")
     if not (Path(path) / "saved_model.pb").exists():
-        raise UserError(f"encoder {path} is no SavedModel: it has no saved_model.pb")
+        inside = Path(path) / "encoder"
+        hint = f"; {inside} is one" if (inside / "saved_model.pb").exists() else ""
+        raise UserError(f"encoder {path} is no SavedModel: it has no saved_model.pb{hint}")
 
 
 _KINDS = {

@@ -202,7 +202,9 @@ class _OpenCv:
         return embedding, inner
 
     def _forward(self, blob: np.ndarray) -> list[np.ndarray]:
-        with _opencv(self._path):
+        size = self._card.size
+        hint = f" at {size} x {size} pixels ({self._path.name}.json may name another size)"
+        with _opencv(self._path, hint):
             self._network.setInput(blob)
             return list(self._network.forward(self._names))
 
@@ -239,7 +241,7 @@ def _read(path: Path) -> "cv2.dnn.Net":
 
 
 @contextlib.contextmanager
-def _opencv(path: Path) -> Iterator[None]:
+def _opencv(path: Path, hint: str = "") -> Iterator[None]:
     """Keeps OpenCV from writing to the terminal; its errors become ours."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -248,7 +250,7 @@ def _opencv(path: Path) -> Iterator[None]:
     except (cv2.error, MemoryError) as error:
         reason = getattr(error, "err", "") or str(error) or type(error).__name__
         raise UserError(
-            f"recognizer {path} can't be run by OpenCV: {' '.join(reason.split())[:300]}"
+            f"recognizer {path} can't be run by OpenCV{hint}: {' '.join(reason.split())[:300]}"
         ) from None
     finally:
         cv2.utils.logging.setLogLevel(level)
