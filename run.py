@@ -143,6 +143,8 @@ def parse(argv: list[str]) -> Workdir | Plan | None:
     if early.mode == "audit":
         for text in config.audit.fail_above:
             parse_limit(text)
+        if config.audit.domain:
+            checks.check_domain(config)
         if config.audit.unprotected:
             checks.check_saved_model(config.audit.unprotected)
     if checks.needs_vgg(config, early.mode):

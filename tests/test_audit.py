@@ -179,4 +179,7 @@ def test_a_limit_on_what_was_not_measured_is_told():
 def test_a_limit_on_what_cannot_be_measured_is_refused_at_once(limit, told):
     with pytest.raises(UserError, match=told):
         check_measurable([limit], ["recognizer", "attributes", "people"])
+    if limit.startswith("guess"):  # faces are somebody's
+        with pytest.raises(UserError, match="nobody is known"):
+            check_measurable([limit], ["people"])
     check_measurable([limit, "pixels:0.1"], [])

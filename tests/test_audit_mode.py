@@ -14,15 +14,16 @@ import run
 from tests.datasets import prepare
 from tfadv import data
 from tfadv.audit import Score
-from tfadv.config import Audit, BlackBox, Config, UserError
+from tfadv.config import Audit, BlackBox, Config, Report, UserError
 from tfadv.data import HELD_OUT, PUBLIC, TRAIN, Dataset
 from tfadv.encoders import SavedEncoder
 from tfadv.input_optimisation import Search
 from tfadv.measures import MEASURES
 from tfadv.modes import audit, auditor, inversion, members, trained_decoders, verdicts
-from tfadv.modes.target import Target, with_less
+from tfadv.modes.target import Member, Target, with_less
 from tfadv.pairs import FirstPairs, Pairs
 from tfadv.recognition import load_recognizer
+from tfadv.training import TrainingError
 from tfadv.workdir import Workdir
 
 pytestmark = pytest.mark.slow  # decoders of three budgets for each of four encoders
@@ -233,7 +234,7 @@ def test_what_was_done_is_not_done_again(root, tmp_path, capsys):
         ("audit.decoders=figure7", "audit.decoders names figure7; it must be one of figure6, resi"),
         ("audit.losses=l1", "audit.losses names l1; it must be one of pixels, gan, perceptual"),
         ("audit.few=0", "audit.few has '0'; it must be numbers of pictures, above 0"),
-        ("audit.domain=nowhere", "nowhere"),
+        ("audit.domain=folder/nowhere", "audit.domain: there is no dataset folder/nowhere in"),
         ("audit.fail_above=reid:0.1", "audit.fail_above names reid; it must be one of pixels"),
         ("audit.unprotected=nowhere", "encoder nowhere does not exist"),
     ],
@@ -301,6 +302,29 @@ def test_a_random_encoder_serves_with_one_answer_and_not_with_a_mean(root, tmp_p
     look = auditor.Auditor(workdir, Dataset(config.data), [], None, task)
     assert look("noisy", Noise(), recorder).is_random
     assert np.concatenate(recorder.asked).std() == pytest.approx(1, abs=0.2)
+
+
+def test_what_diverged_passes_no_limit(root, tmp_path, monkeypatch, capsys):
+    def diverge(target):
+        raise TrainingError("its loss is nan")
+
+    trained = Member("network", "It diverges.", diverge, metrics=("mse", "reid_rank1"))
+    monkeypatch.setattr(auditor, "MEMBERS", {"ridge": members.MEMBERS["ridge"], "net": trained})
+    monkeypatch.setattr(auditor, "decoders", lambda config: {})
+    config = run.read_config(str(root / "tiny.py"), "attack")
+    config = dataclasses.replace(config, audit=Audit(few=()), report=Report(pictures=False))
+    workdir = Workdir(tmp_path, "audit", config)
+    look = auditor.Auditor(workdir, Dataset(config.data), [], None, Recorder.attributes)
+    box = SavedEncoder(str(root / "protect/encoder"), BlackBox(), 32)
+    for _ in range(2):  # the second time from what was kept
+        found = look("mine", box, None)
+        assert list(verdicts.of_measure(found.results, MEASURES["pixels"])) == ["ridge"]
+        assert not verdicts.is_converged(found.results, MEASURES["pixels"])
+        assert verdicts.is_converged(found.results, MEASURES["linkage_auc"])
+        assert not found.pictures
+    assert capsys.readouterr().out.count("network on mine diverged: its loss is nan") == 1
+    with np.load(tmp_path / "encoders/mine/ridge.npz") as kept:
+        assert "pictures" not in kept.files
 
 
 class People:

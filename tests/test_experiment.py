@@ -250,6 +250,18 @@ def test_the_papers_numbers_keep_its_claims_but_for_the_known_ones():
     assert broken == CONTRADICTED
 
 
+def test_only_maximum_entropy_trains_an_encoder_beside_a_feature_map():
+    def change(config):
+        config = copy.deepcopy(config)
+        config.feature_map.hidden = 3
+        return config
+
+    rows = Row("1"), Row("2", {"loss.max_entropy": 1.0})
+    found = plan(*rows, override=change)
+    hidden = {name: part.config.feature_map.hidden for name, part in found.encoders.items()}
+    assert hidden == {"1": FeatureMap().hidden, "2": 3}
+
+
 def test_a_recogniser_is_measured_as_the_command_line_says():
     def change(config):
         config = copy.deepcopy(config)

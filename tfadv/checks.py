@@ -213,6 +213,14 @@ def check_dataset(data: Data) -> None:
             raise missing_dataset(data, name)
 
 
+def check_domain(config: Config) -> None:
+    """Raises a UserError if a local folder lacks the dataset `audit.domain`."""
+    try:
+        check_dataset(dataclasses.replace(config.data, extra=(config.audit.domain,)))
+    except UserError as error:
+        raise UserError(str(error).replace("data.extra", "audit.domain")) from None
+
+
 def missing_dataset(data: Data, name: str) -> UserError:
     """Returns the error for a dataset that isn't prepared, with those that are."""
     prepared = sorted(

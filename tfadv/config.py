@@ -152,7 +152,7 @@ class FeatureMap:
     """M of Eq. 10, which guesses the face embedding C(X) from the feature Z."""
 
     pooling: str = "flatten"  # of maps: flatten, or average over height and width
-    hidden: int = 1024  # units of its hidden layer
+    hidden: int = 1024  # units of its hidden layer, and of loss.max_entropy's classifier
     steps: int = 50_000  # a cap: it stops before, once it no longer improves
     learning_rate: float = 1e-3  # Adam's
 

@@ -235,23 +235,11 @@ def plan(
 # What a mode doesn't look at: there its default counts, so that runs can be shared.
 _UNUSED = {
     "recognizer": (
-        *(
-            "scale",
-            "baseline",
-            "encoder",
-            "attack",
-            "feature_map",
-            "black_box",
-            "loss",
-            "task",
-            "audit",
-        ),
+        *("scale", "baseline", "encoder", "attack", "feature_map", "black_box", "loss", "task"),
         *("audit", "code"),
         *(f"recognizer.{name}" for name in ("path", "others", "alignment", "layer")),
     ),
-    "protect": (
-        *("scale", "baseline", "encoder", "attack", "feature_map", "black_box", "metrics", "audit"),
-    ),
+    "protect": ("scale", "baseline", "encoder", "attack", "black_box", "metrics", "audit"),
     "attack": ("scale", "baseline", "task", "code", "audit", *PENALTIES, "loss.warm_up"),
 }
 _CHOSEN = ("encoder", "recognizer")  # for all attacks, by the plan
@@ -277,6 +265,8 @@ def _without_unused(config: Config, mode: str) -> Config:
             unused.append("loss.warm_up")
         if not config.loss.excess_identity:
             unused.append("recognizer")
+        if not config.loss.max_entropy:  # whose classifier is a FeatureMap
+            unused.append("feature_map")
     if not checks.needs_vgg(config, mode):
         unused.append("perceptual")
     for name in unused:

@@ -169,9 +169,10 @@ def tried(run: workdir.Workdir, audited: Mapping) -> Table:
             shown = ", ".join(
                 f"{measure.title} {found[measure.metric].test:.4g}"
                 for measure in MEASURES.values()
-                if measure.metric in found
+                if measure.metric in found and math.isfinite(found[measure.metric].test)
             )
-        rows.append([Label(member.title, member.meaning), shown or "couldn't be tried"])
+        missing = "couldn't be tried" if shown is None else "diverged"
+        rows.append([Label(member.title, member.meaning), shown or missing])
     return Table("Attackers", [Column("attacker"), Column("on test pictures")], rows)
 
 

@@ -7,6 +7,7 @@ from tfadv import figures, workdir
 from tfadv.audit import Score, strongest
 from tfadv.meanings import Column
 from tfadv.measures import ENDS, MEASURES, Measure
+from tfadv.metrics.fisher import mse_bound
 from tfadv.modes.members import MEMBERS, WHITE_BOX
 from tfadv.modes.verdicts import Results
 from tfadv.report import Estimate, Figure, Label, Section, Table
@@ -132,7 +133,7 @@ def _information(audited: Mapping) -> list[Section]:
 def _fisher(audited: Mapping) -> list[Section]:
     """What the noise of encoders promises against unbiased attackers."""
     rows = [
-        [NAMES.get(name, name), found.dfil, 1 / found.dfil]
+        [NAMES.get(name, name), found.dfil, float(mse_bound(found.dfil))]
         for name, found in audited.items()
         if found.dfil
     ]

@@ -22,6 +22,7 @@ from tfadv.modes.verdicts import Audited, Results
 from tfadv.pairs import BlackBox, Pairs
 from tfadv.perceptual import VGGFeatures
 from tfadv.recognition import Recognizer
+from tfadv.training import TrainingError
 from tfadv.workdir import Workdir
 
 
@@ -61,6 +62,13 @@ class Auditor:
     ):
         self._workdir, self._dataset, self._g = workdir, dataset, g
         self._config = workdir.config
+        both = None
+        if domain := self._config.audit.domain:
+            extra = (*self._config.data.extra, domain)
+            try:
+                both = Dataset(dataclasses.replace(self._config.data, extra=extra))
+            except UserError as error:
+                raise UserError(str(error).replace("data.extra", "audit.domain")) from None
         cache = models.cache_folder(workdir)
         self._public, self.test = (
             EvaluationSet(dataset, recognizers, self._config, cache, split, part)
@@ -69,14 +77,7 @@ class Auditor:
         self._hidden = [i for i, name in enumerate(dataset.attributes) if name not in task]
         self._known = self._facts(dataset, recognizers, cache)
         self._faces = recognizers[0].differentiable() if recognizers else None
-        self._domain = None
-        if domain := self._config.audit.domain:
-            extra = (*self._config.data.extra, domain)
-            try:
-                both = Dataset(dataclasses.replace(self._config.data, extra=extra))
-            except UserError as error:
-                raise UserError(str(error).replace("data.extra", "audit.domain")) from None
-            self._domain = both, self._facts(both, recognizers, cache)
+        self._domain = both and (both, self._facts(both, recognizers, cache))
 
     def _facts(self, dataset: Dataset, recognizers: list[Recognizer], cache: Path) -> dict:
         """What attackers know of public pictures, to learn from and held out."""
@@ -111,7 +112,7 @@ class Auditor:
         target, tested = self._aim(name, box, folder)
         results, pictures = {}, {}
         for key, member in (MEMBERS | decoders(self._config)).items():
-            found = self._try(target, key, member, folder / key, tested)
+            found = self._try(target, member, folder / key, tested)
             if found is not None:
                 results[key], pictures[key] = found
         few = {}
@@ -123,9 +124,9 @@ class Auditor:
         if self._domain is not None:
             elsewhere = self._quick(self._from_domain(target), folder / "domain", tested)
         beyond = {}
-        if self._config.attack.white_box and isinstance(box, SavedEncoder):
+        if self._config.attack.white_box:
             path = folder / "white_box"
-            found = self._try(target, "white_box", WHITE_BOX, path, tested, counts=False)
+            found = self._try(target, WHITE_BOX, path, tested, counts=False)
             if found is not None:
                 beyond["white_box"] = found[0]
         return Audited(
@@ -175,7 +176,7 @@ class Auditor:
     def _quick(self, target: Target, folder: Path, tested: Pairs) -> Results:
         """What the attackers get that learn in seconds."""
         found = {
-            key: self._try(target, key, member, folder / key, tested)
+            key: self._try(target, member, folder / key, tested)
             for key, member in MEMBERS.items()
             if member.is_quick
         }
@@ -184,7 +185,6 @@ class Auditor:
     def _try(
         self,
         target: Target,
-        key: str,
         member: Member,
         path: Path,
         tested: Pairs,
@@ -193,7 +193,8 @@ class Auditor:
     ):
         """The scores of a member, and its pictures; None where it lacks something.
 
-        One that counts in no verdict needn't be measured on held-out pictures.
+        One that counts in no verdict needn't be measured on held-out pictures. Of one that diverged
+        they are NaN.
         """
         if member.needs_embeddings and target.embeddings is None:
             return None
@@ -206,14 +207,27 @@ class Auditor:
             except ValueError as error:
                 print(f"{member.title} on {target.name} isn't measured: {error}", flush=True)
                 return None
-            held_out = measure(target.held_out, self._public) if counts else Finding()
-            found = held_out, measure(tested, self.test)
-            save(file, *found)
-            value = found[1].metrics
-            shown = [
-                f"{m.title} {value[m.metric]:.4g}" for m in MEASURES.values() if m.metric in value
-            ]
-            print(f"{target.name}: {member.title}: {', '.join(shown)}", flush=True)
+            except TrainingError as error:
+                print(f"{member.title} on {target.name} diverged: {error}", flush=True)
+                unknown = dict.fromkeys(member.metrics, np.nan)
+                held_out = found = Finding(
+                    metrics=unknown,
+                    replicates={metric: np.full(1, np.nan) for metric in unknown},
+                    is_finished=False,
+                )
+            else:
+                held_out = measure(target.held_out, self._public) if counts else Finding()
+                found = measure(tested, self.test)
+                value = found.metrics
+                shown = [
+                    f"{m.title} {value[m.metric]:.4g}"
+                    for m in MEASURES.values()
+                    if m.metric in value
+                ]
+                print(f"{target.name}: {member.title}: {', '.join(shown)}", flush=True)
+            if not self._config.report.pictures:
+                found.pictures = None
+            save(file, held_out, found)
         return read(file)
 
 

@@ -115,10 +115,14 @@ class Battery:
         attackers |= self._closed_form_decoders()
         attackers[NEAREST_NEIGHBOUR] = self._nearest_neighbour(cache)
         if self._config.attack.white_box:
-            parts = self._train, self._held_out, self._tested
-            searched = inversion.search_inputs(self._black_box, *parts, self._test, self._config)
-            if searched is not None:
-                attackers[INPUT_OPTIMISATION] = searched
+            try:
+                search = inversion.search_inputs(
+                    self._black_box, self._train, self._held_out, self._config
+                )
+            except ValueError as error:
+                print(f"no white-box search: {error}", flush=True)
+            else:
+                attackers[INPUT_OPTIMISATION] = search(self._tested, self._test)
         if self._recognizers:
             train, held_out = (
                 embed_split(self._recognizers[0], self._dataset, PUBLIC, part, cache).embedding

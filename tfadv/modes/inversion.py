@@ -17,7 +17,7 @@ from tfadv.input_optimisation import InputInverter
 from tfadv.modes import models
 from tfadv.modes.leakage import EvaluationSet, Finding
 from tfadv.networks import FeatureMap
-from tfadv.pairs import Pairs
+from tfadv.pairs import BlackBox, Pairs
 from tfadv.perceptual import VGGFeatures
 
 Curve = tuple[list[int], list[float]]
@@ -158,37 +158,39 @@ def guess_embeddings(
 
 
 def search_inputs(
-    black_box: SavedEncoder,
-    train: Pairs,
-    held_out: Pairs,
-    tested: Pairs,
-    test: EvaluationSet,
-    config: Config,
-) -> Finding | None:
-    """Searches for the first test pictures by gradients through the encoder.
+    black_box: BlackBox, train: Pairs, held_out: Pairs, config: Config
+) -> Callable[[Pairs, EvaluationSet], Finding]:
+    """Prepares a search for pictures by gradients through the encoder.
 
     Returns:
-        What was found, pixels only; None, and a line that says why, where there is no gradient.
+        What searches for the first `attack.white_box` of some pictures, and finds pixels only.
+
+    Raises:
+        ValueError: There is no gradient.
     """
+    if not isinstance(black_box, SavedEncoder):
+        raise ValueError("no gradient can be had of answers, or of the mean of several")
     encode = black_box.differentiable()
     if encode is None:
-        print(f"no white-box search: {black_box.path} takes whole numbers", flush=True)
-        return None
+        raise ValueError(f"{black_box.path} takes whole numbers")
     try:
         inverter = InputInverter(encode, train, held_out, seed=config.runtime.seed)
     except UserError as error:
-        print(f"no white-box search: {error}", flush=True)
-        return None
-    few, count = [], config.attack.white_box
-    for batch in tested.batches():
-        few.append({name: values[:count] for name, values in batch.items()})
-        count -= len(few[-1]["index"])
-        if not count:
-            break
-    first = {name: np.concatenate([batch[name] for batch in few]) for name in few[0]}
-    finding = test.of_first_pictures(first, lambda batch: inverter(batch["features"]))
-    finding.metrics["held_out_loss"] = inverter.held_out_loss
-    return finding
+        raise ValueError(str(error)) from None
+
+    def search(pairs: Pairs, test: EvaluationSet) -> Finding:
+        few, count = [], config.attack.white_box
+        for batch in pairs.batches():
+            few.append({name: values[:count] for name, values in batch.items()})
+            count -= len(few[-1]["index"])
+            if not count:
+                break
+        first = {name: np.concatenate([batch[name] for batch in few]) for name in few[0]}
+        finding = test.of_first_pictures(first, lambda batch: inverter(batch["features"]))
+        finding.metrics["held_out_loss"] = inverter.held_out_loss
+        return finding
+
+    return search
 
 
 class Evaluation:

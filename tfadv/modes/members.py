@@ -118,15 +118,7 @@ def attributes(target: Target) -> Measurement:
 
 def white_box(target: Target) -> Measurement:
     """Search by gradients through the encoder itself."""
-
-    def search(pairs, seen):
-        parts = target.train, target.held_out, pairs
-        found = inversion.search_inputs(target.box, *parts, seen, target.config)
-        if found is None:
-            raise ValueError("no gradient can be had")
-        return found
-
-    return search
+    return inversion.search_inputs(target.box, target.train, target.held_out, target.config)
 
 
 MEMBERS = {
@@ -161,6 +153,7 @@ MEMBERS = {
         feature_map,
         needs_embeddings=True,
         is_quick=False,
+        metrics=("feature_reid_rank1", "feature_verification_auc"),
     ),
     "linkage": Member(
         "linkage", "Compares features by a metric learned on public people.", linkage

@@ -73,6 +73,7 @@ class Member:
         needs_embeddings: whether it can't do without a face recogniser.
         needs_labels: whether it reads attributes that the task doesn't train.
         is_quick: whether it learns in seconds.
+        metrics: of one that is trained by gradients, and so may diverge.
     """
 
     title: str
@@ -81,6 +82,7 @@ class Member:
     needs_embeddings: bool = False
     needs_labels: bool = False
     is_quick: bool = True
+    metrics: tuple[str, ...] = ()
 
 
 def with_less(target: Target, count: int) -> Target:

@@ -45,6 +45,7 @@ def decoders(config: Config) -> dict[str, Member]:
                         times=times,
                     ),
                     is_quick=False,
+                    metrics=("mse", "reid_rank1", "verification_auc"),
                 )
     return found
 
@@ -103,5 +104,5 @@ def decoder(
         if best is None or effort.held_out_loss < best[0]:
             best = effort.held_out_loss, inverter
     if best is None:
-        raise ValueError("it diverged at every learning rate")
+        raise TrainingError("it diverged at every learning rate")
     return of_pictures(over_devices(best[1]))

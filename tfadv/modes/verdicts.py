@@ -109,15 +109,15 @@ def of_measure(results: Results, measure: Measure) -> dict[str, Score]:
 def is_converged(results: Results, measure: Measure) -> bool:
     """Returns whether all that train had enough: M, and each decoder with the last of its budgets.
 
-    A decoder that diverged with one of them hadn't.
+    Who diverged hadn't.
     """
     budgets: dict[str, dict[int, Score]] = {}
-    found_by = of_measure(results, measure)
-    for member, scores in found_by.items():
+    taken = [scores[measure.metric] for scores in results.values() if measure.metric in scores]
+    for member, scores in of_measure(results, measure).items():
         family, found, times = member.rpartition("-x")
         if found:
             budgets.setdefault(family, {})[int(times)] = scores
-    if not all(score.is_finished for score in found_by.values()):
+    if not all(score.is_finished for score in taken):
         return False
     return all(
         set(by) == set(BUDGETS) and audit.is_converged([by[times] for times in BUDGETS], measure)
