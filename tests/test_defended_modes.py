@@ -145,7 +145,7 @@ def test_an_encoder_with_codes_and_terms_is_trained_and_attacked(root, capsys, m
     recognizer = f"--config.recognizer.path={root / 'recognizer/recognizer'}"
     flags = [recognizer, "--config.train.steps=10", "--config.attack.white_box=3"]
     assert call(root, "attack", "all/attack", *flags) == 0
-    assert "no white-box search: " in capsys.readouterr().out
+    assert "input optimisation isn't measured: " in capsys.readouterr().out
     found = metrics(root, "all/attack")
     assert {"psnr", "unprotected/psnr", "linkage_auc", "info_nce_bits"} <= set(found)
     # Levels have no gradient; the encoder without them has.

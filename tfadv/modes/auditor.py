@@ -226,7 +226,7 @@ class Auditor:
                 ]
                 print(f"{target.name}: {member.title}: {', '.join(shown)}", flush=True)
             if not self._config.report.pictures:
-                found.pictures = None
+                found = dataclasses.replace(found, pictures=None)
             save(file, held_out, found)
         return read(file)
 

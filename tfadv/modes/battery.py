@@ -1,30 +1,30 @@
 """All attackers on one encoder: what each recovers, and how hard those tried that are trained."""
 
 import dataclasses
-import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from tfadv import training
-from tfadv.closed_form import ClosedFormDecoder, NearestNeighbour, Ridge, whiten
+from tfadv.closed_form import NearestNeighbour
 from tfadv.config import Config
 from tfadv.data import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset, normalise
 from tfadv.distribution import over_devices
 from tfadv.embedding_cache import embed_split
 from tfadv.encoders import SavedEncoder, load_classifier
-from tfadv.linkage import Linkage
 from tfadv.metrics.features import lda_metrics, pictures_by_person
 from tfadv.mixture import UNKNOWN
-from tfadv.modes import inversion
+from tfadv.modes import inversion, members
 from tfadv.modes.inversion import Effort
-from tfadv.modes.leakage import EvaluationSet, Finding, critic_scale
+from tfadv.modes.leakage import EvaluationSet, Finding
+from tfadv.modes.target import Measurement, Target, of_pictures
 from tfadv.pairs import Pairs, vectors
 from tfadv.perceptual import VGGFeatures
 from tfadv.probes import Examples, probe_attributes
 from tfadv.recognition import Embeddings, Recognizer
-from tfadv.whitening import Whitening, to_vectors
+from tfadv.whitening import Whitening
 
 # Attackers, in the order in which they are shown; the first one's metrics have plain names.
 DECODER, RIDGE, RANDOM_FEATURES = "decoder", "ridge", "random_features"
@@ -110,33 +110,53 @@ class Battery:
 
     def run(self, cache: Path) -> Leak:
         """Lets every attacker try that the data and the recognisers allow."""
-        attackers, efforts = {}, {}
-        attackers[DECODER], efforts[DECODER] = self._invert_pictures()
-        attackers |= self._closed_form_decoders()
-        attackers[NEAREST_NEIGHBOUR] = self._nearest_neighbour(cache)
-        if self._config.attack.white_box:
+        target, attackers, efforts = self._aim(cache), {}, {}
+
+        def attempt(name: str, attack: Callable[[Target], Measurement]) -> None:
             try:
-                search = inversion.search_inputs(
-                    self._black_box, self._train, self._held_out, self._config
-                )
+                measure = attack(target)
             except ValueError as error:
-                print(f"no white-box search: {error}", flush=True)
+                print(f"{name.replace('_', ' ')} isn't measured: {error}", flush=True)
             else:
-                attackers[INPUT_OPTIMISATION] = search(self._tested, self._test)
-        if self._recognizers:
-            train, held_out = (
-                embed_split(self._recognizers[0], self._dataset, PUBLIC, part, cache).embedding
-                for part in (TRAIN, HELD_OUT)
-            )
-            attackers[FEATURE_MAP], efforts[FEATURE_MAP] = self._map_features(train, held_out)
-            attackers[FEATURE_RIDGE] = self._map_features_linearly(train, held_out)
-        linkage = self._link()
-        if linkage is not None:
-            attackers[LINKAGE] = linkage
-        leak = Leak(self._utility(), attackers, efforts, self._probe(), self._people())
+                attackers[name] = measure(self._tested, self._test)
+
+        attackers[DECODER], efforts[DECODER] = self._invert_pictures()
+        attempt(RIDGE, members.closed_form)
+        attempt(RANDOM_FEATURES, members.random_features)
+        attackers[NEAREST_NEIGHBOUR] = self._nearest_neighbour(target.whitening, cache)
+        if self._config.attack.white_box:
+            attempt(INPUT_OPTIMISATION, members.white_box)
+        if target.embeddings is not None:
+            attackers[FEATURE_MAP], efforts[FEATURE_MAP] = self._map_features(*target.embeddings)
+            attempt(FEATURE_RIDGE, members.feature_ridge)
+        attempt(LINKAGE, members.linkage)
+        probes = self._probe(target.whitening)
+        leak = Leak(self._utility(), attackers, efforts, probes, self._people())
         writer = tf.summary.create_file_writer(str(self._folder / "tensorboard"))
         training.write_metrics(writer, efforts[DECODER].steps, leak.metrics)
         return leak
+
+    def _aim(self, cache: Path) -> Target:
+        """What attackers have of the encoder."""
+        parts, embeddings = (TRAIN, HELD_OUT), None
+        if self._recognizers:
+            embeddings = tuple(
+                embed_split(self._recognizers[0], self._dataset, PUBLIC, part, cache).embedding
+                for part in parts
+            )
+        return Target(
+            name=self._name,
+            train=self._train,
+            held_out=self._held_out,
+            identities=tuple(self._dataset.annotations(PUBLIC, part)[0] for part in parts),
+            embeddings=embeddings,
+            dataset=self._dataset,
+            g=self._g,
+            config=self._config,
+            folder=self._folder,
+            split=self._black_box.split,
+            box=self._black_box,
+        )
 
     def _invert_pictures(self) -> tuple[Finding, Effort]:
         inverter, effort = inversion.invert_pictures(
@@ -149,26 +169,11 @@ class Battery:
             self._folder,
             f"attack on {self._name}",
         )
-        return self._measure(over_devices(inverter)), effort
+        decode = over_devices(inverter)
+        return of_pictures(decode)(self._tested, self._test), effort
 
-    @functools.cached_property
-    def _whitening(self) -> Whitening:
-        """What all but the networks start from."""
-        return whiten(self._train)
-
-    def _closed_form_decoders(self) -> dict[str, Finding]:
-        found = {}
-        seed = self._config.runtime.seed
-        for name, count in ((RIDGE, 0), (RANDOM_FEATURES, self._config.attack.random_features)):
-            decoder = ClosedFormDecoder(
-                self._train, self._held_out, self._dataset.size, count, seed, self._whitening
-            )
-            found[name] = self._measure(decoder)
-            found[name].metrics["held_out_loss"] = decoder.held_out_loss
-        return found
-
-    def _nearest_neighbour(self, cache: Path) -> Finding:
-        search = NearestNeighbour(self._train, self._held_out, self._whitening)
+    def _nearest_neighbour(self, whitening: Whitening, cache: Path) -> Finding:
+        search = NearestNeighbour(self._train, self._held_out, whitening)
         nearest = np.concatenate([search(b["features"]) for b in self._tested.batches()])
         pictures = self._train.pictures(nearest)
 
@@ -183,12 +188,6 @@ class Battery:
             return Embeddings(*(each[nearest[batch["index"]]] for each in known))
 
         return self._test.of_pictures(self._tested.batches(), reconstruct, embed)
-
-    def _measure(self, decode) -> Finding:
-        """Measures reconstructions of the test pictures from their features."""
-        return self._test.of_pictures(
-            self._tested.batches(), lambda batch: decode(batch["features"])
-        )
 
     def _map_features(self, train: np.ndarray, held_out: np.ndarray) -> tuple[Finding, Effort]:
         """M, from public pictures' embeddings."""
@@ -205,37 +204,7 @@ class Battery:
         guesses = [guess(batch["features"]) for batch in self._tested.batches()]
         return self._test.of_guesses(np.concatenate(guesses), train.mean(0)), effort
 
-    def _map_features_linearly(self, train: np.ndarray, held_out: np.ndarray) -> Finding:
-        """M in closed form."""
-
-        def pairs_with(pairs, embeddings):
-            def batches():
-                for batch in pairs.batches():
-                    yield to_vectors(batch["features"]), embeddings[batch["index"]]
-
-            return batches
-
-        ridge = Ridge(
-            pairs_with(self._train, train), pairs_with(self._held_out, held_out), self._whitening
-        )
-        found = self._test.of_guesses(ridge(vectors(self._tested)), train.mean(0))
-        found.metrics["held_out_loss"] = ridge.held_out_error
-        return found
-
-    def _link(self) -> Finding | None:
-        """Linkage, or None where too few people are known to learn from."""
-        people, others = (self._dataset.annotations(PUBLIC, part)[0] for part in (TRAIN, HELD_OUT))
-        try:
-            linkage = Linkage(
-                vectors(self._train), people, vectors(self._held_out), others, self._whitening
-            )
-        except ValueError as error:
-            print(f"linkage isn't measured: {error}", flush=True)
-            return None
-        scale = critic_scale(linkage(vectors(self._held_out)), others)
-        return self._test.of_codes(linkage(vectors(self._tested)), scale)
-
-    def _probe(self) -> dict[str, float]:
+    def _probe(self, whitening: Whitening) -> dict[str, float]:
         """What probes read of the attributes that the task did not train."""
         classify = load_classifier(self._black_box.path)
         trained = classify.attributes if classify else self._config.task.attributes
@@ -253,7 +222,6 @@ class Battery:
         ]
         # Those of further datasets lack some.
         is_known = (examples[0].labels != UNKNOWN).all(axis=1)
-        whitening = self._whitening
         if not is_known.all():
             examples[0], whitening = Examples(*(each[is_known] for each in examples[0])), None
         return probe_attributes(*examples, names, self._config.runtime.seed, whitening)

@@ -35,7 +35,7 @@ def closed_form(target: Target, random_features: int = 0) -> Measurement:
         seed,
         target.whitening,
     )
-    return of_pictures(decode)
+    return _with_loss(of_pictures(decode), decode.held_out_loss)
 
 
 def random_features(target: Target) -> Measurement:
@@ -60,7 +60,8 @@ def feature_ridge(target: Target, random: int = 0) -> Measurement:
 
     parts = _with_embeddings(target, expand)
     ridge = Ridge(*parts, None if random else target.whitening)
-    return _of_guesses(target, lambda features: ridge(expand(features)))
+    measure = _of_guesses(target, lambda features: ridge(expand(features)))
+    return _with_loss(measure, ridge.held_out_error)
 
 
 def feature_random_ridge(target: Target) -> Measurement:
@@ -197,6 +198,17 @@ def _with_embeddings(target: Target, expand: Callable[[np.ndarray], np.ndarray])
 
     parts = zip((target.train, target.held_out), target.embeddings, strict=True)
     return [functools.partial(batches, *part) for part in parts]
+
+
+def _with_loss(measure: Measurement, held_out_loss: float) -> Measurement:
+    """The same, with the loss that its regularisation was chosen by."""
+
+    def both(pairs, seen):
+        finding = measure(pairs, seen)
+        finding.metrics["held_out_loss"] = held_out_loss
+        return finding
+
+    return both
 
 
 def _examples(target: Target) -> tuple[Examples, Examples]:
