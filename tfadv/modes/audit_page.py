@@ -171,7 +171,7 @@ def tried(run: workdir.Workdir, audited: Mapping) -> Table:
                 for measure in MEASURES.values()
                 if measure.metric in found and math.isfinite(found[measure.metric].test)
             )
-        missing = "couldn't be tried" if shown is None else "diverged"
+        missing = "diverged" if found and member.metrics else "couldn't be tried"
         rows.append([Label(member.title, member.meaning), shown or missing])
     return Table("Attackers", [Column("attacker"), Column("on test pictures")], rows)
 

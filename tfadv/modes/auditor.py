@@ -183,18 +183,11 @@ class Auditor:
         return {key: each[0] for key, each in found.items() if each is not None}
 
     def _try(
-        self,
-        target: Target,
-        member: Member,
-        path: Path,
-        tested: Pairs,
-        *,
-        counts: bool = True,
+        self, target: Target, member: Member, path: Path, tested: Pairs, *, counts: bool = True
     ):
         """The scores of a member, and its pictures; None where it lacks something.
 
-        One that counts in no verdict needn't be measured on held-out pictures. Of one that diverged
-        they are NaN.
+        One that counts in no verdict needn't be measured on held-out pictures.
         """
         if member.needs_embeddings and target.embeddings is None:
             return None
@@ -202,33 +195,33 @@ class Auditor:
             return None
         file = path.with_suffix(".npz")
         if not file.exists():
-            try:
-                measure = member.attack(target)
-            except ValueError as error:
-                print(f"{member.title} on {target.name} isn't measured: {error}", flush=True)
+            found = self._measure(target, member, tested, counts)
+            if found is None:
                 return None
-            except TrainingError as error:
-                print(f"{member.title} on {target.name} diverged: {error}", flush=True)
-                unknown = dict.fromkeys(member.metrics, np.nan)
-                held_out = found = Finding(
-                    metrics=unknown,
-                    replicates={metric: np.full(1, np.nan) for metric in unknown},
-                    is_finished=False,
-                )
-            else:
-                held_out = measure(target.held_out, self._public) if counts else Finding()
-                found = measure(tested, self.test)
-                value = found.metrics
-                shown = [
-                    f"{m.title} {value[m.metric]:.4g}"
-                    for m in MEASURES.values()
-                    if m.metric in value
-                ]
-                print(f"{target.name}: {member.title}: {', '.join(shown)}", flush=True)
-            if not self._config.report.pictures:
-                found = dataclasses.replace(found, pictures=None)
-            save(file, held_out, found)
+            save(file, *found, pictures=self._config.report.pictures)
         return read(file)
+
+    def _measure(
+        self, target: Target, member: Member, tested: Pairs, counts: bool
+    ) -> tuple[Finding, Finding] | None:
+        """What a member finds of held-out and of test pictures; NaN if its training diverges."""
+        try:
+            measure = member.attack(target)
+        except ValueError as error:
+            print(f"{member.title} on {target.name} isn't measured: {error}", flush=True)
+            return None
+        except TrainingError as error:
+            print(f"{member.title} on {target.name} diverged: {error}", flush=True)
+            unknown = dict.fromkeys(member.metrics, np.nan)
+            replicates = {metric: np.full(1, np.nan) for metric in unknown}
+            nothing = Finding(metrics=unknown, replicates=replicates, is_finished=False)
+            return nothing, nothing
+        held_out = measure(target.held_out, self._public) if counts else Finding()
+        found = measure(tested, self.test)
+        value = found.metrics
+        shown = [f"{m.title} {value[m.metric]:.4g}" for m in MEASURES.values() if m.metric in value]
+        print(f"{target.name}: {member.title}: {', '.join(shown)}", flush=True)
+        return held_out, found
 
 
 def dfil_of(encoder: Path) -> float | None:
@@ -239,14 +232,14 @@ def dfil_of(encoder: Path) -> float | None:
         return None
 
 
-def save(file: Path, held_out: Finding, test: Finding) -> None:
-    """Writes what a member got, all or nothing."""
+def save(file: Path, held_out: Finding, test: Finding, *, pictures: bool) -> None:
+    """Writes what a member got, all or nothing; with its reconstructions, or without."""
     arrays = {"is_finished": np.bool_(test.is_finished)}
     for metric, values in test.replicates.items():
         arrays[f"replicates/{metric}"] = values
         arrays[f"test/{metric}"] = np.float64(test.metrics[metric])
         arrays[f"held_out/{metric}"] = np.float64(held_out.metrics.get(metric, np.nan))
-    if test.pictures is not None:
+    if pictures and test.pictures is not None:
         arrays["pictures"] = test.pictures
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
