@@ -5,6 +5,7 @@ import functools
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -325,6 +326,27 @@ def test_what_diverged_passes_no_limit(root, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("network on mine diverged: its loss is nan") == 1
     with np.load(tmp_path / "encoders/mine/ridge.npz") as kept:
         assert "pictures" not in kept.files
+
+
+def test_whoever_trains_by_gradients_leaves_a_trace_of_a_divergence(tmp_path, monkeypatch):
+    def of(*keys):
+        return {MEASURES[key].metric for key in keys}
+
+    decoders = trained_decoders.decoders(Config())
+    assert {frozenset(each.metrics) for each in decoders.values()} == {
+        frozenset(of("pixels", "face_rank1", "face_auc"))
+    }
+    assert set(members.MEMBERS["feature_map"].metrics) == of("guess_rank1", "guess_auc")
+
+    def diverge(*arguments, **options):
+        raise TrainingError("its loss is nan")
+
+    monkeypatch.setattr(inversion, "invert_pictures", diverge)
+    nothing = dict.fromkeys(("train", "held_out", "dataset", "split", "g", "faces"))
+    target = SimpleNamespace(name="mine", config=Config(), folder=tmp_path, **nothing)
+    for member in decoders.values():
+        with pytest.raises(TrainingError, match="it diverged at every learning rate"):
+            member.attack(target)
 
 
 class People:
