@@ -19,8 +19,6 @@ import math
 
 import numpy as np
 
-from tfadv.metrics.bootstrap import IdentityBootstrap
-
 CANDIDATES = 256
 ROUNDS = 10
 SCALES = np.geomspace(0.25, 1024.0, 25)
@@ -57,11 +55,10 @@ def info_nce(
     codes: np.ndarray,
     identities: np.ndarray,
     scale: float,
-    bootstrap: IdentityBootstrap,
     candidates: int = CANDIDATES,
     rounds: int = ROUNDS,
     seed: int = 0,
-) -> dict[str, float | list[float]]:
+) -> tuple[np.ndarray, int]:
     """A lower bound on I(Z; V), what features Z say of the identity V (van den Oord et al. 2018).
 
     K people are drawn, and two pictures of each, with codes z_i and z'_i. A critic f looks for the
@@ -81,55 +78,26 @@ def info_nce(
     - Pictures of one occasion are not independent given the identity: the background and the light
       that they share count as identity here, and the value may exceed I(Z; V).
     - Codes and scale must come from other people than these; else there is no bound.
-    - It is a bound in expectation: take the lower end of the interval for what has been shown. The
-      interval keeps the candidates as they are, and says how much the people looked for matter.
+    - It is a bound in expectation: take the lower end of an interval for what has been shown. That
+      of an `IdentityBootstrap` of these values keeps the candidates as they are, and says how much
+      the people looked for matter.
 
     Args:
         codes: Close, by cosine, where the person is the same: `tfadv.linkage`'s; float [N, E].
         identities: Integers, -1 unknown, [N].
         scale: Of the critic, at least 0: from `choose_scale`, on other people.
-        bootstrap: Of the same identities.
         candidates: K, at least 2; all people where they are fewer.
         rounds: How often every person is looked for, by other pictures, among others.
         seed: Of the pictures and candidates drawn.
 
     Returns:
-        `info_nce` in nats and `info_nce_bits`, each with its `NAME_ci95`, [low, high];
-        `info_nce_ceiling`, log K in nats.
+        What each person adds to the bound, which is their mean: in nats, at one picture of each,
+        NaN at all others, float64 [N]; and K.
 
     Raises:
         ValueError: Codes are not finite [N, E], or identities not integers [N]; there are no two
-            people with two pictures each; the scale is negative or not finite; candidates are
-            below 2 or rounds below 1; or `bootstrap` is of other identities.
-    """
-    values, size = bound_of_people(codes, identities, scale, candidates, rounds, seed)
-    if not np.array_equal(identities, bootstrap.identities):
-        raise ValueError("the bootstrap is of other identities")
-    nats, interval = float(np.nanmean(values)), bootstrap.mean(values)
-    return {
-        "info_nce": nats,
-        "info_nce_ci95": list(interval),
-        "info_nce_bits": nats / math.log(2),
-        "info_nce_bits_ci95": [end / math.log(2) for end in interval],
-        "info_nce_ceiling": math.log(size),
-    }
-
-
-def bound_of_people(
-    codes: np.ndarray,
-    identities: np.ndarray,
-    scale: float,
-    candidates: int = CANDIDATES,
-    rounds: int = ROUNDS,
-    seed: int = 0,
-) -> tuple[np.ndarray, int]:
-    """Returns each person's part of the bound, whose mean it is, and K.
-
-    Arguments and errors are those of `info_nce`.
-
-    Returns:
-        In nats, at one picture of each person so that people count alike, NaN at all others,
-        float64 [N]; and how many candidates there were.
+            people with two pictures each; the scale is negative or not finite; or candidates are
+            below 2 or rounds below 1.
     """
     if not 0 <= scale < np.inf:
         raise ValueError(f"scale must be at least 0 and finite, not {scale!r}")

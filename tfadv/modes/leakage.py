@@ -13,7 +13,7 @@ from tfadv.encoders import SavedClassifier
 from tfadv.metrics.bootstrap import IdentityBootstrap, percentile_interval
 from tfadv.metrics.identity import Identification, cosine_similarity, identify
 from tfadv.metrics.image import psnr, ssim
-from tfadv.metrics.info_nce import bound_of_people, choose_scale
+from tfadv.metrics.info_nce import choose_scale, info_nce
 from tfadv.metrics.utility import mcc, resampled_mcc, utility_metrics
 from tfadv.pairs import Pairs
 from tfadv.recognition import Embeddings, Recognizer
@@ -199,7 +199,7 @@ class EvaluationSet:
         finding.add(identified, lambda metric: f"linkage_{metric.partition('_')[2]}")
         if scale is not None:
             try:
-                nats, _ = bound_of_people(codes, self.identities, scale)
+                nats, _ = info_nce(codes, self.identities, scale)
             except ValueError as error:
                 print(f"information on identity isn't measured: {error}", flush=True)
             else:
