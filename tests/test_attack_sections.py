@@ -3,7 +3,7 @@ from tfadv.modes.battery import Leak
 from tfadv.modes.leakage import Finding
 
 LEAK = Leak(
-    utility={"mcc": 0.5},
+    utility={"mcc_task": 0.5},
     attackers={
         "decoder": Finding({"psnr": 13.0, "ssim": 0.4, "reid_rank1": 0.02}),
         "ridge": Finding({"psnr": 14.0, "ssim": 0.3, "reid_rank1": 0.01}),
@@ -23,4 +23,4 @@ def test_the_strongest_attacker_of_a_measure_is_named():
 
 
 def test_the_summary_is_of_the_strongest_attackers():
-    assert summary(LEAK) == {"mcc": 0.5, "psnr": 14.0, "ssim": 0.4, "reid_rank1": 0.05}
+    assert summary(LEAK) == {"mcc_task": 0.5, "psnr": 14.0, "ssim": 0.4, "reid_rank1": 0.05}

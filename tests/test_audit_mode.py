@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import run
+from data_prep import faces
 from tests.datasets import prepare
 from tfadv import data
 from tfadv.audit import Score
@@ -132,6 +133,29 @@ def test_encoders_are_compared_in_pairs(root):
     assert f"{root.name} less copy" in page
     assert "What the noise promises" in page
     assert "What the noise promises" not in (root / "audit/report.html").read_text()
+
+
+def test_the_ends_of_the_scale_are_as_useful_as_the_encoder_without_defence(root):
+    encoders = report_of(root)["encoders"]
+    kinds = ("mcc", "mcc_tuned", "mcc_task", "mcc_task_tuned")
+    useful = {name: [found[kind] for kind in kinds] for name, found in encoders.items()}
+    assert useful["answers"] == useful["logits"] == useful["unprotected"] != useful["protected"]
+    of_all, _, of_task, tuned = useful["protected"]
+    assert of_all == pytest.approx(of_task * 2 / len(faces.ATTRIBUTES))
+    page = (root / "audit/report.html").read_text()
+    assert "mean over the task's attributes" in page
+    assert f"{tuned:.3f}" in page
+
+
+def test_without_a_recogniser_it_says_what_is_not_tried(root, capsys):
+    folder = root / "alone/audit"
+    shutil.copytree(root / "audit", folder)
+    for name in ("metrics.json", "config.json"):
+        (folder / name).unlink()
+    assert "No face recogniser" not in (folder / "report.html").read_text()
+    assert call(root, "audit", folder, f"--config.encoder={root / 'protect/encoder'}") == 0
+    assert "No face recogniser was given, so that no attacker guesses" in capsys.readouterr().out
+    assert "No face recogniser was given" in (folder / "report.html").read_text()
 
 
 def test_the_attacker_that_counts_is_the_strongest_on_held_out_pictures(root):

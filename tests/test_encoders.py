@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfadv.config import BlackBox, UserError
 from tfadv.encoders import SavedEncoder, export_classifier, export_encoder, load_classifier
 from tfadv.networks import SPLITS, Classifier, Encoder
+from tfadv.pictures import decode_picture
 
 SIZE = 32
 ATTRIBUTES = ["Smiling", "Wearing_Hat", "Young"]
@@ -135,11 +136,11 @@ def test_encode_gives_the_models_features_in_a_process_without_tfadv(
 
 
 @pytest.mark.parametrize("name", ["odd", "small"])
-def test_serving_resizes_pictures_of_any_size_as_the_training_pictures_were(
+def test_serving_cuts_and_resizes_pictures_of_any_size_as_the_training_pictures_were(
     encoders, elsewhere, inputs, name
 ):
-    resized = tf.round(tf.image.resize(inputs[name], (SIZE, SIZE), antialias=True))
-    expected = features_of(encoders["fc"], resized)
+    trained_on = [decode_picture(tf.io.encode_png(picture), SIZE) for picture in inputs[name]]
+    expected = features_of(encoders["fc"], np.stack(trained_on))
     assert_same_features(elsewhere[f"fc/{name}/features"], expected)
 
 

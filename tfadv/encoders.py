@@ -17,14 +17,16 @@ from tfadv.data import normalise
 from tfadv.distribution import over_devices
 from tfadv.errors import error_line
 from tfadv.interruption import time_limit
+from tfadv.pictures import centred_square
 
 
 def export_encoder(encoder: keras.Model, size: int, folder: Path) -> None:
     """Writes Enc as a SavedModel with `encoder.json` beside its graph.
 
-    `serving_default` takes `images`, uint8 [N, H, W, 3] of any H and W; `encode` takes `images`,
-    float32 [N, S, S, 3] in [-1, 1]. Both return `features`, float32 [N, ...]. It holds Enc's
-    variables, in float32 whatever the precision of training, and nothing else.
+    `serving_default` takes `images`, uint8 [N, H, W, 3] of any H and W, and cuts their largest
+    centred square; `encode` takes `images`, float32 [N, S, S, 3] in [-1, 1]. Both return
+    `features`, float32 [N, ...]. It holds Enc's variables, in float32 whatever the precision of
+    training, and nothing else.
 
     Args:
         encoder: built.
@@ -37,8 +39,10 @@ def export_encoder(encoder: keras.Model, size: int, folder: Path) -> None:
         return {"features": portable(images, training=False)}
 
     def serve(images):
-        # Rounded as the training pictures were: a picture has one feature however it arrives.
-        resized = tf.image.resize(images, (size, size), antialias=True)
+        # Cut and rounded as the training pictures were: a picture has one feature however it comes.
+        top, left, height, width = tf.unstack(centred_square(*tf.unstack(tf.shape(images)[1:3])))
+        square = images[:, top : top + height, left : left + width]
+        resized = tf.image.resize(square, (size, size), antialias=True)
         return encode(normalise(tf.round(resized)))
 
     signatures = {

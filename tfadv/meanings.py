@@ -36,7 +36,8 @@ _TO_WHAT = (
     "feature itself)"
 )
 _LINKAGE = (
-    "Features are compared by a metric learned on public people: no decoder, no face recogniser."
+    "Features are compared by a metric learned on public people, with no decoder; in an audit also "
+    "by the faces guessed from them."
 )
 
 
@@ -247,6 +248,13 @@ MEANINGS: dict[str, Column] = {
     ),
     **_probes("linear", "linear probe", "a linear classifier"),
     **_probes("mlp", "MLP probe", "a small neural network"),
+    "probe_mcc": Column(
+        "MCC, strongest probe",
+        "How well the attributes outside the task are told from features by who learned it on "
+        "public ones: Matthews correlation, their mean. 1 is perfect, 0 is chance. "
+        "Lower is more private.",
+        "lower",
+    ),
     "probe_majority/accuracy": Column(
         "Accuracy, majority",
         "Accuracy on the attributes outside the task of always giving the more frequent answer, "

@@ -73,7 +73,7 @@ def _square_of_jpeg(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes only the square: rows and columns outside it are skipped by the decoder."""
     shape = tf.image.extract_jpeg_shape(encoded)
     with tf.control_dependencies([_check_pixels(shape[0], shape[1])]):
-        window = _window(shape[0], shape[1])
+        window = centred_square(shape[0], shape[1])
     # The default method is a level off what OpenCV and Pillow decode, and no faster.
     return tf.image.decode_and_crop_jpeg(encoded, window, channels=3, dct_method="INTEGER_ACCURATE")
 
@@ -86,7 +86,7 @@ def _square_of_png(encoded: tf.Tensor) -> tf.Tensor:
         sides = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
     with tf.control_dependencies([_check_pixels(sides[1], sides[0])]):
         picture = tf.io.decode_png(encoded, channels=3)
-    top, left, height, width = tf.unstack(_window(sides[1], sides[0]))
+    top, left, height, width = tf.unstack(centred_square(sides[1], sides[0]))
     return picture[top : top + height, left : left + width]
 
 
@@ -97,6 +97,7 @@ def _check_pixels(height: tf.Tensor, width: tf.Tensor) -> tf.Operation:
     )
 
 
-def _window(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+def centred_square(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Returns the largest centred square of a picture: top, left, height and width, int32 [4]."""
     side = tf.minimum(height, width)
     return tf.stack([(height - side) // 2, (width - side) // 2, side, side])

@@ -50,6 +50,8 @@ def run(workdir: Workdir) -> None:
         recognizers={recognizer.name: recognizer.description for recognizer in recognizers},
     )
     pages.print_start(dataset, precision)
+    if not recognizers:
+        print(pages.NO_RECOGNIZER, flush=True)
     cache = models.cache_folder(workdir)
     test = EvaluationSet(dataset, recognizers, config, cache)
     leaks = {}

@@ -31,10 +31,6 @@ _CAPPED = (
     "public pictures may still have improved. Give them more steps."
 )
 _CAPS = {"decoder": "train.steps", "feature_map": "feature_map.steps"}
-_NO_RECOGNIZER = (
-    "No face recogniser was given, so nothing says whether reconstructions show the right person: "
-    "name one with --config.recognizer.path, or train one with --mode=recognizer."
-)
 _NOBODY_KNOWN = (
     "The dataset doesn't say that anybody is in two test pictures, so re-identification, "
     "verification and linkage are not measured."
@@ -93,7 +89,7 @@ def write(
 def _unmeasured(references: Mapping[str, Finding], recognizers: Sequence[Recognizer]) -> list[str]:
     """Says what of identity is not measured, and why."""
     is_anybody_known = "chance" in references and "reid_rank1" in references["chance"].metrics
-    missing = [] if recognizers else [_NO_RECOGNIZER]
+    missing = [] if recognizers else [pages.NO_RECOGNIZER]
     return missing if is_anybody_known else [*missing, _NOBODY_KNOWN]
 
 
@@ -213,7 +209,7 @@ def _cards(leaks: Mapping[str, Leak], references: Mapping[str, Finding]) -> list
         if name in references
     }
     cards = []
-    for metric in ("mcc", "psnr", "face_similarity", "reid_rank1"):
+    for metric in ("mcc_task", "psnr", "face_similarity", "reid_rank1"):
         if metric in found[subject]:
             column = describe(metric)
             beside = [

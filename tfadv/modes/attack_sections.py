@@ -55,7 +55,7 @@ _IDENTITY = (
     "verification_eer",
 )
 _SIDE_BY_SIDE = {
-    "task": ("mcc",),
+    "task": ("mcc_task",),
     "rebuilt by Dec^a": ("psnr", "ssim", "face_similarity", "reid_rank1", "verification_auc"),
     "rebuilt in closed form": ("random_features/psnr", "random_features/reid_rank1"),
     "guessed by M(Z)": ("feature_similarity", "feature_reid_rank1", "feature_verification_auc"),
@@ -76,7 +76,7 @@ _RECOGNIZER = {
     "sha256": ("SHA-256", "Of its files: what tells it from any other."),
 }
 # What the terminal shows, each of the strongest attacker.
-SUMMARY = ("mcc", "psnr", "ssim", "face_similarity", "reid_rank1")
+SUMMARY = ("mcc_task", "psnr", "ssim", "face_similarity", "reid_rank1")
 READING = "The nearer a row comes to chance and the mean face, the less the features leak."
 
 

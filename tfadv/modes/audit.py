@@ -3,6 +3,7 @@
 Beside the encoders stand the two ends of the scale: the encoder without defence, and f's answers.
 """
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +55,15 @@ def run(workdir: Workdir) -> None:
         recognizers={recognizer.name: recognizer.description for recognizer in recognizers},
     )
     pages.print_start(dataset, precision)
+    if not recognizers:
+        print(pages.NO_RECOGNIZER, flush=True)
     counts = ", ".join(f"{count:,} {name}" for name, count in people.items())
     known = any(people.values())
     print(f"people: {counts}; 0 in two splits" if known else "nobody is known", flush=True)
     auditor = Auditor(workdir, dataset, recognizers, g, classifiers[UNPROTECTED].attributes)
     audited = {name: auditor(name, box, classifiers.get(name)) for name, box in boxes.items()}
+    for end in (ANSWERS, LOGITS):  # f's answers are as good as they are
+        audited[end] = dataclasses.replace(audited[end], utility=audited[UNPROTECTED].utility)
     verdicts = conclude(audited, recognizers)
     report = as_json(verdicts, audited, dataset, config, people_are_known=known)
     write_json(workdir.path / "audit.json", report)

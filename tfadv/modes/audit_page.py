@@ -24,6 +24,10 @@ _HOW = (
     "alone that is closed: 0% is no defence, 100% as private as sending the answers; it is left "
     "out where that gap can't be told from none."
 )
+_CLOSURE = (
+    "How much of the gap between the unprotected encoder and the answers alone is closed. "
+    "Higher is more private."
+)
 _NOT = (
     "What this can't show: that a cleverer attacker, with other data or more of it, learns no "
     "more. It says nothing of whether somebody is in the training data, nor of attackers who have "
@@ -62,7 +66,11 @@ def write(
         *_differences(verdicts),
         *_by_recognizer(verdicts, recognizers),
         *audit_sections.sections(run, audited),
-        Section("What was tried", [tried(run, audited)], _NOT),
+        Section(
+            "What was tried",
+            [tried(run, audited)],
+            _NOT if recognizers else f"{pages.NO_RECOGNIZER} {_NOT}",
+        ),
     ]
     report.write_page(
         run.path / "report.html",
@@ -103,8 +111,8 @@ def leaks(audited: Mapping, verdicts: Mapping) -> Table:
         Column("sent"),
         Column(
             "MCC",
-            "Matthews correlation of the task, at thresholds tuned on held-out private pictures "
-            "where they were.",
+            "Matthews correlation, mean over the task's attributes, at thresholds tuned on "
+            "held-out private pictures where they were. 1 is perfect, 0 is chance.",
             "higher",
         ),
     ]
@@ -113,9 +121,7 @@ def leaks(audited: Mapping, verdicts: Mapping) -> Table:
     for name, found in verdicts.items():
         cells = [estimate(found[key].score) if key in found else None for key in keys]
         utility = audited[name].utility
-        if name in (ANSWERS, LOGITS):  # f's answers are as good as they are
-            utility = audited[UNPROTECTED].utility
-        metric = "mcc_tuned" if "mcc_tuned" in utility else "mcc"
+        metric = "mcc_task_tuned" if "mcc_task_tuned" in utility else "mcc_task"
         mcc = Estimate(utility[metric], *utility[f"{metric}_ci95"]) if utility else None
         rows.append([NAMES.get(name, name), mcc, *cells])
     return Table("The largest leak", columns, rows)
@@ -135,8 +141,8 @@ def closures(verdicts: Mapping) -> Table:
                 for each in closed
             ]
             rows.append([NAMES.get(name, name), *cells])
-    columns = [Column("sent"), *(Column(MEASURES[key].title, "", "higher", ".0%") for key in keys)]
-    return Table("Closure", columns, rows)
+    columns = [Column(MEASURES[key].title, _CLOSURE, "higher", ".0%") for key in keys]
+    return Table("Closure", [Column("sent"), *columns], rows)
 
 
 def strongest(run: workdir.Workdir, verdicts: Mapping) -> Table:

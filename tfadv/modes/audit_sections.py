@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from tfadv import figures, workdir
 from tfadv.audit import Score, strongest
-from tfadv.meanings import Column
+from tfadv.meanings import Column, describe
 from tfadv.measures import ENDS, MEASURES, Measure
 from tfadv.metrics.fisher import mse_bound
 from tfadv.modes.members import MEMBERS, WHITE_BOX
@@ -188,7 +188,8 @@ def column(key: str) -> Column:
     """A column of a measure."""
     measure = MEASURES[key]
     direction = "lower" if measure.leaks_upwards else "higher"
-    return Column(measure.title, "", direction, "z.1%" if key.endswith("rank1") else ".3f")
+    meaning = describe(measure.metric).meaning
+    return Column(measure.title, meaning, direction, "z.1%" if key.endswith("rank1") else ".3f")
 
 
 def estimate(score: Score) -> Estimate:

@@ -27,6 +27,11 @@ LOSSES = (
 )
 
 _UTILITY = "Measured with the exported SavedModels on test pictures, {}."
+NO_RECOGNIZER = (
+    "No face recogniser was given, so that no attacker guesses faces from features, and nothing "
+    "says whether reconstructions show the right person: name one with --config.recognizer.path, "
+    "or train one with --mode=recognizer."
+)
 _SIMULATED = (
     "The losses while Enc and f learned (Eq. 6 to 8) and Dec tried to follow (Eq. 1 to 5). The Dec "
     "trained along is fooled more than a fresh attacker is: it says little about privacy. Run "
@@ -49,7 +54,7 @@ def write_protect_page(
         history: of this encoder's training.
     """
     table = _comparison(
-        "Test split", "encoder", metrics, ("mcc", "mcc_tuned", "dfil", "images_per_s")
+        "Test split", "encoder", metrics, ("mcc_task", "mcc_task_tuned", "dfil", "images_per_s")
     )
     bars = {
         name: {
@@ -84,7 +89,7 @@ def write_protect_page(
             ),
         ],
         workdir.summary(run.mode, run.config, dataset.description),
-        _cards(metrics, ("mcc", "mcc_tuned")),
+        _cards(metrics, ("mcc_task", "mcc_task_tuned")),
     )
     return table
 

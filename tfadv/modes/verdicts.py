@@ -158,8 +158,10 @@ def as_json(
         "people_in_two_splits": 0 if people_are_known else None,
         "encoders": {
             name: {
-                "mcc": number(found.utility.get("mcc")),
-                "mcc_tuned": number(found.utility.get("mcc_tuned")),
+                **{
+                    metric: number(found.utility.get(metric))
+                    for metric in ("mcc", "mcc_tuned", "mcc_task", "mcc_task_tuned")
+                },
                 "random": found.is_random,
                 "measures": {key: verdict_of(each) for key, each in verdicts[name].items()},
                 "attackers": {
