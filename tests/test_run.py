@@ -207,6 +207,12 @@ def test_missing_dataset_is_told_before_tensorflow_is_imported(no_tensorflow):
     assert "there is no dataset celeba/paper in data.dir=data, only nothing" in done.stderr
 
 
+def test_a_missing_dataset_of_other_shares_is_told_with_these(no_tensorflow):
+    done = call("--mode=protect", f"--config={ROOT / 'configs/celeba_small.py'}")
+    assert "no dataset celeba/identity_70_20_10" in done.stderr
+    assert "python -m data_prep.celeba --shares=0.7,0.2,0.1, data_prep.folder" in done.stderr
+
+
 def test_a_missing_further_dataset_is_told_before_tensorflow_is_imported(no_tensorflow):
     done = call("--mode=protect", "--config.data.extra=synthetic/tiny,lfw")
     assert done.returncode == 2

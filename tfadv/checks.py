@@ -229,10 +229,13 @@ def missing_dataset(data: Data, name: str) -> UserError:
         for path in Path(data.dir).glob(pattern)
     )
     field = "data.dataset" if name == data.dataset else "data.extra"
+    percents = re.fullmatch(r"celeba/[a-z]+_([\d.]+)_([\d.]+)_([\d.]+)", name)
+    shares = ",".join(f"{float(each) / 100:g}" for each in percents.groups()) if percents else ""
     return UserError(
         f"{field}: there is no dataset {name} in data.dir={data.dir}, only "
-        f"{', '.join(prepared) or 'nothing'}; make it with python -m data_prep.celeba, "
-        f"data_prep.folder or data_prep.synthetic, or, if it is one of TFDS, with tfds build"
+        f"{', '.join(prepared) or 'nothing'}; make it with "
+        f"python -m data_prep.celeba{shares and f' --shares={shares}'}, data_prep.folder or "
+        f"data_prep.synthetic, or, if it is one of TFDS, with tfds build"
     )
 
 
