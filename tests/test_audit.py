@@ -112,6 +112,13 @@ def test_an_attacker_converged_if_the_last_doubling_gained_less_than_people_matt
     assert is_converged(budgets, measure) is expected
 
 
+def test_a_wide_interval_does_not_hide_a_gain_that_matters():
+    budgets = [score(0.2, held_out=value, spread=0.02) for value in (0.153, 0.141, 0.1295)]
+    assert is_converged(budgets, DOWN)
+    assert not is_converged(budgets, DOWN, most=0.0016)
+    assert is_converged(budgets, DOWN, most=0.012)
+
+
 def test_nothing_gained_is_converged_where_all_people_are_alike():
     nobody = score(0.0, held_out=0.0, spread=0.0)
     assert is_converged([nobody, nobody, nobody], UP)

@@ -317,6 +317,16 @@ class Recorder:
         return features
 
 
+@pytest.mark.parametrize(
+    ("noise", "expected"), [(0.0, False), (1e-7, False), (0.01, True), (1.0, True)]
+)
+def test_a_loud_value_does_not_hide_that_others_are_drawn_anew(noise, expected):
+    random = np.random.default_rng(0)
+    features = np.concatenate([random.normal(size=(64, 8)), np.full((64, 1), 1e4)], axis=1)
+    again = features + noise * random.normal(size=features.shape) * (np.arange(9) < 8)
+    assert auditor.differs(features.astype(np.float32), again.astype(np.float32)) is expected
+
+
 def test_a_random_encoder_serves_with_one_answer_and_not_with_a_mean(root, tmp_path, monkeypatch):
     monkeypatch.setattr(auditor, "MEMBERS", {})
     monkeypatch.setattr(auditor, "decoders", lambda config: {})

@@ -6,6 +6,9 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from tfadv.config import Config, Metrics
 from tfadv.data import Dataset, normalise
+from tfadv.metrics.bootstrap import IdentityBootstrap
+from tfadv.metrics.identity import chance, identify
+from tfadv.modes import leakage
 from tfadv.modes.leakage import EvaluationSet
 from tfadv.recognition import Embeddings
 
@@ -117,6 +120,36 @@ def test_people_are_resampled_alike_whatever_is_measured(test_split):
 
     one, other = (test_split.of_pictures(test_split.batches(), off(by)) for by in (0.1, 0.2))
     np.testing.assert_allclose(4 * one.replicates["mse"], other.replicates["mse"], rtol=1e-4)
+
+
+def test_beyond_the_mean_a_blur_that_all_reconstructions_share_hides_nobody():
+    random = np.random.default_rng(0)
+    identities = np.arange(60).repeat(4)
+    people = random.normal(size=(60, 16))[identities]
+    faces = people + 0.5 * random.normal(size=people.shape)
+    rebuilt = people + random.normal(size=people.shape)
+    blurred = rebuilt + 20 * random.normal(size=16)
+    bootstrap = IdentityBootstrap(identities, 2)
+
+    def auc(probes, gallery):
+        return identify(probes, gallery, identities, bootstrap).metrics["verification_auc"]
+
+    assert auc(blurred, faces) < 0.75
+    assert auc(leakage._beyond_mean(blurred), leakage._beyond_mean(faces)) > 0.9
+    assert auc(rebuilt, faces) > 0.9
+
+
+def test_centred_one_face_for_all_says_nothing(tiny_faces, tmp_path):
+    config = Config(data=tiny_faces, metrics=Metrics(replicates=50))
+    centred = EvaluationSet(Dataset(tiny_faces), [Colours()], config, tmp_path, is_centred=True)
+
+    def mean_face(batch):
+        return np.full((len(batch["images"]), tiny_faces.size, tiny_faces.size, 3), 0.1)
+
+    found = centred.of_pictures(centred.batches(), mean_face).metrics
+    guess = chance(centred.identities)
+    assert found["reid_rank1"] == pytest.approx(guess["reid_rank1"])
+    assert found["verification_auc"] == pytest.approx(0.5)
 
 
 def test_any_part_of_a_split_can_be_measured_on(tiny_faces, tmp_path):

@@ -37,6 +37,28 @@ def test_people_are_told_apart_by_directions_that_much_else_hides():
     assert auc_of(learn()(vectors), identities) > 0.95
 
 
+@pytest.mark.parametrize("loudness", [1e3, 1e5])
+def test_who_it_is_may_hide_in_directions_of_next_to_no_variance(loudness):
+    # An invertible linear map of the features, which takes nothing from them.
+    options = {"dimensions": 40, "nuisance": loudness}
+    found = learn(**options)
+    vectors, identities = make_people(40, 4, 2, **options)
+    assert auc_of(found(vectors.astype(np.float32)), identities) > 0.95
+
+
+def test_a_person_with_many_pictures_does_not_decide_alone():
+    person = np.array([0] * 30 + [1, 1, 2, 2, 3, 3])
+    codes = np.random.default_rng(0).normal(size=(36, 4)).astype(np.float32)
+    first, second = np.triu_indices(36, 1)
+    same = person[first] == person[second]
+    others = np.bincount(person)[person[first]] - 1
+    scores = (unit(codes) @ unit(codes).T)[first, second]
+    expected = roc_auc_score(same, scores, sample_weight=np.where(same, 1 / others, 1.0))
+    found = linkage._auc(codes, *linkage._pairs(person))
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert abs(found - roc_auc_score(same, scores)) > 1e-3
+
+
 def test_vectors_that_say_nothing_of_people_leave_a_coin_toss():
     vectors, identities = make_people(40, 4, 2, signal=0.0)
     # Even the spread of a picture's own place in the six directions says nothing of people.

@@ -88,15 +88,16 @@ def difference(one: Score, other: Score) -> tuple[float, tuple[float, float]]:
     return one.test - other.test, percentile_interval(one.replicates - other.replicates)
 
 
-def is_converged(budgets: Sequence[Score], measure: Measure) -> bool:
+def is_converged(budgets: Sequence[Score], measure: Measure, most: float = math.inf) -> bool:
     """Whether the last doubling of a budget gained no more than half of the interval's width.
 
     Args:
         budgets: What a member got with 1, 2, 4, ... times the same budget; two at least. Gains are
             those on held-out pictures, the interval that of the largest budget on test pictures.
         measure: Which says what a gain is.
+        most: It may have gained, however wide the interval is.
     """
     before, after = budgets[-2:]
     sign = 1 if measure.leaks_upwards else -1
     low, high = after.interval
-    return sign * (after.held_out - before.held_out) <= (high - low) / 2
+    return sign * (after.held_out - before.held_out) <= min((high - low) / 2, most)

@@ -16,7 +16,7 @@ from tfadv.whitening import Whitening, to_vectors
 
 Pair = tuple[np.ndarray, np.ndarray]
 
-STRENGTHS = np.geomspace(1e-10, 1e4, 29)  # of the penalty, where the mean eigenvalue is 1
+STRENGTHS = np.geomspace(1e-16, 1e4, 41)  # of the penalty, where the mean eigenvalue is 1
 _COMPARED = 512  # targets that strengths are compared on
 _SIDE = 64  # pixels a side at which pictures are fitted, at most
 _SOFTNESS = 0.1  # of the whitening before vectors are mixed at random

@@ -37,6 +37,12 @@ def pairs_by_loop(probes, gallery, identities):
     return np.array(scores), np.array(same)
 
 
+def weights_of(identities, same):
+    """What each of these pairs counts: a person's genuine pairs together what its pictures do."""
+    others = np.bincount(identities)[identities] - 1
+    return np.where(same, 1 / np.maximum(others, 1).repeat(len(identities) - 1), 1.0)
+
+
 def equal_error_rate_by_scikit_learn(same, scores, weights=None):
     """The crossing of both errors on the straight lines of scikit-learn's curve."""
     false, true, _ = roc_curve(same, scores, sample_weight=weights, drop_intermediate=False)
@@ -78,18 +84,24 @@ def test_ranks_agree_with_a_loop_that_sorts():
     assert metrics["reid_rank5"] == pytest.approx(hits[5] / 120)
 
 
+@pytest.mark.parametrize("most", [60, 7], ids=["people alike", "people of many and few pictures"])
 @pytest.mark.parametrize("decimals", [9, 0], ids=["distinct scores", "many ties"])
-def test_verification_agrees_with_scikit_learn_over_all_pairs(decimals):
+def test_verification_agrees_with_scikit_learn_over_all_pairs(decimals, most):
     probes, gallery, identities = made_people()
+    kept = np.arange(len(identities)) % most > 0
+    kept |= identities < identities.max() // 3
+    probes, gallery, identities = probes[kept], gallery[kept], identities[kept]
     probes, gallery = np.round(probes[:, :3], decimals), np.round(gallery[:, :3], decimals)
     nonzero = probes.any(axis=1) & gallery.any(axis=1)
     probes, gallery, identities = probes[nonzero], gallery[nonzero], identities[nonzero]
     scores, same = pairs_by_loop(probes.astype(np.float64), gallery.astype(np.float64), identities)
     scores = scores.round(10)
     found = identified(probes, gallery, identities)
-    assert found.metrics["verification_auc"] == pytest.approx(roc_auc_score(same, scores))
+    weights = weights_of(identities, same)
+    area = roc_auc_score(same, scores, sample_weight=weights)
+    assert found.metrics["verification_auc"] == pytest.approx(area)
     assert found.metrics["verification_eer"] == pytest.approx(
-        equal_error_rate_by_scikit_learn(same, scores), abs=1e-4
+        equal_error_rate_by_scikit_learn(same, scores, weights), abs=1e-4
     )
     np.testing.assert_allclose(found.genuine, np.sort(scores[same]), atol=1e-9)
     np.testing.assert_allclose(found.impostor, np.sort(scores[~same]), atol=1e-9)
@@ -256,6 +268,7 @@ def test_intervals_are_the_percentiles_of_scikit_learns_weighted_curves():
     areas, errors = [], []
     for drawn in bootstrap.weights.astype(float):
         weights = np.where(same, drawn[first], drawn[first] * drawn[second])
+        weights *= weights_of(identities, same)
         areas.append(roc_auc_score(same, scores, sample_weight=weights))
         errors.append(equal_error_rate_by_scikit_learn(same, scores, weights))
     found = identify(probes, gallery, identities, bootstrap).metrics

@@ -72,7 +72,9 @@ def identify(
     Pictures of unknown identity take no part, and probes of people with one picture only are
     strangers but never looked for. Equal scores count as their expectation in a random order, so
     that ties favour neither side. Verification compares all pairs, or about 2**22 impostor pairs
-    drawn with a fixed seed where there are more. Intervals of re-identification keep the gallery as
+    drawn with a fixed seed where there are more; a person's genuine pairs weigh together what its
+    pictures do, as in re-identification, so that a few people with many pictures, whose pairs grow
+    as the square, don't decide alone. Intervals of re-identification keep the gallery as
     it is, and say how much the people looked for matter.
 
     Args:
@@ -104,8 +106,9 @@ def identify(
         metrics[f"reid_rank{rank}"] = float(np.nanmean(hits))
         replicates[f"reid_rank{rank}"] = bootstrap.means(hits)
 
-    roc = roc_curve(scores.genuine, scores.impostor)
-    resampled = _resampled_roc(scores, bootstrap.weights[:, people])
+    others = np.bincount(person)[scores.genuine_person] - 1
+    roc = roc_curve(scores.genuine, scores.impostor, 1 / others)
+    resampled = _resampled_roc(scores, 1 / others, bootstrap.weights[:, people])
     for name, measure in (("auc", area_under), ("eer", equal_error_rate)):
         metrics[f"verification_{name}"] = float(measure(*roc))
         replicates[f"verification_{name}"] = measure(*resampled)
@@ -245,7 +248,9 @@ def _expected_hits(
     return np.where(right > 0, 1.0 - missed, np.nan)
 
 
-def _resampled_roc(scores: _Scores, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _resampled_roc(
+    scores: _Scores, genuine_weights: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """False and true accept rates, [R, thresholds], of each replicate.
 
     Thresholds are quantiles of the scores, and between them the curve is a straight line. A person
@@ -261,7 +266,7 @@ def _resampled_roc(scores: _Scores, weights: np.ndarray) -> tuple[np.ndarray, np
     weights = weights.astype(np.float32)  # whole numbers, exact up to 2**24
 
     cells = scores.genuine_person * bins + _bin(scores.genuine, thresholds)
-    counts = np.bincount(cells, minlength=weights.shape[1] * bins).reshape(-1, bins)
+    counts = np.bincount(cells, genuine_weights, weights.shape[1] * bins).reshape(-1, bins)
     genuine_counts = weights.astype(np.float64) @ counts
 
     by_person = np.ascontiguousarray(weights.T)

@@ -5,15 +5,27 @@ import numpy as np
 _ROC_POINTS = 400
 
 
-def roc_curve(genuine: np.ndarray, impostor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False and true accept rates, from sorted scores, at all thresholds where the curve turns."""
+def roc_curve(
+    genuine: np.ndarray, impostor: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """False and true accept rates, from sorted scores, at all thresholds where the curve turns.
+
+    Args:
+        genuine: Scores of pairs of one person, ascending.
+        impostor: The same of pairs of two people.
+        weights: How much each genuine pair counts.
+    """
     thresholds = np.unique(genuine)[::-1]
+    weight_below = np.concatenate([[0.0], np.cumsum(weights)])
 
-    def accepted(scores):
+    def accepted(scores, share_below):
         not_above = [np.searchsorted(scores, thresholds, side) for side in ("right", "left")]
-        return np.concatenate([[0.0], 1 - np.stack(not_above, -1).ravel() / len(scores), [1.0]])
+        return np.concatenate([[0.0], 1 - share_below(np.stack(not_above, -1).ravel()), [1.0]])
 
-    return accepted(impostor), accepted(genuine)
+    return (
+        accepted(impostor, lambda places: places / len(impostor)),
+        accepted(genuine, lambda places: weight_below[places] / weight_below[-1]),
+    )
 
 
 def area_under(false_accepts: np.ndarray, true_accepts: np.ndarray) -> np.ndarray:

@@ -58,8 +58,8 @@ def run(workdir: Workdir) -> None:
     if not recognizers:
         print(pages.NO_RECOGNIZER, flush=True)
     counts = ", ".join(f"{count:,} {name}" for name, count in people.items())
-    known = any(people.values())
-    print(f"people: {counts}; 0 in two splits" if known else "nobody is known", flush=True)
+    known = all(people.values())
+    print(f"people: {counts}; {'0 in two splits' if known else 'not compared'}", flush=True)
     auditor = Auditor(workdir, dataset, recognizers, g, classifiers[UNPROTECTED].attributes)
     audited = {name: auditor(name, box, classifiers.get(name)) for name, box in boxes.items()}
     for end in (ANSWERS, LOGITS):  # f's answers are as good as they are

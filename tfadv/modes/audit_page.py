@@ -8,7 +8,9 @@ from tfadv.audit import difference
 from tfadv.data import Dataset
 from tfadv.meanings import Column
 from tfadv.measures import ENDS, MEASURES
+from tfadv.metrics import identity
 from tfadv.modes import audit_sections, pages
+from tfadv.modes.attack_sections import LABELS
 from tfadv.modes.audit_sections import NAMES, column, estimate
 from tfadv.modes.leakage import EvaluationSet
 from tfadv.modes.members import MEMBERS
@@ -53,7 +55,7 @@ def write(
         recognizers: C; attackers learned from the first.
         test: the test pictures.
     """
-    table = leaks(audited, verdicts)
+    table = leaks(audited, verdicts, identity.chance(test.identities))
     subject = next(iter(verdicts))
     sections = [
         *_pictures(run, audited, verdicts, test),
@@ -104,8 +106,8 @@ def lead(subject: Mapping, unprotected: Mapping, answers: Mapping) -> str:
     return " ".join(said)
 
 
-def leaks(audited: Mapping, verdicts: Mapping) -> Table:
-    """A row for each encoder, a column for each measure: the strongest attacker's."""
+def leaks(audited: Mapping, verdicts: Mapping, chance: Mapping) -> Table:
+    """A row for each encoder, a column for each measure: the strongest attacker's; and chance."""
     keys = [key for key in MEASURES if any(key in found for found in verdicts.values())]
     columns = [
         Column("sent"),
@@ -124,6 +126,13 @@ def leaks(audited: Mapping, verdicts: Mapping) -> Table:
         metric = "mcc_task_tuned" if "mcc_task_tuned" in utility else "mcc_task"
         mcc = Estimate(utility[metric], *utility[f"{metric}_ci95"]) if utility else None
         rows.append([NAMES.get(name, name), mcc, *cells])
+    guessed = {
+        "rank1": chance.get("reid_rank1"),
+        "auc": chance.get("verification_auc"),
+        "attributes": 0.0,
+    }
+    kinds = [key.rpartition("_")[2] for key in keys]
+    rows.append([LABELS["chance"], 0.0, *(guessed.get(kind) for kind in kinds)])
     return Table("The largest leak", columns, rows)
 
 
@@ -194,11 +203,13 @@ def _effort(run: workdir.Workdir, verdicts: Mapping) -> str:
             return "No decoder was trained (audit.decoders)."
         return (
             "Each trained decoder was given three budgets, each twice the one before; the last "
-            "doubling gained less than half of the interval's width."
+            "doubling gained less than half of the interval's width, and of pixels less than a "
+            "tenth of the gap between the ends."
         )
     return (
         f"NOT CONVERGED: {'; '.join(open_ends)}. The last doubling of a decoder's budget still "
-        f"gained more than half of the interval's width, or diverged, or M(Z) was still improving "
+        f"gained more than that (half of the interval's width, or of pixels a tenth of the gap "
+        f"between the ends), or diverged, or M(Z) was still improving "
         f"at its last step: these numbers are lower bounds and no verdict. Give them more with "
         f"--config.audit.steps and --config.feature_map.steps."
     )

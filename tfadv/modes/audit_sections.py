@@ -119,13 +119,14 @@ def _information(audited: Mapping) -> list[Section]:
     ]
     if not rows:
         return []
-    columns = [Column("sent"), Column("at least (bits)", "", "lower", ".2f")]
+    columns = [Column("sent"), Column("bits", describe("info_nce_bits").meaning, "lower", ".2f")]
     return [
         Section(
             "Information on identity",
             [Table("InfoNCE", columns, rows)],
-            "A lower bound on the mutual information of a feature and the person, by linkage's "
-            "codes. A small value proves nothing.",
+            "Estimates of a lower bound on the mutual information of a feature and the person, by "
+            "linkage's codes: the lower end of an interval is what has been shown. A small value "
+            "proves nothing.",
         )
     ]
 

@@ -71,7 +71,7 @@ class Auditor:
                 raise UserError(str(error).replace("data.extra", "audit.domain")) from None
         cache = models.cache_folder(workdir)
         self._public, self.test = (
-            EvaluationSet(dataset, recognizers, self._config, cache, split, part)
+            EvaluationSet(dataset, recognizers, self._config, cache, split, part, is_centred=True)
             for split, part in ((PUBLIC, HELD_OUT), (TEST, WHOLE))
         )
         self._hidden = [i for i, name in enumerate(dataset.attributes) if name not in task]
@@ -95,10 +95,8 @@ class Auditor:
 
     def __call__(self, name: str, box: BlackBox, classify: SavedClassifier | None) -> Audited:
         """Returns what was found out about an encoder."""
-        some = next(iter(self.test.batches()))["images"][:8]
-        one, other = box(some), box(some)
-        # Some devices don't round alike twice.
-        is_random = not np.allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(one).max())
+        some = next(iter(self.test.batches()))["images"]
+        is_random = differs(box(some), box(some))
         folder = self._workdir.path / "encoders" / name
         bound = dfil_of(Path(box.path)) if isinstance(box, SavedEncoder) else None
         queries, served = {}, None
@@ -222,6 +220,20 @@ class Auditor:
         shown = [f"{m.title} {value[m.metric]:.4g}" for m in MEASURES.values() if m.metric in value]
         print(f"{target.name}: {member.title}: {', '.join(shown)}", flush=True)
         return held_out, found
+
+
+def differs(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether features of the same pictures differ by more than devices round.
+
+    Each value beside how much it differs between pictures: one that is large hides no other.
+
+    Args:
+        one: Of some pictures, float [N, ...].
+        other: Of the same.
+    """
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    rounding = 1e-3 * one.std(0) + 1e-6 * np.abs(one).max(0)
+    return bool((np.abs(one - other) > rounding).any())
 
 
 def dfil_of(encoder: Path) -> float | None:

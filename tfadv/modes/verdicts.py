@@ -1,6 +1,7 @@
 """From what attackers got to what an audit says: verdicts, audit.json and metrics.json."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def conclude(
             if not scores:
                 continue
             member = audit.strongest(scores, measure)
-            converged = is_converged(found.results, measure)
+            converged = is_converged(found.results, measure, most_gained(audited, measure))
             verdicts[name][key] = Verdict(member, scores[member], None, converged)
             for other in recognizers[1:]:
                 seen = found.results[member].get(f"{measure.metric}/{other.name}")
@@ -106,10 +107,30 @@ def of_measure(results: Results, measure: Measure) -> dict[str, Score]:
     }
 
 
-def is_converged(results: Results, measure: Measure) -> bool:
+def most_gained(audited: dict[str, Audited], measure: Measure) -> float:
+    """Returns what the last doubling of a decoder's budget may have gained, beside the interval.
+
+    Of pixels, where gains are hardly chance: a tenth of the gap between the ends of the scale, or
+    an interval that is wide for the lack of people would hide half of it.
+    """
+    if measure is not MEASURES["pixels"]:
+        return math.inf
+    ends = [of_measure(audited[end].results, measure) for end in (UNPROTECTED, ANSWERS)]
+    if not all(ends):
+        return math.inf
+    values = [scores[audit.strongest(scores, measure)].held_out for scores in ends]
+    return abs(values[0] - values[1]) / 10
+
+
+def is_converged(results: Results, measure: Measure, most: float = math.inf) -> bool:
     """Returns whether all that train had enough: M, and each decoder with the last of its budgets.
 
     Who diverged hadn't.
+
+    Args:
+        results: of each attacker.
+        measure: by which.
+        most: as for `audit.is_converged`.
     """
     budgets: dict[str, dict[int, Score]] = {}
     taken = [scores[measure.metric] for scores in results.values() if measure.metric in scores]
@@ -120,7 +141,8 @@ def is_converged(results: Results, measure: Measure) -> bool:
     if not all(score.is_finished for score in taken):
         return False
     return all(
-        set(by) == set(BUDGETS) and audit.is_converged([by[times] for times in BUDGETS], measure)
+        set(by) == set(BUDGETS)
+        and audit.is_converged([by[times] for times in BUDGETS], measure, most)
         for by in budgets.values()
     )
 
