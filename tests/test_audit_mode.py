@@ -336,7 +336,7 @@ def test_a_random_encoder_serves_with_one_answer_and_not_with_a_mean(root, tmp_p
     recorder, task = Recorder(), Recorder.attributes
     look = auditor.Auditor(workdir, Dataset(config.data), [], None, task)
     assert look("noisy", Noise(), recorder).is_random
-    assert np.concatenate(recorder.asked).std() == pytest.approx(1, abs=0.2)
+    assert np.concatenate(recorder.asked).std() == pytest.approx(1, abs=0.4)  # a mean: 0.1
 
 
 def test_what_diverged_passes_no_limit(root, tmp_path, monkeypatch, capsys):
