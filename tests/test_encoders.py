@@ -13,7 +13,8 @@ import pytest
 import tensorflow as tf
 
 from tfadv.config import BlackBox, UserError
-from tfadv.encoders import SavedEncoder, export_classifier, export_encoder, load_classifier
+from tfadv.encoders import SavedEncoder, load_classifier
+from tfadv.exports import export_classifier, export_encoder
 from tfadv.networks import SPLITS, Classifier, Encoder
 from tfadv.pictures import decode_picture
 

@@ -6,7 +6,8 @@ from tests.public_pictures import PublicPictures
 from tfadv.attackers import Standardisation
 from tfadv.config import BlackBox, UserError
 from tfadv.data import PUBLIC, TRAIN, to_uint8
-from tfadv.encoders import SavedEncoder, export_encoder
+from tfadv.encoders import SavedEncoder
+from tfadv.exports import export_encoder
 from tfadv.input_optimisation import InputInverter, InputOptimiser, Search, total_variation
 from tfadv.metrics.image import psnr
 from tfadv.networks import Encoder

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfadv.data import normalise
 from tfadv.distribution import all_reduce_mean, uniform_by_row
-from tfadv.encoders import in_float32, save_functions
+from tfadv.exports import in_float32, save_functions
 from tfadv.networks import Encoder
 from tfadv.networks.softening import downscaled
 

@@ -14,13 +14,8 @@ from tfadv.data import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset, t
 from tfadv.defences import Defence, Excess, Reconstruction
 from tfadv.distribution import in_scope, over_devices, replicas
 from tfadv.embedding_cache import embed_split
-from tfadv.encoders import (
-    SavedEncoder,
-    export_classifier,
-    export_encoder,
-    load_classifier,
-    predict,
-)
+from tfadv.encoders import SavedEncoder, load_classifier, predict
+from tfadv.exports import export_classifier, export_encoder
 from tfadv.metrics.fisher import dfil
 from tfadv.metrics.utility import tuned_thresholds, utility_metrics
 from tfadv.modes import models, pages
