@@ -21,7 +21,16 @@ from tfadv.data import HELD_OUT, PUBLIC, TRAIN, Dataset
 from tfadv.encoders import SavedEncoder
 from tfadv.input_optimisation import Search
 from tfadv.measures import MEASURES
-from tfadv.modes import audit, auditor, inversion, members, trained_decoders, verdicts
+from tfadv.modes import (
+    audit,
+    audit_page,
+    audit_sections,
+    auditor,
+    inversion,
+    members,
+    trained_decoders,
+    verdicts,
+)
 from tfadv.modes.target import Member, Target, with_less
 from tfadv.pairs import FirstPairs, Pairs
 from tfadv.recognition import load_recognizer
@@ -434,6 +443,38 @@ def test_which_encoder_ends_the_scale(tmp_path):
         named(second)
     with pytest.raises(UserError, match=r"is the encoder without defence, which ends the scale"):
         named(plain)
+
+
+def test_of_pixels_a_decoder_may_gain_a_tenth_of_the_gap_between_the_ends():
+    def of(held_out):
+        pixels = Score(held_out, 0.0, np.zeros(2))
+        found = {"ridge": {"mse": pixels}, "linkage": {"linkage_auc": pixels}}
+        return verdicts.Audited(found, {}, {}, {}, 1)
+
+    audited = {"mine": of(0.2), "unprotected": of(0.15), "answers": of(0.25)}
+    assert verdicts.most_gained(audited, MEASURES["pixels"]) == pytest.approx(0.01)
+    assert verdicts.most_gained(audited, MEASURES["linkage_auc"]) == np.inf
+    budgets = {f"figure6-pixels-x{times}": mse for times, mse in ((1, 0.3), (2, 0.23), (4, 0.21))}
+    wide = np.array([0.1, 0.4])
+    results = {name: {"mse": Score(mse, 0.2, wide)} for name, mse in budgets.items()}
+    assert verdicts.is_converged(results, MEASURES["pixels"])
+    assert not verdicts.is_converged(results, MEASURES["pixels"], 0.01)
+    widened = audited | {"mine": dataclasses.replace(audited["mine"], results=results)}
+    concluded = verdicts.conclude(widened, [])
+    assert not concluded["mine"]["pixels"].is_converged
+
+
+def test_chance_stands_below_what_leaks_and_every_column_says_what_it_means():
+    leak = verdicts.Verdict("linkage", Score(0.1, 0.1, np.full(2, 0.1)), None, True)
+    audited = {"mine": verdicts.Audited({}, {}, {}, {}, 1)}
+    keys = ("pixels", "face_rank1", "linkage_rank1", "linkage_auc", "attributes")
+    guess = {"reid_rank1": 0.014, "verification_auc": 0.5}
+    table = audit_page.leaks(audited, {"mine": dict.fromkeys(keys, leak)}, guess)
+    label, *values = table.rows[-1]
+    assert label.name == "chance"
+    assert values == [0.0, None, 0.014, 0.014, 0.5, 0.0]
+    assert all(column.meaning for column in table.columns[1:])
+    assert all(audit_sections.column(key).meaning for key in MEASURES)
 
 
 def test_a_decoder_that_diverged_with_a_budget_had_not_enough():

@@ -158,7 +158,7 @@ def test_picture_hidden_in_oblique_directions_of_little_variance_is_recovered():
 def test_targets_in_directions_of_next_to_no_variance_are_found(rng):
     hidden, loud = rng.normal(size=(400, 3)), rng.normal(size=(400, 8))
     basis = np.linalg.qr(rng.normal(size=(11, 11)))[0]
-    inputs = (np.concatenate([1e-6 * hidden, loud], axis=1) @ basis).astype(np.float64)
+    inputs = np.concatenate([1e-6 * hidden, loud], axis=1) @ basis
     ridge = Ridge(blocks(inputs[:300], hidden[:300]), blocks(inputs[300:], hidden[300:]))
     assert np.square(ridge(inputs[300:]) - hidden[300:]).mean() < 0.05
 

@@ -418,9 +418,6 @@ def test_one_attribute_task_counts_the_others_as_zero(smiling):
     page = (smiling / "protect/report.html").read_text()
     assert "Task MCC" in page
     assert "Mean MCC" not in page
-    page = (smiling / "protect/report.html").read_text()
-    assert "Task MCC" in page
-    assert "Mean MCC" not in page
 
 
 def test_attack_without_recogniser_says_so_and_probes_what_the_task_did_not_train(root, smiling):

@@ -74,8 +74,8 @@ def identify(
     that ties favour neither side. Verification compares all pairs, or about 2**22 impostor pairs
     drawn with a fixed seed where there are more; a person's genuine pairs weigh together what its
     pictures do, as in re-identification, so that a few people with many pictures, whose pairs grow
-    as the square, don't decide alone. Intervals of re-identification keep the gallery as
-    it is, and say how much the people looked for matter.
+    as the square, don't decide alone. Intervals of re-identification keep the gallery as it is, and
+    say how much the people looked for matter.
 
     Args:
         probes: [N, E], probe i made from picture i.
@@ -106,9 +106,9 @@ def identify(
         metrics[f"reid_rank{rank}"] = float(np.nanmean(hits))
         replicates[f"reid_rank{rank}"] = bootstrap.means(hits)
 
-    others = np.bincount(person)[scores.genuine_person] - 1
-    roc = roc_curve(scores.genuine, scores.impostor, 1 / others)
-    resampled = _resampled_roc(scores, 1 / others, bootstrap.weights[:, people])
+    weights = 1 / (np.bincount(person)[scores.genuine_person] - 1)
+    roc = roc_curve(scores.genuine, scores.impostor, weights)
+    resampled = _resampled_roc(scores, weights, bootstrap.weights[:, people])
     for name, measure in (("auc", area_under), ("eer", equal_error_rate)):
         metrics[f"verification_{name}"] = float(measure(*roc))
         replicates[f"verification_{name}"] = measure(*resampled)

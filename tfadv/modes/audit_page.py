@@ -208,9 +208,9 @@ def _effort(run: workdir.Workdir, verdicts: Mapping) -> str:
         )
     return (
         f"NOT CONVERGED: {'; '.join(open_ends)}. The last doubling of a decoder's budget still "
-        f"gained more than that (half of the interval's width, or of pixels a tenth of the gap "
-        f"between the ends), or diverged, or M(Z) was still improving "
-        f"at its last step: these numbers are lower bounds and no verdict. Give them more with "
+        f"gained more than half of the interval's width (of pixels, more than a tenth of the gap "
+        f"between the ends), or diverged, or M(Z) was still improving at its last step: these "
+        f"numbers are lower bounds and no verdict. Give them more with "
         f"--config.audit.steps and --config.feature_map.steps."
     )
 

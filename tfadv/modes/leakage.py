@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from sklearn.preprocessing import normalize
 
 from tfadv.config import Config
 from tfadv.data import TEST, WHOLE, Dataset, normalise, to_uint8
@@ -22,8 +23,8 @@ Batch = dict[str, np.ndarray]
 
 # In dB, of the error of rounding to 8 bits: a nearest neighbour can be the very picture, and one
 # infinity would leave no mean.
-_NOTHING = 1e-3  # of a direction of length 1: less than recognisers round
 _FINEST_PSNR = 10 * np.log10(12 * 255**2)
+_NOTHING = 1e-3  # of a direction of length 1: less than recognisers round
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,8 +280,7 @@ class EvaluationSet:
 
 def _beyond_mean(embeddings: np.ndarray) -> np.ndarray:
     """What directions have beyond their mean, float [N, E]; 0 where that is next to nothing."""
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    directions = embeddings / np.maximum(lengths, np.finfo(np.float32).tiny)
+    directions = normalize(embeddings)
     rest = directions - directions.mean(0)
     return np.where(np.linalg.norm(rest, axis=1, keepdims=True) > _NOTHING, rest, 0.0)
 
