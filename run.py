@@ -22,7 +22,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from tfadv import checks, experiment, interruption
+from tfadv import checks, experiment, inputs, interruption
 from tfadv.config import MODES, Config, UserError, describe, flatten
 from tfadv.experiment import Plan
 from tfadv.measures import LimitExceededError, check_limits, parse_limit
@@ -126,13 +126,13 @@ def parse(argv: list[str]) -> Workdir | Plan | None:
             raise UserError(f"--{name} goes with --mode=reproduce")
     settings = "attack" if early.mode == "audit" else early.mode  # an audit is many attacks
     config = override(read_config(early.config, settings), overrides)
-    checks.check_dataset(config.data)
+    inputs.check_dataset(config.data)
     path = Path(early.workdir or Path("runs") / Path(early.config).stem / early.mode)
     if early.mode in ("attack", "audit"):
         choose_encoder(config, path)
         choose_recognizer(config, path)
     else:
-        checks.check_weights(config.model.weights)
+        inputs.check_weights(config.model.weights)
     if early.mode == "protect" and config.loss.excess_identity:
         choose_recognizer(config, path)
         if not config.recognizer.path:
@@ -144,11 +144,11 @@ def parse(argv: list[str]) -> Workdir | Plan | None:
         for text in config.audit.fail_above:
             parse_limit(text)
         if config.audit.domain:
-            checks.check_domain(config)
+            inputs.check_domain(config)
         if config.audit.unprotected:
-            checks.check_saved_model(config.audit.unprotected)
+            inputs.check_saved_model(config.audit.unprotected)
     if checks.needs_vgg(config, early.mode):
-        checks.check_perceptual(config.perceptual.weights)
+        inputs.check_perceptual(config.perceptual.weights)
     return Workdir(path, early.mode, config)
 
 
@@ -178,10 +178,10 @@ def parse_experiment(early: flags.FlagValues, overrides: list[str]) -> Plan:
                 "--mode=reproduce runs on one machine; on several, run --mode=protect and "
                 "--mode=attack"
             )
-        checks.check_dataset(part.config.data)
-        checks.check_weights(part.config.model.weights)
+        inputs.check_dataset(part.config.data)
+        inputs.check_weights(part.config.model.weights)
         if checks.needs_vgg(part.config, part.mode):
-            checks.check_perceptual(part.config.perceptual.weights)
+            inputs.check_perceptual(part.config.perceptual.weights)
         fields = part.config.recognizer
         if part.mode != "recognizer":
             for path in {fields.path, *fields.others} - trained(plan) - {""}:
@@ -275,7 +275,7 @@ def choose_encoder(config: Config, workdir: Path) -> None:
             )
         config.encoder = (str(encoder),)
     for path in config.encoder:
-        checks.check_saved_model(path)
+        inputs.check_saved_model(path)
 
 
 def choose_recognizer(config: Config, workdir: Path) -> None:

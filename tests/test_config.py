@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from tfadv import checks
+from tfadv import checks, inputs
 from tfadv import config as settings
 from tfadv.config import Config, Data, Model, Task, UserError
 
@@ -259,30 +259,30 @@ def test_any_values_are_valid_or_refused_by_name(overrides):
 def test_weights_must_be_a_file_of_a_known_type(tmp_path):
     weights = tmp_path / "resnet50.npz"
     with pytest.raises(UserError, match=r"model\.weights is .*resnet50\.npz.* does not exist"):
-        checks.check_weights(str(weights))
+        inputs.check_weights(str(weights))
     weights.touch()
-    checks.check_weights(str(weights))
+    inputs.check_weights(str(weights))
     pickle = weights.rename(tmp_path / "resnet50.pth")
     with pytest.raises(UserError, match=r"model\.weights is .*\.pth; it must be a \.safetensors"):
-        checks.check_weights(str(pickle))
+        inputs.check_weights(str(pickle))
 
 
 def test_no_weights_are_fine():
-    checks.check_weights(Model().weights)
+    inputs.check_weights(Model().weights)
 
 
 def test_an_encoder_must_be_a_saved_model(tmp_path):
     encoder = tmp_path / "encoder"
     with pytest.raises(UserError, match=f"^encoder {encoder} does not exist"):
-        checks.check_saved_model(str(encoder))
+        inputs.check_saved_model(str(encoder))
     encoder.mkdir()
     with pytest.raises(UserError, match=f"^encoder {encoder} is no SavedModel"):
-        checks.check_saved_model(str(encoder))
+        inputs.check_saved_model(str(encoder))
     (encoder / "saved_model.pb").touch()
-    checks.check_saved_model(str(encoder))
+    inputs.check_saved_model(str(encoder))
     with pytest.raises(UserError, match=rf"no saved_model\.pb; {encoder} is one$"):
-        checks.check_saved_model(str(tmp_path))
+        inputs.check_saved_model(str(tmp_path))
 
 
 def test_a_remote_encoder_is_left_to_the_loader():
-    checks.check_saved_model("gs://bucket/encoder")
+    inputs.check_saved_model("gs://bucket/encoder")

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from tests.datasets import SPLITS, first, keys, prepare, read
-from tfadv import data, pictures
+from tfadv import data, pictures, streams
 from tfadv.config import Data, UserError
 from tfadv.data import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset
 from tfadv.pictures import decode_picture
@@ -356,7 +356,7 @@ ARRAYS = {
 def stream(request, tiny_faces):
     """A source of batches of 8 out of 105 pictures, from a seed and a batch to start at."""
     if request.param == "memory":
-        return lambda seed, start=0: data.in_memory_batches(ARRAYS, 8, seed=seed, start=start)
+        return lambda seed, start=0: streams.in_memory_batches(ARRAYS, 8, seed=seed, start=start)
     tiny_faces = dataclasses.replace(tiny_faces, held_out=0.125)  # 3 of 24 people
     if "small" in request.param:
         tiny_faces = dataclasses.replace(tiny_faces, shuffle_buffer=16)
@@ -424,13 +424,13 @@ def test_an_index_is_the_place_in_the_part(crowd, part):
 
 def test_workers_share_the_in_memory_batches_of_one(monkeypatch):
     def batches():
-        stream = data.in_memory_batches(ARRAYS, 6, seed=0).take(5)
+        stream = streams.in_memory_batches(ARRAYS, 6, seed=0).take(5)
         return [batch["features"][:, 0] for batch in stream.as_numpy_iterator()]
 
     alone, shares = batches(), []
-    monkeypatch.setattr(data, "workers", lambda: 3)
+    monkeypatch.setattr(streams, "workers", lambda: 3)
     for worker in range(3):
-        monkeypatch.setattr(data, "worker", lambda worker=worker: worker)
+        monkeypatch.setattr(streams, "worker", lambda worker=worker: worker)
         shares.append(batches())
     for whole, *parts in zip(alone, *shares, strict=True):
         assert [len(part) for part in parts] == [2] * 3
@@ -438,7 +438,7 @@ def test_workers_share_the_in_memory_batches_of_one(monkeypatch):
 
 
 def test_in_memory_batches_hold_every_row_once_an_epoch():
-    stream = data.in_memory_batches(ARRAYS, 15, seed=0).take(14).as_numpy_iterator()
+    stream = streams.in_memory_batches(ARRAYS, 15, seed=0).take(14).as_numpy_iterator()
     rows = np.concatenate([batch["features"][:, 0] for batch in stream])
     for epoch in (rows[:105], rows[105:]):
         np.testing.assert_array_equal(np.sort(epoch), np.arange(105))
@@ -446,7 +446,7 @@ def test_in_memory_batches_hold_every_row_once_an_epoch():
 
 
 def test_in_memory_batches_keep_the_rows_of_the_arrays_together():
-    for batch in data.in_memory_batches(ARRAYS, 8, seed=0).take(3).as_numpy_iterator():
+    for batch in streams.in_memory_batches(ARRAYS, 8, seed=0).take(3).as_numpy_iterator():
         for name, rows in batch.items():
             assert rows.dtype == ARRAYS[name].dtype
         indices = batch["features"][:, 0].astype(int)
@@ -454,7 +454,7 @@ def test_in_memory_batches_keep_the_rows_of_the_arrays_together():
 
 
 def test_in_memory_batches_have_a_static_shape():
-    spec = data.in_memory_batches(ARRAYS, 8, seed=0).element_spec
+    spec = streams.in_memory_batches(ARRAYS, 8, seed=0).element_spec
     assert spec["images"].shape == (8, 2, 2, 3)
     assert spec["features"].shape == (8, 1)
 
@@ -470,7 +470,7 @@ def test_more_pictures_in_a_batch_than_there_are_is_an_error(dataset):
 
 def test_more_rows_in_a_batch_than_there_are_is_an_error():
     with pytest.raises(UserError, match=r"105 pictures.* batch of 106.* train\.batch"):
-        data.in_memory_batches(ARRAYS, 106, seed=0)
+        streams.in_memory_batches(ARRAYS, 106, seed=0)
 
 
 # --- what a dataset says of itself, and mistakes

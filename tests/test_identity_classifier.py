@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from tfadv import data, identity_classifier
+from tfadv import data, identity_classifier, streams
 from tfadv.identity_classifier import (
     FaceEmbedder,
     IdentityClassifier,
@@ -222,7 +222,7 @@ def test_learns_to_tell_strangers_apart(tiny_faces):
         one, other = np.triu_indices(len(who), k=1)
         return roc_auc_score(who[one] == who[other], (embeddings @ embeddings.T)[one, other])
 
-    batches = data.in_memory_batches({"images": images, "labels": labels}, 32, seed=0)
+    batches = streams.in_memory_batches({"images": images, "labels": labels}, 32, seed=0)
     step = tf.function(classifier.train_step)
     for batch in batches.take(80):
         step(batch)

@@ -16,11 +16,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv import mixture
-from tfadv.checks import check_dataset
 from tfadv.config import Data, UserError
 from tfadv.distribution import worker, workers
+from tfadv.faults import damaged
+from tfadv.inputs import check_dataset
 from tfadv.pictures import decode_pictures
-from tfadv.records import Records, check_apart, damaged
+from tfadv.records import Records, check_apart
+from tfadv.streams import check_batch, endless
 
 PRIVATE, PUBLIC, TEST = "private", "public", "test"
 TRAIN, HELD_OUT, WHOLE = "train", "held_out", "whole"
@@ -194,9 +196,9 @@ class Dataset:
         what = f"the {part} part of split {split}"
         if workers() > 1:
             what += f", shared among {workers()} workers,"
-        _check_batch(share, min(counts), what)  # alike in all workers
+        check_batch(share, min(counts), what)  # alike in all workers
         parts, count = of_each[worker()], counts[worker()]
-        stream = _endless(
+        stream = endless(
             mixture.read(parts, mixed=True),
             count=count,
             skip=start * share,
@@ -298,62 +300,3 @@ def _hash(record: dict[str, tf.Tensor]) -> tf.Tensor:
     name = tf.where(name == "", place, name)
     group = tf.where(record["identity"] < 0, name, person)
     return tf.strings.to_hash_bucket_fast(group, np.iinfo(np.int64).max)
-
-
-def _endless(
-    examples: tf.data.Dataset, *, count: int, skip: int, buffer: int, seed: int
-) -> tf.data.Dataset:
-    """Epoch after epoch, each in an order of its own, from example `skip` on."""
-    first, offset = divmod(skip, count)
-
-    def epoch(number):
-        # In this function's graph alone, so that the order doesn't depend on the global seed. With
-        # a seed of 0 TensorFlow compares the other seed, a tensor here, as if it were a number.
-        tf.random.set_seed(seed + 1)
-        shuffled = examples.shuffle(buffer, seed=number, reshuffle_each_iteration=False)
-        return shuffled.skip(tf.where(number == first, np.int64(offset), np.int64(0)))
-
-    return tf.data.Dataset.range(first, np.iinfo(np.int64).max).flat_map(epoch)
-
-
-def in_memory_batches(
-    arrays: dict[str, np.ndarray], batch: int, *, seed: int, start: int = 0
-) -> tf.data.Dataset:
-    """Returns shuffled full batches of rows of arrays, as `Dataset.training_batches` does.
-
-    Of several workers, which have the same arrays, each gets its share of the same batches.
-
-    Raises:
-        UserError: there are fewer rows than a batch takes.
-    """
-    count = len(next(iter(arrays.values())))
-    _check_batch(batch, count, "the part to train on")
-    rows = _endless(
-        tf.data.Dataset.range(count),
-        count=count,
-        skip=start * batch,
-        buffer=count,
-        seed=seed,
-    )
-    own = slice(worker() * batch // workers(), (worker() + 1) * batch // workers())
-    names = list(arrays)
-
-    def gather(indices):
-        return tuple(arrays[name][indices] for name in names)
-
-    def lookup(indices):
-        # NumPy holds the arrays once; a tensor of them inside the graph would be a second copy.
-        values = tf.numpy_function(gather, [indices[own]], [arrays[name].dtype for name in names])
-        for name, value in zip(names, values, strict=True):
-            value.set_shape((batch // workers(), *arrays[name].shape[1:]))
-        return dict(zip(names, values, strict=True))
-
-    return rows.batch(batch, drop_remainder=True).map(lookup, num_parallel_calls=2).prefetch(2)
-
-
-def _check_batch(batch: int, count: int, what: str) -> None:
-    if batch > count:
-        raise UserError(
-            f"{what} has {count} pictures, fewer than a batch of {batch}: lower train.batch "
-            f"(in protect mode a batch of public pictures is train.decoder_steps times as large)"
-        )

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_datasets.core.utils.shard_utils import FileInstruction
 
+from tfadv.config import Data, UserError
 from tfadv.errors import error_line
 
 FaultOf = Callable[[Sequence[bytes]], list[str]]
@@ -40,6 +41,18 @@ class Fault(NamedTuple):
     def __str__(self) -> str:
         many = f"s {self.first:,} to {self.first + self.count - 1:,}"
         return f"{self.file}: record{many if self.count > 1 else f' {self.first:,}'} {self.reason}"
+
+
+def damaged(faults: Sequence[Fault], count: int, config: Data) -> UserError:
+    """Returns the error for damaged records among so many, with the first of them."""
+    lost = sum(fault.count for fault in faults)
+    way_out = ", or leave such records out with --config.data.on_error=skip in another --workdir"
+    if lost == count:
+        way_out = ""
+    elif config.on_error == "skip":
+        way_out = f", or leave out more than {config.skip_at_most:g} of a split, data.skip_at_most"
+    others = f" ({lost:,} of {count:,} records are damaged)" if lost > 1 else ""
+    return UserError(f"{faults[0]}{others}; make the dataset again{way_out}")
 
 
 def examine(file: FileInstruction, fault_of: FaultOf) -> tuple[np.ndarray, list[Fault]]:

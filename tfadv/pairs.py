@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfadv.data import Dataset, in_memory_batches
+from tfadv.data import Dataset
+from tfadv.streams import in_memory_batches
 from tfadv.whitening import to_vectors
 
 BlackBox = Callable[[np.ndarray], np.ndarray]

@@ -12,16 +12,15 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.core.utils.shard_utils import FileInstruction
 
-from tfadv.checks import missing_dataset
+from tfadv import record_files
 from tfadv.config import Data, UserError
 from tfadv.errors import error_line
-from tfadv.faults import Fault, checksum, examine
+from tfadv.faults import Fault, damaged, examine
+from tfadv.inputs import missing_dataset
 from tfadv.layout import INVALID, find_layout
 from tfadv.pictures import decode_pictures
 from tfadv.progress import Progress
 
-CHANGED = "has changed since the run began"
-_INTERLEAVED = {"cycle_length": 16, "block_length": 16}  # as TFDS does
 _MANY_FILES = 8  # for a worker: one more or less matters little then
 _RECORDS = 64  # at a time where all are looked at
 
@@ -273,10 +272,10 @@ class Slice:
         each, left = divmod(len(self.files), workers)
         if each == 0 or (left and each < _MANY_FILES):
             return dataclasses.replace(self, turn=(worker, workers)), places[worker::workers]
-        file_of = _interleaved(self._counts)
+        file_of = record_files.interleaved(self._counts)
         sound = self.sound and self.sound[worker::workers]
         own = dataclasses.replace(self, files=self.files[worker::workers], sound=sound)
-        own_file_of = worker + workers * _interleaved(own._counts)
+        own_file_of = worker + workers * record_files.interleaved(own._counts)
         found = np.empty(own.count, np.int64)
         for file in range(worker, len(self.files), workers):
             found[own_file_of == file] = places[file_of == file]
@@ -284,73 +283,11 @@ class Slice:
 
     def read(self) -> tf.data.Dataset:
         """Returns the serialized records in the order of TFDS's own reader."""
-        records = self._read_whole() if self.sound is None else self._read_sound()
+        if self.sound is None:
+            records = record_files.read(self.files)
+        else:
+            records = record_files.read_sound(self.files, self.sound)
         return records.shard(self.turn[1], self.turn[0]) if self.turn[1] > 1 else records
-
-    def _read_whole(self) -> tf.data.Dataset:
-        names = [file.filename for file in self.files]
-        bounds = np.array([(file.skip, file.take) for file in self.files], np.int64)
-        files = tf.data.Dataset.from_tensor_slices((names, bounds[:, 0], bounds[:, 1]))
-        # To skip and to count takes time for every record, even to no effect.
-        is_whole = all(file.take == file.examples_in_shard for file in self.files)
-
-        def read_file(name, skip, take):
-            records = tf.data.TFRecordDataset(name)
-            records = records if is_whole else records.skip(skip).take(take)
-            # Told, and not taken for the end: a file that was cut short.
-            return records.apply(tf.data.experimental.assert_cardinality(take))
-
-        # TFDS would parse them one by one.
-        return files.interleave(read_file, **_INTERLEAVED)
-
-    def _read_sound(self) -> tf.data.Dataset:
-        """Reads from where they lie: TensorFlow gives up a file at the first damaged record."""
-        file_of = _interleaved(self._counts)
-        places = np.empty((len(file_of), 3), np.int64)
-        for file, sound in enumerate(self.sound):
-            places[file_of == file] = sound
-
-        def read(files, places):
-            found = np.empty(len(files), object)
-            for file in np.unique(files):
-                with tf.io.gfile.GFile(self.files[file].filename, "rb") as opened:
-                    for i in np.flatnonzero(files == file):
-                        at, length, expected = places[i]
-                        opened.seek(at)
-                        found[i] = opened.read(length)
-                        if checksum(found[i]) != expected:
-                            name = self.files[file].filename
-                            raise ValueError(f"{name} {CHANGED}")
-            return found
-
-        def read_some(files, places):
-            records = tf.numpy_function(read, [files, places], tf.string)
-            return tf.ensure_shape(records, [None])
-
-        some = tf.data.Dataset.from_tensor_slices((file_of, places)).batch(_RECORDS)
-        records = some.map(read_some).unbatch()
-        return records.apply(tf.data.experimental.assert_cardinality(self.count))
-
-
-def _interleaved(counts: Sequence[int]) -> np.ndarray:
-    """Which of several files each record is of in the order of `Slice.read`, int64 [sum]."""
-    files = tf.data.Dataset.from_tensor_slices((np.arange(len(counts)), np.array(counts, np.int64)))
-    records = files.interleave(
-        lambda file, count: tf.data.Dataset.from_tensors(file).repeat(count), **_INTERLEAVED
-    )
-    return np.concatenate([*records.batch(4096).as_numpy_iterator()])
-
-
-def damaged(faults: Sequence[Fault], count: int, config: Data) -> UserError:
-    """Returns the error for damaged records among so many, with the first of them."""
-    lost = sum(fault.count for fault in faults)
-    way_out = ", or leave such records out with --config.data.on_error=skip in another --workdir"
-    if lost == count:
-        way_out = ""
-    elif config.on_error == "skip":
-        way_out = f", or leave out more than {config.skip_at_most:g} of a split, data.skip_at_most"
-    others = f" ({lost:,} of {count:,} records are damaged)" if lost > 1 else ""
-    return UserError(f"{faults[0]}{others}; make the dataset again{way_out}")
 
 
 def check_apart(slices: dict[str, Slice]) -> None:

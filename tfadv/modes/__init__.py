@@ -7,7 +7,7 @@ from tfadv.data import explain
 from tfadv.errors import error_line
 from tfadv.experiment import Plan
 from tfadv.modes import attack, audit, protect, recognizer, reproduce
-from tfadv.records import CHANGED
+from tfadv.record_files import CHANGED
 from tfadv.workdir import Workdir
 
 # What reading damaged data ends in.

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from tfadv import data, training
+from tfadv import data, streams, training
 from tfadv.config import Config, UserError
 from tfadv.data import HELD_OUT, TEST, TRAIN, WHOLE, Dataset
 from tfadv.distribution import in_scope, over_devices
@@ -126,7 +126,7 @@ class Pictures:
         """Returns what `IdentityClassifier.train_step` takes, from step `start` on."""
         batch, seed = self._config.train.batch, self._config.runtime.seed
         if self._kept is not None:
-            return data.in_memory_batches(self._kept, batch, seed=seed, start=start)
+            return streams.in_memory_batches(self._kept, batch, seed=seed, start=start)
 
         def number(pictures):
             identity = pictures["identity"]
