@@ -32,7 +32,7 @@ def alternate(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, l
         name -> the objects, one for each round.
 
     Raises:
-        BenchmarkError: A program failed.
+        BenchmarkError: a program failed.
     """
     results = {name: [] for name in commands}
     for done in range(rounds):

@@ -34,9 +34,9 @@ class SplitConfig(tfds.core.BuilderConfig):
     """A variant of a dataset: how its pictures are dealt to the splits.
 
     Attributes:
-        scheme: One of `spec.SCHEMES`.
-        shares: Of private, public and test pictures; they sum to 1. `official` has no use for them.
-        split: Name of the only split, where there is to be one; it needs no scheme and no shares.
+        scheme: one of `spec.SCHEMES`.
+        shares: of private, public and test pictures; they sum to 1. `official` has no use for them.
+        split: name of the only split, where there is to be one; it needs no scheme and no shares.
     """
 
     scheme: str = "identity"
@@ -63,9 +63,9 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Creates the builder.
 
         Args:
-            on_error: What to do about a picture that is missing or doesn't decode: `stop` or
+            on_error: what to do about a picture that is missing or doesn't decode: `stop` or
                 `skip` it.
-            **kwargs: As for any TFDS builder: `data_dir`, `config`, ...
+            **kwargs: as for any TFDS builder: `data_dir`, `config`, ...
         """
         self.skip = on_error == "skip"
         super().__init__(**kwargs)
@@ -80,10 +80,10 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Reads and checks the lists of a source.
 
         Args:
-            folder: Holds the source; None for a builder without `MANUAL_DOWNLOAD_INSTRUCTIONS`.
+            folder: holds the source; None for a builder without `MANUAL_DOWNLOAD_INSTRUCTIONS`.
 
         Raises:
-            DataError: If the source is at fault.
+            DataError: if the source is at fault.
         """
 
     def split(self, source: spec.Source) -> dict[str, np.ndarray]:
@@ -213,10 +213,10 @@ class Notes:
     """What is known of a shard once it is written.
 
     Attributes:
-        count: Of its examples.
-        identities: Of its pictures, each once.
-        skipped: Name of each picture that was left out, and why.
-        fault: What stopped it, if something did.
+        count: of its examples.
+        identities: of its pictures, each once.
+        skipped: name of each picture that was left out, and why.
+        fault: what stopped it, if something did.
     """
 
     count: int = 0
@@ -246,10 +246,10 @@ class Shard:
     """The examples of one record file, made in whichever process writes it.
 
     Args:
-        source: Of its pictures alone, in order.
-        skip: Whether a broken picture is left out, not a fault.
-        notes: Where to leave `Notes`.
-        progress: Counts the pictures; it stays behind where this moves to another process.
+        source: of its pictures alone, in order.
+        skip: whether a broken picture is left out, not a fault.
+        notes: where to leave `Notes`.
+        progress: counts the pictures; it stays behind where this moves to another process.
     """
 
     def __init__(self, source: spec.Source, skip: bool, notes: epath.Path, progress: Any):

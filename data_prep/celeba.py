@@ -65,12 +65,12 @@ def read_source(folder: epath.Path, scheme: str, *, skip: bool = False) -> spec.
     """Reads CelebA's official layout and checks that its lists and pictures agree.
 
     Args:
-        folder: Holds `img_align_celeba/` and the lists.
-        scheme: Says which lists are needed: `identity` the identities, `official` the partition.
-        skip: Whether pictures may be missing.
+        folder: holds `img_align_celeba/` and the lists.
+        scheme: says which lists are needed: `identity` the identities, `official` the partition.
+        skip: whether pictures may be missing.
 
     Raises:
-        DataError: If a file that is needed is missing, or two of them disagree.
+        DataError: if a file that is needed is missing, or two of them disagree.
     """
     _require(folder, PICTURES)
     names, attributes = _read_attributes(folder)

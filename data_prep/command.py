@@ -23,8 +23,8 @@ def common_flags(*, source: str | None, shares: bool = True) -> flags.FlagValues
     """Returns the flags of every command.
 
     Args:
-        source: Help of `--source`; None for a builder that reads no source.
-        shares: Whether there is a `--shares`; a builder of a single split has no use for it.
+        source: help of `--source`; None for a builder that reads no source.
+        shares: whether there is a `--shares`; a builder of a single split has no use for it.
     """
     values = flags.FlagValues()
     flags.DEFINE_bool("help", False, "show this help", short_name="h", flag_values=values)
@@ -64,7 +64,7 @@ def beam_options(values: flags.FlagValues) -> Any:
     """Returns Beam's PipelineOptions if the flags ask for Beam, else None.
 
     Raises:
-        DataError: If it isn't installed, or can't do what its options ask for.
+        DataError: if it isn't installed, or can't do what its options ask for.
     """
     if not (values.beam or values.beam_options):
         return None
@@ -86,7 +86,7 @@ def _unknown_options(words: Sequence[str]) -> list[str]:
     """Returns those words that are no options of Beam's, or their values.
 
     Raises:
-        ValueError: If one of Beam's options has no such value.
+        ValueError: if one of Beam's options has no such value.
     """
     from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -110,7 +110,7 @@ def _check_runner(options: Any, unknown: Sequence[str]) -> None:
 
     Args:
         options: Beam's PipelineOptions.
-        unknown: Words among them that Beam doesn't know. A runner may: a Flink or Spark server is
+        unknown: words among them that Beam doesn't know. A runner may: a Flink or Spark server is
             asked for options of its own, and Dataflow is sent all there are.
     """
     from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
@@ -147,7 +147,7 @@ def source_folder(values: flags.FlagValues) -> epath.Path:
     """Returns `--source`.
 
     Raises:
-        DataError: If it isn't given, is no folder or is empty.
+        DataError: if it isn't given, is no folder or is empty.
     """
     if not values.source:
         raise DataError("--source=DIR is missing: the folder that holds the pictures")
@@ -163,14 +163,14 @@ def prepare(builder: PictureBuilder, source: epath.Path | None, beam: Any = None
     """Prepares a dataset unless it is there, and prints what it holds.
 
     Args:
-        builder: Of the dataset.
-        source: Holds the pictures; None where they are drawn.
-        beam: From `beam_options`.
+        builder: of the dataset.
+        source: holds the pictures; None where they are drawn.
+        beam: from `beam_options`.
 
     Raises:
-        DataError: If the source is at fault, or another set of this name is there; the lists are
+        DataError: if the source is at fault, or another set of this name is there; the lists are
             checked before TensorFlow is imported.
-        OSError: If a file can't be read or written.
+        OSError: if a file can't be read or written.
     """
     lists = builder.read_source(source)
     if builder.data_path.exists():
@@ -186,8 +186,8 @@ def build(builder: PictureBuilder, source: epath.Path | None, beam: Any = None) 
     """Writes a dataset, without TFDS's words about a download of unknown size.
 
     Raises:
-        DataError: If a picture is at fault, or a Beam runner other than the direct one fails.
-        OSError: If a file can't be read or written.
+        DataError: if a picture is at fault, or a Beam runner other than the direct one fails.
+        OSError: if a file can't be read or written.
     """
     import tensorflow as tf  # here, as faults of the lists are told without waiting for it
 

@@ -131,8 +131,8 @@ class Canvas:
 
         Args:
             points: float [n, 2].
-            depth: How much the points follow the head's roundness; 0 for what hangs beside it.
-            lift: How far they stand in front of the head (negative: behind).
+            depth: how much the points follow the head's roundness; 0 for what hangs beside it.
+            lift: how far they stand in front of the head (negative: behind).
         """
         turned = np.array(points, np.float64)
         z = lift
@@ -168,10 +168,10 @@ class Canvas:
         Args:
             points: float [n, 2].
             texture: uint8 [side, side, 3].
-            depth: As in `project`.
-            lift: As in `project`.
-            soft: Standard deviation of the edge's blur, in head units.
-            opacity: Share of the texture in the result.
+            depth: as in `project`.
+            lift: as in `project`.
+            soft: standard deviation of the edge's blur, in head units.
+            opacity: share of the texture in the result.
         """
         box, mask = _soft_mask(
             self._corners(points, self.side, depth, lift), self.side, soft * self.unit

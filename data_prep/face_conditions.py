@@ -116,8 +116,8 @@ def label(traits: Traits, conditions: Conditions) -> np.ndarray:
     A hat hides a bald head, bangs and short hair, so none of these is labelled under one.
 
     Args:
-        traits: Of the identity.
-        conditions: Of the picture.
+        traits: of the identity.
+        conditions: of the picture.
 
     Returns:
         uint8 [len(ATTRIBUTES)], 0 or 1.

@@ -229,16 +229,16 @@ def draw_face(identity: int, picture: int, *, size: int = 128, seed: int = 0) ->
     """Draws one picture of an identity.
 
     Args:
-        identity: Number of the identity, 0 or more: alone with the seed it decides the person.
-        picture: Number of the picture, 0 or more: pose, light, expression and what is worn.
-        size: Side of the picture in pixels.
-        seed: Of the whole set of people, 0 or more.
+        identity: number of the identity, 0 or more: alone with the seed it decides the person.
+        picture: number of the picture, 0 or more: pose, light, expression and what is worn.
+        size: side of the picture in pixels.
+        seed: of the whole set of people, 0 or more.
 
     Returns:
         The picture and its attributes; the same arguments give the same bytes.
 
     Raises:
-        ValueError: A number is below 0, or the size below 16.
+        ValueError: a number is below 0, or the size below 16.
     """
     if min(identity, picture, seed) < 0 or size < 16:
         raise ValueError(

@@ -36,11 +36,11 @@ class FolderConfig(builder.SplitConfig):
     """How a folder is read.
 
     Attributes:
-        shares: Of private, public and test pictures.
-        attributes: Names of the CSV's 0/1 columns.
-        csv: File with the attributes; by default the only `.csv` file in the folder, if any.
-        name_column: Column of the file names, by default the first.
-        identity_column: Column that says who is in a picture; by default nobody knows.
+        shares: of private, public and test pictures.
+        attributes: names of the CSV's 0/1 columns.
+        csv: file with the attributes; by default the only `.csv` file in the folder, if any.
+        name_column: column of the file names, by default the first.
+        identity_column: column that says who is in a picture; by default nobody knows.
     """
 
     shares: tuple[float, ...] = SHARES
@@ -77,7 +77,7 @@ def read_attribute_names(folder: epath.Path, config: FolderConfig) -> tuple[str,
     """Returns the names of the CSV's attribute columns; none without a CSV.
 
     Raises:
-        DataError: If the CSV is missing, empty, or lacks a column that the config names.
+        DataError: if the CSV is missing, empty, or lacks a column that the config names.
     """
     path = _find_csv(folder, config)
     if path is None:
@@ -91,12 +91,12 @@ def read_source(folder: epath.Path, config: FolderConfig, *, skip: bool = False)
     """Reads a folder of pictures and checks that its CSV, if it has one, agrees with them.
 
     Args:
-        folder: Holds the pictures.
-        config: Says how it is read.
-        skip: Whether pictures may be missing.
+        folder: holds the pictures.
+        config: says how it is read.
+        skip: whether pictures may be missing.
 
     Raises:
-        DataError: If the folder holds no picture or the CSV is at fault.
+        DataError: if the folder holds no picture or the CSV is at fault.
     """
     there = pictures.list_pictures(folder)
     path = _find_csv(folder, config)

@@ -39,9 +39,9 @@ class DrawConfig(builder.SplitConfig):
     """Which pictures are drawn.
 
     Attributes:
-        split: Name of the only split.
-        pictures: How many.
-        seed: Of the draw; the order of writing has its own.
+        split: name of the only split.
+        pictures: how many.
+        seed: of the draw; the order of writing has its own.
     """
 
     split: str = "extra"
@@ -54,8 +54,8 @@ class DrawnSource(spec.Source):
     """Pictures drawn from a file; `root` is the file's folder, which `names` have no part in.
 
     Attributes:
-        file: Holds the pictures.
-        places: Of each picture in it.
+        file: holds the pictures.
+        places: of each picture in it.
     """
 
     file: packings.PackedFile
@@ -85,8 +85,8 @@ class MsCeleb1m(builder.PictureBuilder):
         """Creates the builder.
 
         Args:
-            file_name: Of the file in the source's folder; by default one of the usual two.
-            **kwargs: As for any `PictureBuilder`.
+            file_name: of the file in the source's folder; by default one of the usual two.
+            **kwargs: as for any `PictureBuilder`.
         """
         self._file_name = file_name
         self._drawn: DrawnSource | None = None
@@ -105,7 +105,7 @@ def find_file(source: epath.Path) -> packings.PackedFile:
     """Returns the file of pictures that is at a path, or in the folder there.
 
     Raises:
-        DataError: If there is no such path, none of the packings, or both.
+        DataError: if there is no such path, none of the packings, or both.
     """
     names = " or ".join(PACKINGS)
     if not source.exists():
@@ -132,16 +132,16 @@ def draw(file: packings.PackedFile, count: int, seed: int, *, skip: bool = False
     a picture that doesn't decode; no other is drawn in its place.
 
     Args:
-        file: Holds the pictures.
-        count: How many to draw.
-        seed: Of the draw.
-        skip: Whether lines and records may be damaged.
+        file: holds the pictures.
+        count: how many to draw.
+        seed: of the draw.
+        skip: whether lines and records may be damaged.
 
     Returns:
         The pictures in the order of the file, with no attributes; people are numbered from 0.
 
     Raises:
-        DataError: If the file is at fault or holds fewer pictures.
+        DataError: if the file is at fault or holds fewer pictures.
     """
 
     def hashed(place: packings.Place) -> tuple[bytes, packings.Place]:

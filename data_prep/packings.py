@@ -29,9 +29,9 @@ class Place(NamedTuple):
     """Where in a file a picture is.
 
     Attributes:
-        offset: Of its line or record, in bytes.
-        number: Of its line, from 1, or of its record.
-        key: What the file calls it; of a line that doesn't say, its number.
+        offset: of its line or record, in bytes.
+        number: of its line, from 1, or of its record.
+        key: what the file calls it; of a line that doesn't say, its number.
     """
 
     offset: int
@@ -43,8 +43,8 @@ class PackedFile(abc.ABC):
     """A file of pictures that says who is in each.
 
     Attributes:
-        path: Of the file.
-        unit: What in the file holds a picture.
+        path: of the file.
+        unit: what in the file holds a picture.
     """
 
     unit: str
@@ -58,11 +58,11 @@ class PackedFile(abc.ABC):
         """Yields the place of every picture; shows how far it is.
 
         Args:
-            skip: Whether a damaged line or record is no fault of the file. It has a place too,
+            skip: whether a damaged line or record is no fault of the file. It has a place too,
                 at which no picture can be read.
 
         Raises:
-            DataError: If the file is at fault.
+            DataError: if the file is at fault.
         """
 
     @abc.abstractmethod
@@ -70,7 +70,7 @@ class PackedFile(abc.ABC):
         """Returns who is in the picture at a place, and what to call the picture.
 
         Raises:
-            DataError: If the file doesn't say.
+            DataError: if the file doesn't say.
         """
 
     @abc.abstractmethod
@@ -78,14 +78,14 @@ class PackedFile(abc.ABC):
         """Returns the bytes of the picture at a place, whatever they are.
 
         Raises:
-            DataError: If they can't be read, or the file doesn't say who is in the picture.
+            DataError: if they can't be read, or the file doesn't say who is in the picture.
         """
 
     def picture(self, place: Place) -> bytes:
         """Returns the bytes of the picture at a place, a whole JPEG or PNG that decodes.
 
         Raises:
-            DataError: If they can't be read or don't decode.
+            DataError: if they can't be read or don't decode.
         """
         return pictures.check_picture(self.encoded(place), self.where(place))
 

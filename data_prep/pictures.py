@@ -25,10 +25,10 @@ def list_pictures(root: epath.Path) -> list[str]:
     """Returns the sorted names, relative to root, of the pictures in it and in its subfolders.
 
     Args:
-        root: Local, or in object storage.
+        root: local, or in object storage.
 
     Raises:
-        DataError: If root is no folder or holds no picture.
+        DataError: if root is no folder or holds no picture.
     """
     root = epath.Path(root)
     if not root.is_dir():
@@ -51,7 +51,7 @@ def read_picture(path: epath.Path) -> bytes:
     """Returns the bytes of a file that is a whole JPEG or PNG and decodes.
 
     Raises:
-        DataError: Names the file and what is wrong with it.
+        DataError: names the file and what is wrong with it.
     """
     try:
         encoded = path.read_bytes()
@@ -67,7 +67,7 @@ def check_picture(encoded: bytes, name: str) -> bytes:
     by its missing end marker.
 
     Raises:
-        DataError: Says what is wrong with the picture of this name.
+        DataError: says what is wrong with the picture of this name.
     """
     if fault := _fault(encoded):
         raise DataError(f"{name}: {fault}")

@@ -32,8 +32,8 @@ class Source:
     """The pictures of a source, in its own order, and what its lists say of each.
 
     Attributes:
-        root: Folder that `names` are relative to.
-        names: File name of each picture, with `/` between folders.
+        root: folder that `names` are relative to.
+        names: file name of each picture, with `/` between folders.
         attributes: uint8 [N, A], 0 or 1.
         identities: int64 [N], -1 where unknown.
         partition: uint8 [N], CelebA's own split (0, 1, 2), or None where the source has none.
@@ -88,7 +88,7 @@ def parse_shares(text: str) -> tuple[float, ...]:
     """Returns the shares of private, public and test pictures that `0.7,0.2,0.1` says.
 
     Raises:
-        DataError: Unless these are three positive numbers that sum to 1.
+        DataError: unless these are three positive numbers that sum to 1.
     """
     try:
         shares = tuple(float(share) for share in text.split(","))
@@ -128,8 +128,8 @@ def split_by_identity(
 
     Args:
         identities: int64 [N].
-        shares: Of private, public and test pictures; they sum to 1.
-        seed: Of the shuffle.
+        shares: of private, public and test pictures; they sum to 1.
+        seed: of the shuffle.
 
     Returns:
         For each split, the positions of its pictures, in ascending order.
@@ -151,7 +151,7 @@ def split_pictures(
     """Deals the pictures of a source to `private`, `public` and `test`.
 
     Raises:
-        DataError: If a split would be empty, or the source has no partition for `official`.
+        DataError: if a split would be empty, or the source has no partition for `official`.
     """
     if scheme == "official":
         if source.partition is None:
@@ -174,8 +174,8 @@ def digest(source: Source, *, with_partition: bool) -> str:
     """Returns the SHA-256, in hex, of a source's names, attributes and identities.
 
     Args:
-        source: Its `root` and its pictures' bytes don't count.
-        with_partition: Whether the partition counts too.
+        source: its `root` and its pictures' bytes don't count.
+        with_partition: whether the partition counts too.
     """
     names = "\0".join(source.names).encode("utf-8", "surrogateescape")
     arrays = [source.attributes, source.identities]

@@ -28,10 +28,10 @@ class SyntheticConfig(builder.SplitConfig):
     """How many faces are drawn, and how.
 
     Attributes:
-        identities: How many.
-        pictures: Of each identity.
-        size: Height and width in pixels.
-        seed: Of the faces; the split has its own.
+        identities: how many.
+        pictures: of each identity.
+        size: height and width in pixels.
+        seed: of the faces; the split has its own.
     """
 
     shares: tuple[float, ...] = SHARES
@@ -46,9 +46,9 @@ class DrawnFaces(spec.Source):
     """Faces that are drawn when they are asked for; `attributes` are known only then.
 
     Attributes:
-        numbers: Of each picture among those of its identity, int64 [N].
-        size: Height and width in pixels.
-        seed: Of the faces.
+        numbers: of each picture among those of its identity, int64 [N].
+        size: height and width in pixels.
+        seed: of the faces.
     """
 
     numbers: np.ndarray
@@ -107,7 +107,7 @@ def prepare(data_dir: str | Path, config: str = "default") -> None:
     """Draws `synthetic/CONFIG` into data_dir, unless it is there.
 
     Args:
-        data_dir: Where prepared datasets are.
+        data_dir: where prepared datasets are.
         config: `default` or `tiny`.
     """
     builder = Synthetic(config=config, data_dir=data_dir)

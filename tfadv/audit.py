@@ -19,11 +19,11 @@ class Score:
     """What one member got by one measure.
 
     Attributes:
-        held_out: On held-out public pictures, which members are chosen by.
-        test: On test pictures.
-        replicates: The same on resampled test people, float64 [R]; equal positions are equal
+        held_out: on held-out public pictures, which members are chosen by.
+        test: on test pictures.
+        replicates: the same on resampled test people, float64 [R]; equal positions are equal
             people, whoever is measured, so that differences are paired.
-        is_finished: Whether the member, if it trains until it no longer improves, did so.
+        is_finished: whether the member, if it trains until it no longer improves, did so.
     """
 
     held_out: float
@@ -55,7 +55,7 @@ def strongest(scores: Mapping[str, Score], measure: Measure) -> str:
     """Returns the member that leaked most of held-out public pictures: the one that counts.
 
     Raises:
-        ValueError: There is none, or one isn't finite.
+        ValueError: there is none, or one isn't finite.
     """
     if not scores:
         raise ValueError(f"no attacker measured {measure.title}")
@@ -92,10 +92,10 @@ def is_converged(budgets: Sequence[Score], measure: Measure, most: float = math.
     """Whether the last doubling of a budget gained no more than half of the interval's width.
 
     Args:
-        budgets: What a member got with 1, 2, 4, ... times the same budget; two at least. Gains are
+        budgets: what a member got with 1, 2, 4, ... times the same budget; two at least. Gains are
             those on held-out pictures, the interval that of the largest budget on test pictures.
-        measure: Which says what a gain is.
-        most: It may have gained, however wide the interval is.
+        measure: which says what a gain is.
+        most: it may have gained, however wide the interval is.
     """
     before, after = budgets[-2:]
     sign = 1 if measure.leaks_upwards else -1

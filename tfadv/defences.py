@@ -124,7 +124,7 @@ class Excess(Defence):
     Args:
         target: "pixels", at 16 x 16; or "identity", a face embedding, as a batch's "embeddings".
         weight: of the bias-corrected squared distance correlation.
-        attributes: A, the labels of a picture.
+        attributes: a, the labels of a picture.
         size: T, the values of a target.
     """
 

@@ -23,11 +23,11 @@ class Row:
     """One line of a table: an encoder, and an attack on it.
 
     Attributes:
-        name: Such as "1", or "λ₂ = 3".
-        protect: Field -> value, changes to the base config of protect mode.
-        attack: As `protect`, of attack mode; None: the encoder isn't attacked.
-        about: What it is, in a few words.
-        paper: Metric -> what the paper reports.
+        name: such as "1", or "λ₂ = 3".
+        protect: field -> value, changes to the base config of protect mode.
+        attack: as `protect`, of attack mode; None: the encoder isn't attacked.
+        about: what it is, in a few words.
+        paper: metric -> what the paper reports.
     """
 
     name: str
@@ -42,10 +42,10 @@ class Claim:
     """What the paper says of a measure: in each pair of rows the first has less than the second.
 
     Attributes:
-        text: The claim.
-        metric: The measure.
-        pairs: Names of rows, (less, more).
-        at_most: The difference may be this much at most: "at a small loss".
+        text: the claim.
+        metric: the measure.
+        pairs: names of rows, (less, more).
+        at_most: the difference may be this much at most: "at a small loss".
     """
 
     text: str
@@ -59,10 +59,10 @@ class Plot:
     """Lines through rows: y over x.
 
     Attributes:
-        title: Of the figure.
-        x: A metric; or "" for the places of the rows.
-        y: A metric.
-        series: Name of a line -> names of its rows.
+        title: of the figure.
+        x: a metric; or "" for the places of the rows.
+        y: a metric.
+        series: name of a line -> names of its rows.
     """
 
     title: str
@@ -76,15 +76,15 @@ class Experiment:
     """A table or figure: what to run, what to show of it, what to check.
 
     Attributes:
-        title: Of the page.
-        about: A paragraph: what the table is about, and where ours has to differ from the paper.
-        base: From a mode to the config that rows change.
-        rows: In the table's order; their names are unique.
-        metrics: Columns, names as in metrics.json.
-        claims: Of the paper, to be checked.
-        plots: To be drawn.
-        latent: Attributes by which t-SNE maps of the rows' features are coloured; two, or none.
-        pictures: Whether to show what Dec^a made of the features, row by row.
+        title: of the page.
+        about: a paragraph: what the table is about, and where ours has to differ from the paper.
+        base: from a mode to the config that rows change.
+        rows: in the table's order; their names are unique.
+        metrics: columns, names as in metrics.json.
+        claims: of the paper, to be checked.
+        plots: to be drawn.
+        latent: attributes by which t-SNE maps of the rows' features are coloured; two, or none.
+        pictures: whether to show what Dec^a made of the features, row by row.
     """
 
     title: str
@@ -104,10 +104,10 @@ class Part:
 
     Attributes:
         mode: "recognizer", "protect" or "attack".
-        config: Of the run.
-        path: Its folder.
-        target: The protect run that an attack is on.
-        rows: Names of the rows that need it.
+        config: of the run.
+        path: its folder.
+        target: the protect run that an attack is on.
+        rows: names of the rows that need it.
     """
 
     mode: str
@@ -128,13 +128,13 @@ class Plan:
     """An experiment as runs, in the order in which they can be made.
 
     Attributes:
-        experiment: What is planned.
-        rows: Names of those that are to be run; the page shows all that are done.
-        folder: Where the page goes.
-        parts: The runs that these rows need.
-        encoders: Row -> its protect run, of all rows.
-        attacks: Row -> its attack, if it has one.
-        is_dry: Whether it is only to be shown.
+        experiment: what is planned.
+        rows: names of those that are to be run; the page shows all that are done.
+        folder: where the page goes.
+        parts: the runs that these rows need.
+        encoders: row -> its protect run, of all rows.
+        attacks: row -> its attack, if it has one.
+        is_dry: whether it is only to be shown.
     """
 
     experiment: Experiment
@@ -181,14 +181,14 @@ def plan(
     as well: `root/encoders`, `root/attacks` and, where no recogniser is named, `root/recognizer`.
 
     Args:
-        experiment: What to run.
-        root: The folder of all experiments.
-        name: Of this one, the folder of its page.
-        override: Applies the command line to a base config.
-        rows: Names of those that are to be run; all, if there are none.
+        experiment: what to run.
+        root: the folder of all experiments.
+        name: of this one, the folder of its page.
+        override: applies the command line to a base config.
+        rows: names of those that are to be run; all, if there are none.
 
     Raises:
-        UserError: A row changes a field that there is not, or to what it can't be; or there is no
+        UserError: a row changes a field that there is not, or to what it can't be; or there is no
             row of such a name.
     """
     known = [row.name for row in experiment.rows]

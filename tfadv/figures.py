@@ -25,14 +25,14 @@ def picture_grid(rows: Sequence[tuple[str, np.ndarray]], path: str | Path | None
     than its row goes on in the next line.
 
     Args:
-        rows: Labels and pictures, uint8 [N, S, S, 3], of one shape.
-        path: Where to write the PNG as well.
+        rows: labels and pictures, uint8 [N, S, S, 3], of one shape.
+        path: where to write the PNG as well.
 
     Returns:
         The PNG, transparent around the pictures.
 
     Raises:
-        ValueError: There are no pictures, or rows differ in shape or aren't uint8.
+        ValueError: there are no pictures, or rows differ in shape or aren't uint8.
     """
     shapes = {pictures.shape for _, pictures in rows}
     if len(shapes) != 1 or 0 in min(shapes) or any(p.dtype != np.uint8 for _, p in rows):
@@ -78,9 +78,9 @@ def curve_figure(
     """A PNG of lines, such as the attacker's held-out loss over its steps.
 
     Args:
-        series: Name to (x, y); x may be names instead. Points that aren't finite are gaps.
-        xlabel: What x is, with its unit.
-        ylabel: What y is, with its unit.
+        series: name to (x, y); x may be names instead. Points that aren't finite are gaps.
+        xlabel: what x is, with its unit.
+        ylabel: what y is, with its unit.
         marker: Matplotlib's, of each point.
 
     Returns:
@@ -105,9 +105,9 @@ def roc_figure(
     """A PNG of ROC curves; the axis is logarithmic, as few false accepts are what counts.
 
     Args:
-        series: Name to (false accept rates, true accept rates), in [0, 1], in any order. Points
+        series: name to (false accept rates, true accept rates), in [0, 1], in any order. Points
             that aren't finite are left out; (0, 0) and (1, 1) belong to every curve.
-        auc: Name to the area under its curve, for the legend.
+        auc: name to the area under its curve, for the legend.
 
     Returns:
         The PNG, transparent, in colours that read on light and on dark. Dots are a coin toss.
@@ -135,9 +135,9 @@ def histogram_figure(panels: Mapping[str, Mapping[str, Sequence[float]]], xlabel
     """A PNG of distributions, one panel under another on a common axis, each as high as it needs.
 
     Args:
-        panels: Name of a panel, such as an attacker, to (name of a distribution, such as "same
+        panels: name of a panel, such as an attacker, to (name of a distribution, such as "same
             person" or "strangers", to its values). Values that aren't finite are left out.
-        xlabel: What the values are, with their unit.
+        xlabel: what the values are, with their unit.
 
     Returns:
         The PNG, transparent, in colours that read on light and on dark. Upright lines are means.
@@ -178,9 +178,9 @@ def bar_figure(series: Mapping[str, Mapping[str, float]], xlabel: str) -> bytes:
     """A PNG of horizontal bars, such as the MCC of each attribute, of one model or of several.
 
     Args:
-        series: Name to (bar's name to value). Bars are ordered by the first series, the highest
+        series: name to (bar's name to value). Bars are ordered by the first series, the highest
             on top; a bar that a series lacks, or that is NaN, is shown as "–".
-        xlabel: What the length means.
+        xlabel: what the length means.
 
     Returns:
         The PNG, transparent, in colours that read on light and on dark.
@@ -212,7 +212,7 @@ def tsne_figure(panels: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]
     """A PNG of points in the plane by class, such as those of `latent.embed` (Figure 4).
 
     Args:
-        panels: Name of a panel, such as an encoder, to (points, float [N, 2]; the class of each,
+        panels: name of a panel, such as an encoder, to (points, float [N, 2]; the class of each,
             integers [N]; the names of the classes). A class looks alike in all panels that name it,
             and rarer ones lie on top. Points that aren't finite are left out.
 
@@ -221,7 +221,7 @@ def tsne_figure(panels: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]
         read on light and on dark. Axes have no unit: t-SNE keeps who is near, not how far.
 
     Raises:
-        ValueError: There are no panels, shapes differ, or a class has no name.
+        ValueError: there are no panels, shapes differ, or a class has no name.
     """
     if not panels:
         raise ValueError("there are no panels to draw")

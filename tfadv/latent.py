@@ -34,7 +34,7 @@ def embed(features: np.ndarray, seed: int) -> np.ndarray:
         float32 [N, 2].
 
     Raises:
-        ValueError: There are fewer than 4 pictures, features are not finite, or all are the same.
+        ValueError: there are fewer than 4 pictures, features are not finite, or all are the same.
     """
     vectors = _standardised(features)
     if len(vectors) < 4:
@@ -51,14 +51,14 @@ def combined(labels: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
     """The classes that attributes make together, as in Figure 4: two make four.
 
     Args:
-        labels: Name of an attribute to 0 or 1, [N].
+        labels: name of an attribute to 0 or 1, [N].
 
     Returns:
         The class of each picture, int [N], and the name of each of the 2^A classes, such as
         "no Eyeglasses, Smiling".
 
     Raises:
-        ValueError: There are no attributes, they differ in length, or a label is neither 0 nor 1.
+        ValueError: there are no attributes, they differ in length, or a label is neither 0 nor 1.
     """
     columns = [np.asarray(column) for column in labels.values()]
     shapes = {column.shape for column in columns}
@@ -86,9 +86,9 @@ def separation(
 
     Args:
         features: float [N, D] or maps, [N, H, W, C], which become vectors as in `to_vectors`.
-        labels: Name of an attribute to 0 or 1, [N].
+        labels: name of an attribute to 0 or 1, [N].
         seed: of the folds.
-        identities: Who is in the pictures, integers, -1 unknown, [N]. With them nobody is in two
+        identities: who is in the pictures, integers, -1 unknown, [N]. With them nobody is in two
             folds: else who remembers a person knows whether they wear glasses.
 
     Returns:
@@ -101,7 +101,7 @@ def separation(
         missing where fewer than two classes are left.
 
     Raises:
-        ValueError: As `embed` and `combined`, or there isn't one label or identity per picture.
+        ValueError: as `embed` and `combined`, or there isn't one label or identity per picture.
     """
     vectors = _standardised(features)
     classes, names = combined(labels)

@@ -36,7 +36,7 @@ class Linkage:
         emphasis: chosen.
 
     Raises:
-        ValueError: There are no two people with two pictures each, in either part; or everybody's
+        ValueError: there are no two people with two pictures each, in either part; or everybody's
             pictures have the same features.
     """
 

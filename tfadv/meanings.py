@@ -8,11 +8,11 @@ class Column:
     """What a number is: its name, what it means, which way is better, how it is printed.
 
     Attributes:
-        name: Its heading.
-        meaning: In plain words, with which way is private or useful; the page's tooltip.
+        name: its heading.
+        meaning: in plain words, with which way is private or useful; the page's tooltip.
         better: "higher", "lower", or "" where neither is.
-        format: A format specification, of its numbers.
-        group: A heading over it and its neighbours of the same group, such as an encoder's name.
+        format: a format specification, of its numbers.
+        group: a heading over it and its neighbours of the same group, such as an encoder's name.
     """
 
     name: str
@@ -294,7 +294,7 @@ def describe(name: str) -> Column:
     """What a metric of metrics.json means.
 
     Args:
-        name: As in metrics.json. `mcc/ATTRIBUTE` is that attribute's; `METRIC/RECOGNISER` is a
+        name: as in metrics.json. `mcc/ATTRIBUTE` is that attribute's; `METRIC/RECOGNISER` is a
             measure of identity by a recogniser that no attacker learned from.
 
     Returns:

@@ -15,9 +15,9 @@ class Measure:
     """A way in which features leak.
 
     Attributes:
-        title: In a table.
-        metric: Its name in metrics.json.
-        leaks_upwards: Whether a higher value is a larger leak.
+        title: in a table.
+        metric: its name in metrics.json.
+        leaks_upwards: whether a higher value is a larger leak.
         needs: "recognizer", "attributes" and "people", those that it can't be taken without.
     """
 
@@ -46,8 +46,8 @@ class Limit:
     """A leak that must not be exceeded.
 
     Attributes:
-        measure: Its name in `MEASURES`.
-        value: The most that is allowed; for a measure that leaks downwards the least.
+        measure: its name in `MEASURES`.
+        value: the most that is allowed; for a measure that leaks downwards the least.
     """
 
     measure: str
@@ -68,7 +68,7 @@ def parse_limit(text: str) -> Limit:
     """Returns the limit that MEASURE:VALUE names.
 
     Raises:
-        UserError: It isn't of that form, or there is no such measure.
+        UserError: it isn't of that form, or there is no such measure.
     """
     name, colon, value = text.partition(":")
     try:
@@ -113,8 +113,8 @@ def check_limits(report: dict[str, Any], limits: Iterable[str]) -> None:
         limits: each MEASURE:VALUE.
 
     Raises:
-        LimitExceededError: An encoder leaks more, or its attackers didn't try hard enough to tell.
-        UserError: A measure wasn't taken.
+        LimitExceededError: an encoder leaks more, or its attackers didn't try hard enough to tell.
+        UserError: a measure wasn't taken.
     """
     exceeded = []
     for name, encoder in report["encoders"].items():

@@ -70,7 +70,7 @@ class VGGFeatures:
         """Returns the features of pictures.
 
         Args:
-            images: Float [N, S, S, 3], RGB in [-1, 1].
+            images: float [N, S, S, 3], RGB in [-1, 1].
 
         Returns:
             For each layer, in the order of `layers`, a map float32 [N, H, W, C], not negative.
@@ -84,7 +84,7 @@ def preprocess(images: tf.Tensor) -> tf.Tensor:
     """What `keras.applications.vgg19.preprocess_input` does to pictures in 0 to 255.
 
     Args:
-        images: Float [N, H, W, 3], RGB in [-1, 1].
+        images: float [N, H, W, 3], RGB in [-1, 1].
 
     Returns:
         BGR in levels of 0 to 255 minus `CHANNEL_MEANS`, of the same shape and dtype.
@@ -104,7 +104,7 @@ def mean_squares(g: VGGFeatures, batches: Iterable[tf.Tensor]) -> np.ndarray:
         float32 [L], the mean over pictures, places and channels, summed in float64.
 
     Raises:
-        ValueError: There is no picture.
+        ValueError: there is no picture.
         UserError: a layer is zero, or not finite, on all pictures: nothing can be compared in it.
     """
     sums, count = np.zeros(len(g.layers)), 0

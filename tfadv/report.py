@@ -171,12 +171,12 @@ def write_page(
     """Writes one self-contained HTML page, which runs no script and loads nothing.
 
     Args:
-        path: The file; overwritten.
-        title: The page's heading.
-        lead: A paragraph under it: what was found.
-        sections: The body.
-        details: What was run, a flat mapping such as the config and the packages' versions.
-        cards: Three or four key numbers at the head.
+        path: the file; overwritten.
+        title: the page's heading.
+        lead: a paragraph under it: what was found.
+        sections: the body.
+        details: what was run, a flat mapping such as the config and the packages' versions.
+        cards: three or four key numbers at the head.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -63,7 +63,7 @@ def insightface(people):
     """What InsightFace's records hold.
 
     Args:
-        people: For each person, the encoded pictures.
+        people: for each person, the encoded pictures.
     """
     faces = [(who, encoded) for who, pictures in enumerate(people) for encoded in pictures]
     end = len(faces) + 1

@@ -15,18 +15,18 @@ class IdentityBootstrap:
     Hinkley 1997, Section 3.8). With few people, below some 20, even this one is too narrow.
 
     Args:
-        identities: Integers, [N]. Each -1 (unknown) counts as a person of its own.
+        identities: integers, [N]. Each -1 (unknown) counts as a person of its own.
         replicates: R, the number of resamples.
-        seed: Equal seeds draw equal resamples of equal identities, so that encoders measured on
+        seed: equal seeds draw equal resamples of equal identities, so that encoders measured on
             the same test split meet the same people.
 
     Attributes:
-        identities: As given, [N].
-        person: Whose each picture is, a number below I, the number of people; [N].
-        weights: How often each replicate draws each person, uint8 [R, I]; rows sum to I.
+        identities: as given, [N].
+        person: whose each picture is, a number below I, the number of people; [N].
+        weights: how often each replicate draws each person, uint8 [R, I]; rows sum to I.
 
     Raises:
-        ValueError: Identities are not a row of integers, or there are no replicates.
+        ValueError: identities are not a row of integers, or there are no replicates.
     """
 
     def __init__(self, identities: np.ndarray, replicates: int = 1000, seed: int = 0):
@@ -61,7 +61,7 @@ class IdentityBootstrap:
             Lower and upper end; NaN where there is no value.
 
         Raises:
-            ValueError: There isn't one value per picture.
+            ValueError: there isn't one value per picture.
         """
         return percentile_interval(self.means(values))
 
@@ -75,7 +75,7 @@ class IdentityBootstrap:
             float64 [R]; NaN where a replicate has no value.
 
         Raises:
-            ValueError: There isn't one value per picture.
+            ValueError: there isn't one value per picture.
         """
         values = np.asarray(values, np.float64)
         is_value = ~np.isnan(values)
@@ -93,7 +93,7 @@ class IdentityBootstrap:
             float64 [R, K].
 
         Raises:
-            ValueError: There isn't one row per picture.
+            ValueError: there isn't one row per picture.
         """
         values = np.asarray(values, np.float64)
         if values.ndim != 2 or len(values) != len(self.person):

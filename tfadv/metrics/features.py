@@ -46,15 +46,15 @@ def lda_metrics(batches: Iterable[np.ndarray], identities: np.ndarray) -> dict[s
     `pictures_by_person` that is one person, however large the features are.
 
     Args:
-        batches: Features, float [B, ...], N rows in all.
-        identities: Whose they are, integers, -1 unknown, [N], in the order of the rows.
+        batches: features, float [B, ...], N rows in all.
+        identities: whose they are, integers, -1 unknown, [N], in the order of the rows.
 
     Returns:
         `lda_within`, `lda_between` and `lda_score`. Empty where fewer than two people have two
         pictures, or all features are the same; no score where nobody's own differ.
 
     Raises:
-        ValueError: Identities are not a row of integers, there isn't one for each row of features,
+        ValueError: identities are not a row of integers, there isn't one for each row of features,
             or features are not finite.
     """
     person, sizes = _people(identities)
@@ -90,7 +90,7 @@ def lda_chance(identities: np.ndarray) -> dict[str, float]:
     average over all ways to deal the pictures out to people, one over the other.
 
     Args:
-        identities: Integers, -1 unknown, [N].
+        identities: integers, -1 unknown, [N].
 
     Returns:
         The metric; empty where `lda_metrics` measures nothing.

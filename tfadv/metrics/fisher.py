@@ -30,14 +30,14 @@ def dfil(
     normalisation in inference mode (TensorFlow 2.21), and 0 would be taken for privacy.
 
     Args:
-        h: From float32 pictures [N, S, S, 3] in [-1, 1] to features without noise, float [N, ...].
+        h: from float32 pictures [N, S, S, 3] in [-1, 1] to features without noise, float [N, ...].
             Each picture's must not depend on the others: batch normalisation in inference mode. It
             must be differentiable almost everywhere, with gradients that say how it changes: what
             rounds has gradient 0, and no bound.
-        images: In [-1, 1], [N, S, S, 3]; few enough for a gradient of all at a time.
-        sigma: Standard deviation of the noise on each feature, above 0.
-        probes: Gradients per picture.
-        seed: Of the random signs.
+        images: in [-1, 1], [N, S, S, 3]; few enough for a gradient of all at a time.
+        sigma: standard deviation of the noise on each feature, above 0.
+        probes: gradients per picture.
+        seed: of the random signs.
 
     Returns:
         In units of 1 / (a value of a picture)^2, at least 0, float64 [N].
@@ -95,7 +95,7 @@ def mse_bound(leakage: np.ndarray) -> np.ndarray:
         float64 [N]; infinite where dFIL is 0.
 
     Raises:
-        ValueError: A value is negative or NaN.
+        ValueError: a value is negative or NaN.
     """
     leakage = np.asarray(leakage, np.float64)
     if not (leakage >= 0).all():

@@ -35,9 +35,9 @@ class Identification:
             `verification_eer` of telling a pair of one person from a pair of two; and of each its
             `NAME_ci95`, [low, high]. Empty where nobody has two pictures or all are of one person.
         roc: False and true accept rates, rising from 0 to 1, at most 400 points for a figure.
-        genuine: Scores of pairs of one person, ascending, at most 20,000 for a histogram.
-        impostor: The same of pairs of two people.
-        replicates: Each metric on the bootstrap's resampled people, float64 [R].
+        genuine: scores of pairs of one person, ascending, at most 20,000 for a histogram.
+        impostor: the same of pairs of two people.
+        replicates: each metric on the bootstrap's resampled people, float64 [R].
     """
 
     metrics: dict[str, float | list[float]]
@@ -52,13 +52,13 @@ def cosine_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Args:
         a: [N, E].
-        b: The same.
+        b: the same.
 
     Returns:
         In [-1, 1], 0 where a vector is zero; float64 [N].
 
     Raises:
-        ValueError: The shapes differ, or a value is not finite.
+        ValueError: the shapes differ, or a value is not finite.
     """
     a, b = _checked(a, b)
     return np.clip(np.einsum("ne,ne->n", _unit(a), _unit(b)), -1.0, 1.0)
@@ -80,11 +80,11 @@ def identify(
     Args:
         probes: [N, E], probe i made from picture i.
         gallery: [N, E], of the pictures themselves.
-        identities: Integers, -1 unknown, [N].
-        bootstrap: Of the same identities.
+        identities: integers, -1 unknown, [N].
+        bootstrap: of the same identities.
 
     Raises:
-        ValueError: Shapes differ, a value is not finite, or `bootstrap` is of other identities.
+        ValueError: shapes differ, a value is not finite, or `bootstrap` is of other identities.
     """
     probes, gallery = _checked(probes, gallery)
     identities = np.asarray(identities)
@@ -127,7 +127,7 @@ def chance(identities: np.ndarray) -> dict[str, float]:
     """What `identify` gives on average for probes that say nothing.
 
     Args:
-        identities: Integers, -1 unknown, [N].
+        identities: integers, -1 unknown, [N].
 
     Returns:
         The metrics without intervals; empty where `identify` measures nothing.
@@ -153,15 +153,15 @@ class _Scores:
     """What comparing M probes with the gallery gave; pairs are sorted by score, ascending.
 
     Attributes:
-        above: How many pictures are nearer than the nearest one of the right person, [M].
-        tied_wrong: How many of other people are exactly as near, [M].
-        tied_right: How many of the right person are exactly as near, itself included, [M]; 0 where
+        above: how many pictures are nearer than the nearest one of the right person, [M].
+        tied_wrong: how many of other people are exactly as near, [M].
+        tied_right: how many of the right person are exactly as near, itself included, [M]; 0 where
             the person has no other picture.
-        genuine: Scores of pairs of one person.
-        genuine_person: Who that is.
-        impostor: Scores of pairs of two people.
-        resampled: Scores of those of them that intervals are estimated from.
-        resampled_people: Who they are, [2, pairs].
+        genuine: scores of pairs of one person.
+        genuine_person: who that is.
+        impostor: scores of pairs of two people.
+        resampled: scores of those of them that intervals are estimated from.
+        resampled_people: who they are, [2, pairs].
     """
 
     above: np.ndarray

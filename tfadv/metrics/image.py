@@ -16,14 +16,14 @@ def ssim(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
     fast: the window is applied to rows, then to columns.
 
     Args:
-        images: Float in [-1, 1], [N, S, S, 3], S at least 11.
-        reconstructions: The same.
+        images: float in [-1, 1], [N, S, S, 3], S at least 11.
+        reconstructions: the same.
 
     Returns:
         At most 1, which is identity; float32 [N].
 
     Raises:
-        ValueError: Shapes differ, values are not floating point, or pictures are too small.
+        ValueError: shapes differ, values are not floating point, or pictures are too small.
     """
     _check(images, reconstructions)
     if min(np.shape(images)[1:3]) < len(_WINDOW):
@@ -50,14 +50,14 @@ def psnr(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio of each picture and its reconstruction, in dB.
 
     Args:
-        images: Float in [-1, 1], [N, S, S, 3].
-        reconstructions: The same.
+        images: float in [-1, 1], [N, S, S, 3].
+        reconstructions: the same.
 
     Returns:
         10 log10(2^2 / mean squared error), infinite for identical pictures; float32 [N].
 
     Raises:
-        ValueError: Shapes differ or values are not floating point.
+        ValueError: shapes differ or values are not floating point.
     """
     _check(images, reconstructions)
     errors = np.square(np.float32(images) - np.float32(reconstructions)).mean(axis=(1, 2, 3))

@@ -34,17 +34,17 @@ def choose_scale(
     """The scale (inverse temperature) of `info_nce`'s critic with the highest bound, of `SCALES`.
 
     Args:
-        codes: Of people whom `info_nce` is not to be measured on, float [N, E].
-        identities: Who they are, integers, -1 unknown, [N].
-        candidates: As for `info_nce`.
-        rounds: The same.
-        seed: The same.
+        codes: of people whom `info_nce` is not to be measured on, float [N, E].
+        identities: who they are, integers, -1 unknown, [N].
+        candidates: as for `info_nce`.
+        rounds: the same.
+        seed: the same.
 
     Returns:
         The scale.
 
     Raises:
-        ValueError: As `info_nce`.
+        ValueError: as `info_nce`.
     """
     codes, person, _ = _of_people(codes, identities)
     bounds = _bounds(codes, person, SCALES, _size(candidates, person), rounds, seed)
@@ -83,19 +83,19 @@ def info_nce(
       the people looked for matter.
 
     Args:
-        codes: Close, by cosine, where the person is the same: `tfadv.linkage`'s; float [N, E].
-        identities: Integers, -1 unknown, [N].
-        scale: Of the critic, at least 0: from `choose_scale`, on other people.
+        codes: close, by cosine, where the person is the same: `tfadv.linkage`'s; float [N, E].
+        identities: integers, -1 unknown, [N].
+        scale: of the critic, at least 0: from `choose_scale`, on other people.
         candidates: K, at least 2; all people where they are fewer.
-        rounds: How often every person is looked for, by other pictures, among others.
-        seed: Of the pictures and candidates drawn.
+        rounds: how often every person is looked for, by other pictures, among others.
+        seed: of the pictures and candidates drawn.
 
     Returns:
         What each person adds to the bound, which is their mean: in nats, at one picture of each,
         NaN at all others, float64 [N]; and K.
 
     Raises:
-        ValueError: Codes are not finite [N, E], or identities not integers [N]; there are no two
+        ValueError: codes are not finite [N, E], or identities not integers [N]; there are no two
             people with two pictures each; the scale is negative or not finite; or candidates are
             below 2 or rounds below 1.
     """

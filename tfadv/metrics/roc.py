@@ -11,9 +11,9 @@ def roc_curve(
     """False and true accept rates, from sorted scores, at all thresholds where the curve turns.
 
     Args:
-        genuine: Scores of pairs of one person, ascending.
-        impostor: The same of pairs of two people.
-        weights: How much each genuine pair counts.
+        genuine: scores of pairs of one person, ascending.
+        impostor: the same of pairs of two people.
+        weights: how much each genuine pair counts.
     """
     thresholds = np.unique(genuine)[::-1]
     weight_below = np.concatenate([[0.0], np.cumsum(weights)])

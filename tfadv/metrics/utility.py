@@ -16,14 +16,14 @@ def mcc(labels: np.ndarray, logits: np.ndarray, thresholds: float | np.ndarray =
 
     Args:
         labels: 0 or 1, [N, A].
-        logits: Finite, [N, A].
-        thresholds: One for all attributes, or one each, [A].
+        logits: finite, [N, A].
+        thresholds: one for all attributes, or one each, [A].
 
     Returns:
         Coefficients in [-1, 1], float64 [A]; 0 is chance.
 
     Raises:
-        ValueError: The shapes differ, a label is neither 0 nor 1, or a logit is not finite.
+        ValueError: the shapes differ, a label is neither 0 nor 1, or a logit is not finite.
     """
     labels, logits = _checked(labels, logits)
     predicted = logits > np.asarray(thresholds, np.float64)
@@ -43,13 +43,13 @@ def tuned_thresholds(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
 
     Args:
         labels: 0 or 1, [N, A]. Held-out examples: neither trained on nor reported on.
-        logits: Finite, [N, A].
+        logits: finite, [N, A].
 
     Returns:
         Thresholds for `mcc`, float64 [A].
 
     Raises:
-        ValueError: As `mcc`.
+        ValueError: as `mcc`.
     """
     at_zero = mcc(labels, logits)
     labels, logits = _checked(labels, logits)
@@ -92,13 +92,13 @@ def utility_metrics(
     of Table 1. `mcc_task` is the mean over the task's own.
 
     Args:
-        names: The dataset's attributes, A.
+        names: the dataset's attributes, A.
         labels: 0 or 1, [N, A], in the order of `names`.
-        logits: Finite, [N, T], in the order of `task`.
-        thresholds: From `tuned_thresholds` on other examples, [T]; adds `mcc_tuned` and
+        logits: finite, [N, T], in the order of `task`.
+        thresholds: from `tuned_thresholds` on other examples, [T]; adds `mcc_tuned` and
             `mcc_task_tuned`.
-        task: The attributes that `logits` predict, T of `names`; all of them if None.
-        bootstrap: Of the N pictures' identities; adds the intervals of these means, `mcc_ci95` and
+        task: the attributes that `logits` predict, T of `names`; all of them if None.
+        bootstrap: of the N pictures' identities; adds the intervals of these means, `mcc_ci95` and
             so on, [low, high].
 
     Returns:
@@ -106,7 +106,7 @@ def utility_metrics(
         intervals.
 
     Raises:
-        ValueError: As `mcc`, labels and names disagree, or `task` names an unknown attribute.
+        ValueError: as `mcc`, labels and names disagree, or `task` names an unknown attribute.
     """
     task = list(names if task is None else task)
     if unknown := sorted(set(task) - set(names)):

@@ -28,7 +28,7 @@ def run(workdir: Workdir) -> None:
     """Audits each encoder and both ends of the scale, and reports.
 
     Raises:
-        LimitExceededError: After all else, if a leak is larger than allowed.
+        LimitExceededError: after all else, if a leak is larger than allowed.
     """
     config = workdir.config
     precision = training.set_up(config.runtime)
@@ -80,7 +80,7 @@ def name_encoders(config: Config) -> dict[str, str]:
     defence among them.
 
     Raises:
-        UserError: There is none, or no other encoder.
+        UserError: there is none, or no other encoder.
     """
     plain = config.audit.unprotected or attack.beside(config.encoder[0])
     if not plain:
@@ -106,7 +106,7 @@ def load(
     """Returns the encoders and the two ends as black boxes, and the classifiers beside encoders.
 
     Raises:
-        UserError: There is no classifier beside the encoder without defence.
+        UserError: there is no classifier beside the encoder without defence.
     """
     boxes = {
         name: SavedEncoder(path, config.black_box, dataset.size) for name, path in paths.items()
@@ -131,7 +131,7 @@ class Answering:
     Args:
         encoder: Enc.
         classify: f.
-        hard: Whether they are 1 and -1, at f's tuned thresholds if it has some, or logits.
+        hard: whether they are 1 and -1, at f's tuned thresholds if it has some, or logits.
     """
 
     def __init__(self, encoder: SavedEncoder, classify: SavedClassifier, *, hard: bool):
@@ -152,7 +152,7 @@ def count_people(dataset: Dataset) -> dict[str, int]:
     """Returns split -> how many people are known in it; those of data_prep share nobody.
 
     Raises:
-        UserError: Somebody is in two of them.
+        UserError: somebody is in two of them.
     """
     splits = {name: dataset.annotations(name)[0] for name in ("private", PUBLIC, TEST)}
     known = {name: set(people[people >= 0].tolist()) for name, people in splits.items()}

@@ -228,8 +228,8 @@ def differs(one: np.ndarray, other: np.ndarray) -> bool:
     Each value beside how much it differs between pictures: one that is large hides no other.
 
     Args:
-        one: Of some pictures, float [N, ...].
-        other: Of the same.
+        one: of some pictures, float [N, ...].
+        other: of the same.
     """
     one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
     rounding = 1e-3 * one.std(0) + 1e-6 * np.abs(one).max(0)

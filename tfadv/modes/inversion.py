@@ -166,7 +166,7 @@ def search_inputs(
         What searches for the first `attack.white_box` of some pictures, and finds pixels only.
 
     Raises:
-        ValueError: There is no gradient.
+        ValueError: there is no gradient.
     """
     if not isinstance(black_box, SavedEncoder):
         raise ValueError("no gradient can be had of answers, or of the mean of several")

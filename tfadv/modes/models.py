@@ -80,7 +80,7 @@ def build_defences(
     Args:
         config: of the run.
         feature_shape: of one picture's feature.
-        attributes: A, of the task.
+        attributes: a, of the task.
         around: what else they need.
     """
     loss, rate = config.loss, config.train.decoder_learning_rate

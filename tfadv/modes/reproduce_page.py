@@ -45,8 +45,8 @@ def write(plan: Plan, is_last: bool = False) -> Table:
     """Writes report.html and metrics.json of what is done so far; returns the table of rows.
 
     Args:
-        plan: The experiment.
-        is_last: Whether all is done, so that maps of features can be drawn.
+        plan: the experiment.
+        is_last: whether all is done, so that maps of features can be drawn.
     """
     experiment = plan.experiment
     found = {row.name: measured(plan, row.name) for row in experiment.rows}

@@ -53,10 +53,10 @@ class Verdict:
     """The largest leak of one encoder by one measure.
 
     Attributes:
-        member: Whose it is.
-        score: What it got.
-        closure: Of the gap between the ends of the scale; None for the ends themselves.
-        is_converged: Whether every decoder that was tried had tried enough.
+        member: whose it is.
+        score: what it got.
+        closure: of the gap between the ends of the scale; None for the ends themselves.
+        is_converged: whether every decoder that was tried had tried enough.
     """
 
     member: str

@@ -15,17 +15,17 @@ class Answers(keras.Model):
     """Enc and f in one: what leaves is f's logits, or its answers.
 
     Args:
-        encoder: Arguments of `Encoder`.
-        classifier: Arguments of `Classifier`, whose attributes are A.
-        hard: Whether what leaves is 1 where an attribute is there and -1 where it isn't; else its
+        encoder: arguments of `Encoder`.
+        classifier: arguments of `Classifier`, whose attributes are A.
+        hard: whether what leaves is 1 where an attribute is there and -1 where it isn't; else its
             logit.
-        flip: Chance that a hard answer is turned round before it leaves: randomised response
+        flip: chance that a hard answer is turned round before it leaves: randomised response
             (Warner 1965), fixed by the picture as `code.Noise` is.
         dtype: Keras dtype policy; None is the global one.
-        name: Name of the model.
+        name: name of the model.
 
     Attributes:
-        thresholds: Logits from which on an attribute is there, float32 [A]; 0 unless assigned. They
+        thresholds: logits from which on an attribute is there, float32 [A]; 0 unless assigned. They
             are taken off the logits.
     """
 

@@ -11,16 +11,16 @@ class Classifier(keras.Model):
     """The rest of ResNet after the split, then two fully connected layers: f of the paper.
 
     Args:
-        split: Split point of the encoder whose features it takes: one of `resnet.SPLITS`.
-        attributes: Number of attributes of the task, one logit each.
+        split: split point of the encoder whose features it takes: one of `resnet.SPLITS`.
+        attributes: number of attributes of the task, one logit each.
         depth: 18, 34 or 50, the encoder's.
-        width: Multiplier of the channel counts, the encoder's.
-        hidden: Units of the first fully connected layer.
+        width: multiplier of the channel counts, the encoder's.
+        hidden: units of the first fully connected layer.
         dtype: Keras dtype policy; None is the global one.
-        name: Name of the model.
+        name: name of the model.
 
     Raises:
-        ValueError: On another depth or split point, or a number that isn't positive.
+        ValueError: on another depth or split point, or a number that isn't positive.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class Classifier(keras.Model):
         """Classifies features.
 
         Args:
-            features: Float [N, ...], as the encoder gives them at the split point.
-            training: Whether batch normalisation uses and updates the batch's statistics.
+            features: float [N, ...], as the encoder gives them at the split point.
+            training: whether batch normalisation uses and updates the batch's statistics.
 
         Returns:
             Logits, float32 [N, attributes].

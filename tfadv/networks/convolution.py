@@ -22,10 +22,10 @@ def convolve(inputs: tf.Tensor, kernel: tf.Tensor, strides: int, training: bool)
     """Convolves with symmetric zero margins of K // 2.
 
     Args:
-        inputs: Float [N, H, W, C].
+        inputs: float [N, H, W, C].
         kernel: [K, K, C, F] of the same dtype, K odd.
-        strides: Step in both directions.
-        training: Whether the kernel's gradient will be asked for. Without it, TensorFlow can fuse
+        strides: step in both directions.
+        training: whether the kernel's gradient will be asked for. Without it, TensorFlow can fuse
             the convolution with what follows.
 
     Returns:
@@ -49,9 +49,9 @@ def convolve_transposed(inputs: tf.Tensor, kernel: tf.Tensor, training: bool) ->
     """Doubles a map: the transposed convolution with stride 2 and Keras's "same" padding.
 
     Args:
-        inputs: Float [N, H, W, C].
+        inputs: float [N, H, W, C].
         kernel: [3, 3, F, C] of the same dtype.
-        training: Whether the kernel's gradient will be asked for.
+        training: whether the kernel's gradient will be asked for.
 
     Returns:
         [N, 2H, 2W, F].

@@ -32,15 +32,15 @@ class Decoder(keras.Model):
     Only the shape counts, so it serves encoders that aren't ours just as well.
 
     Args:
-        feature_shape: Shape of one picture's feature, without the batch.
-        size: Side of the picture in pixels, a multiple of 32.
-        split: The encoder's split point if it has one of ours; only "avgpool" makes a difference.
-        width: Multiplier of the decoder's channel counts; the paper's is 1.
+        feature_shape: shape of one picture's feature, without the batch.
+        size: side of the picture in pixels, a multiple of 32.
+        split: the encoder's split point if it has one of ours; only "avgpool" makes a difference.
+        width: multiplier of the decoder's channel counts; the paper's is 1.
         dtype: Keras dtype policy; None is the global one.
-        name: Name of the model.
+        name: name of the model.
 
     Raises:
-        ValueError: If the size isn't a multiple of 32, the width isn't positive, a dimension of the
+        ValueError: if the size isn't a multiple of 32, the width isn't positive, a dimension of the
             feature isn't known, or there is no such split point.
     """
 
@@ -103,8 +103,8 @@ class Decoder(keras.Model):
         """Reconstructs pictures.
 
         Args:
-            features: Float [N, *feature_shape].
-            training: Whether batch normalisation uses and updates the batch's statistics.
+            features: float [N, *feature_shape].
+            training: whether batch normalisation uses and updates the batch's statistics.
 
         Returns:
             Pictures, float32 [N, size, size, 3] in [-1, 1].

@@ -19,13 +19,13 @@ class Discriminator(keras.Model):
     limit, and makes a picture's logit independent of the rest of its batch.
 
     Args:
-        size: Side of the picture in pixels, a multiple of 32.
-        width: Multiplier of the channel counts.
+        size: side of the picture in pixels, a multiple of 32.
+        width: multiplier of the channel counts.
         dtype: Keras dtype policy; None is the global one. The last layer is float32 in any case.
-        name: Name of the model.
+        name: name of the model.
 
     Raises:
-        ValueError: If the size isn't a multiple of 32, or the width isn't positive.
+        ValueError: if the size isn't a multiple of 32, or the width isn't positive.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class Discriminator(keras.Model):
         """Judges pictures.
 
         Args:
-            images: Float [N, size, size, 3] in [-1, 1].
-            training: Whether spectral normalisation moves its estimates one step on.
+            images: float [N, size, size, 3] in [-1, 1].
+            training: whether spectral normalisation moves its estimates one step on.
 
         Returns:
             Logits, float32 [N]; their sigmoid is D(X), the probability that X is real.
@@ -99,7 +99,7 @@ class SpectralNormalization(keras.layers.Layer):
 
     Args:
         layer: `Convolution` or `keras.layers.Dense`, linear.
-        **kwargs: As for `keras.layers.Layer`.
+        **kwargs: as for `keras.layers.Layer`.
     """
 
     def __init__(self, layer: keras.layers.Layer, **kwargs):

@@ -23,16 +23,16 @@ class Encoder(keras.Model):
 
     Args:
         depth: 18, 34 or 50; the paper's is 50.
-        width: Multiplier of all channel counts; the paper's is 1.
-        split: Where the features are taken: one of `resnet.SPLITS`; the paper's default is fc.
-        code: Arguments of `Code`, which the features then go through; none: they don't.
-        blur: Standard deviation, in pixels, of a Gaussian blur of the picture before all else.
-        downscale: The picture is first shrunk by this whole factor and enlarged again.
+        width: multiplier of all channel counts; the paper's is 1.
+        split: where the features are taken: one of `resnet.SPLITS`; the paper's default is fc.
+        code: arguments of `Code`, which the features then go through; none: they don't.
+        blur: standard deviation, in pixels, of a Gaussian blur of the picture before all else.
+        downscale: the picture is first shrunk by this whole factor and enlarged again.
         dtype: Keras dtype policy; None is the global one.
-        name: Name of the model.
+        name: name of the model.
 
     Raises:
-        ValueError: On another depth or split point, or a width that isn't positive.
+        ValueError: on another depth or split point, or a width that isn't positive.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class Encoder(keras.Model):
         """Encodes pictures.
 
         Args:
-            images: Float [N, S, S, 3] in [-1, 1].
-            training: Whether batch normalisation uses and updates the batch's statistics, and noise
+            images: float [N, S, S, 3] in [-1, 1].
+            training: whether batch normalisation uses and updates the batch's statistics, and noise
                 is drawn anew.
 
         Returns:

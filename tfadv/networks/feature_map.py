@@ -18,15 +18,15 @@ class FeatureMap(keras.Model):
     """A perceptron with one hidden layer from a feature, of any split point, to an embedding.
 
     Args:
-        feature_shape: Shape of one picture's feature, without the batch.
+        feature_shape: shape of one picture's feature, without the batch.
         embedding: E, the size of the embedding.
-        hidden: Units of the hidden layer.
-        pooling: What happens to a map [H, W, C]: "flatten", or "average" over height and width.
+        hidden: units of the hidden layer.
+        pooling: what happens to a map [H, W, C]: "flatten", or "average" over height and width.
         dtype: Keras dtype policy; None is the global one.
-        name: Name of the model.
+        name: name of the model.
 
     Raises:
-        ValueError: There is no such pooling, or a number isn't positive.
+        ValueError: there is no such pooling, or a number isn't positive.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class Dropout(keras.layers.Layer):
     training, and on the row's place in the whole batch, however many replicas there are.
 
     Args:
-        rate: Share of values set to 0; the others grow by 1 / (1 - rate).
-        **kwargs: As for `keras.layers.Layer`.
+        rate: share of values set to 0; the others grow by 1 / (1 - rate).
+        **kwargs: as for `keras.layers.Layer`.
     """
 
     def __init__(self, rate: float, **kwargs):

@@ -30,11 +30,11 @@ class Convolution(keras.layers.Conv2D):
     [N, H, W, C] -> [N, ceil(H / strides), ceil(W / strides), filters]; the kernel is HWIO.
 
     Args:
-        filters: Output channels.
-        kernel_size: Odd side of the square kernel.
-        strides: Step in both directions.
-        use_bias: Whether to add a bias; needless before batch normalisation.
-        **kwargs: As for `keras.layers.Conv2D`, but for `dilation_rate` and `data_format`.
+        filters: output channels.
+        kernel_size: odd side of the square kernel.
+        strides: step in both directions.
+        use_bias: whether to add a bias; needless before batch normalisation.
+        **kwargs: as for `keras.layers.Conv2D`, but for `dilation_rate` and `data_format`.
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class TransposedConvolution(keras.layers.Conv2DTranspose):
     [N, H, W, C] -> [N, 2H, 2W, filters].
 
     Args:
-        filters: Output channels.
-        use_bias: Whether to add a bias; needless before batch normalisation.
-        **kwargs: As for `keras.layers.Conv2DTranspose`, but for `dilation_rate` and `data_format`.
+        filters: output channels.
+        use_bias: whether to add a bias; needless before batch normalisation.
+        **kwargs: as for `keras.layers.Conv2DTranspose`, but for `dilation_rate` and `data_format`.
     """
 
     def __init__(self, filters: int, use_bias: bool = False, **kwargs):

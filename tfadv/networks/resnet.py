@@ -29,11 +29,11 @@ class ResidualBlock(keras.layers.Layer):
     [N, H, W, C] -> [N, ceil(H / strides), ceil(W / strides), filters[-1]].
 
     Args:
-        filters: Output channels of each convolution.
-        kernel_sizes: Kernel side of each convolution.
-        strides: Step of the block: of its first 3x3 convolution, and of the shortcut.
-        project: Whether the shortcut is a 1x1 convolution, needed when the shape changes.
-        **kwargs: As for `keras.layers.Layer`.
+        filters: output channels of each convolution.
+        kernel_sizes: kernel side of each convolution.
+        strides: step of the block: of its first 3x3 convolution, and of the shortcut.
+        project: whether the shortcut is a 1x1 convolution, needed when the shape changes.
+        **kwargs: as for `keras.layers.Layer`.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ def stages(
 
     Args:
         depth: 18, 34 or 50.
-        width: Multiplier of all channel counts but the 1000 classes; torchvision's is 1.
+        width: multiplier of all channel counts but the 1000 classes; torchvision's is 1.
         dtype: Keras dtype policy; None is the global one.
 
     Returns:
@@ -100,7 +100,7 @@ def stages(
         ImageNet-normalised pictures [N, H, W, 3]; each gives the features of its split point.
 
     Raises:
-        ValueError: On another depth, or a width that isn't positive.
+        ValueError: on another depth, or a width that isn't positive.
     """
     check(depth, width)
     stem = [
@@ -142,16 +142,16 @@ def feature_shape(split: str, size: int, depth: int = 50, width: float = 1.0) ->
     """Shape of one picture's feature at a split point, without the batch.
 
     Args:
-        split: One of `SPLITS`.
-        size: Side of the square picture in pixels.
+        split: one of `SPLITS`.
+        size: side of the square picture in pixels.
         depth: 18, 34 or 50.
-        width: Multiplier of the channel counts.
+        width: multiplier of the channel counts.
 
     Returns:
         (H, W, C) for conv1 to conv4, (C,) for avgpool and fc.
 
     Raises:
-        ValueError: On another depth or split point, or a width that isn't positive.
+        ValueError: on another depth or split point, or a width that isn't positive.
     """
     check(depth, width, split)
     if split == "fc":

@@ -27,12 +27,12 @@ def load_torchvision(
     Args:
         path: .safetensors or .npz file with torchvision's names (`conv1.weight`,
             `layer1.0.bn1.running_mean`, `fc.bias`) and torch's layout: OIHW, [out, in].
-        encoder: Takes the tensors up to its split point.
-        classifier: Takes the tensors after it; its own two layers stay as they are.
+        encoder: takes the tensors up to its split point.
+        classifier: takes the tensors after it; its own two layers stay as they are.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is of another type, can't be read, misses a tensor, or holds one too
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is of another type, can't be read, misses a tensor, or holds one too
             many or of another shape.
     """
     path = Path(path)
