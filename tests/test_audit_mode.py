@@ -64,9 +64,12 @@ def get_config(mode):
 def root(tiny_faces, tmp_path_factory):
     """A folder with a recogniser, an encoder with its baseline, and an audit."""
     root = tmp_path_factory.mktemp("audit")
-    (root / "tiny.py").write_text(CONFIG.format(dir=tiny_faces.dir))
+    data = root / "data"
+    (data / "synthetic").mkdir(parents=True)
+    (data / "synthetic/tiny").symlink_to(Path(tiny_faces.dir) / "synthetic/tiny")
+    (root / "tiny.py").write_text(CONFIG.format(dir=str(data)))
     people = [(number // 5, f"{number}.png") for number in range(60)]
-    prepare(tiny_faces.dir, "elsewhere", splits={"extra": people})
+    prepare(str(data), "elsewhere", splits={"extra": people})
     assert call(root, "recognizer", "recognizer", "--config.train.steps=10") == 0
     assert call(root, "protect", "protect") == 0
     with pytest.MonkeyPatch.context() as patch:
