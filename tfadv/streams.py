@@ -17,7 +17,7 @@ def endless(
         count: of them.
         skip: examples of the whole stream that are left out at its start.
         buffer: examples to shuffle among.
-        seed: what the order depends on, alone.
+        seed: of the order; the global seed has no part in it.
     """
     first, offset = divmod(skip, count)
 

@@ -34,7 +34,7 @@ class Identification:
             person among the 1 and the 5 nearest pictures of the gallery; `verification_auc` and
             `verification_eer` of telling a pair of one person from a pair of two; and of each its
             `NAME_ci95`, [low, high]. Empty where nobody has two pictures or all are of one person.
-        roc: False and true accept rates, rising from 0 to 1, at most 400 points for a figure.
+        roc: false and true accept rates, rising from 0 to 1, at most 400 points for a figure.
         genuine: scores of pairs of one person, ascending, at most 20,000 for a histogram.
         impostor: the same of pairs of two people.
         replicates: each metric on the bootstrap's resampled people, float64 [R].
