@@ -15,7 +15,7 @@ FLAGS = flags.FLAGS
 
 def main(_) -> None:
     """Prints one line of JSON."""
-    from tfadv import startup
+    from tfadv.modes import startup
 
     startup.import_tensorflow()
     side = {"prepare": _prepare, "copy": _copy}[FLAGS.what]

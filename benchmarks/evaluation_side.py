@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 from absl import app, flags
 
-from tfadv import closed_form, linkage
-from tfadv.metrics import utility
-from tfadv.metrics.bootstrap import IdentityBootstrap
-from tfadv.metrics.identity import identify
-from tfadv.metrics.image import psnr, ssim
+from tfadv.attacks import linkage
+from tfadv.attacks import ridge as closed_form
+from tfadv.evaluation.metrics import utility
+from tfadv.evaluation.metrics.bootstrap import IdentityBootstrap
+from tfadv.evaluation.metrics.identity import identify
+from tfadv.evaluation.metrics.image import psnr, ssim
 
 FLAGS = flags.FLAGS
 ATTRIBUTES, EMBEDDING, EACH, REPLICATES = 40, 128, 5, 1000

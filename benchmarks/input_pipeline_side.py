@@ -16,7 +16,7 @@ PASSES = 3  # after one that isn't counted
 
 def main(_) -> None:
     """Prints one line of JSON."""
-    from tfadv import startup
+    from tfadv.modes import startup
 
     startup.import_tensorflow()
     pictures, one_pass = SIDES[FLAGS.what]()
@@ -30,8 +30,9 @@ def main(_) -> None:
 
 def _read() -> tuple[int, Callable[[], None]]:
     """How many pictures a pass over the project's own pipeline reads, and the pass."""
-    from tfadv.config import Data
-    from tfadv.data import PRIVATE, WHOLE, Dataset, normalise
+    from tfadv.config.schema import Data
+    from tfadv.data.dataset import PRIVATE, WHOLE, Dataset
+    from tfadv.data.images import normalize
 
     dataset = Dataset(Data(dir=FLAGS.data_dir, dataset=FLAGS.dataset, size=FLAGS.size))
     count = min(FLAGS.pictures, dataset.count(PRIVATE))
@@ -43,7 +44,7 @@ def _read() -> tuple[int, Callable[[], None]]:
         batch = min(FLAGS.batch, count)
         batches = dataset.training_batches(PRIVATE, WHOLE, batch, seed=0)
         count -= count % batch
-    images = iter(batches.map(lambda batch: normalise(batch["images"])).prefetch(1))
+    images = iter(batches.map(lambda batch: normalize(batch["images"])).prefetch(1))
     return count, lambda: _exhaust(itertools.islice(images, -(-count // batch)))
 
 
@@ -51,10 +52,11 @@ def _train() -> tuple[int, Callable[[], None]]:
     """As `_read`, for training."""
     import tensorflow as tf
 
-    from tfadv import training
-    from tfadv.config import Config, Data, Loss, Model, Train
-    from tfadv.data import Dataset
-    from tfadv.modes import models, protect
+    from tfadv.config.schema import Config, Data, Loss, Model, Train
+    from tfadv.data.dataset import Dataset
+    from tfadv.defences import build as defence_build
+    from tfadv.modes import protect
+    from tfadv.training import trainer
 
     config = Config(
         data=Data(dir=FLAGS.data_dir, dataset=FLAGS.dataset, size=FLAGS.size),
@@ -62,9 +64,9 @@ def _train() -> tuple[int, Callable[[], None]]:
         loss=Loss(lambda1=1.0),
         train=Train(batch=FLAGS.batch),
     )
-    training.set_up(config.runtime)
+    trainer.set_up(config.runtime)
     dataset = Dataset(config.data)
-    protector = protect.build(config, len(dataset.attributes), models.Surroundings())
+    protector = protect.build(config, len(dataset.attributes), defence_build.Surroundings())
     batches = protect.training_batches(dataset, config, {}, start=0)
     if FLAGS.what == "protect_in_memory":
         batches = batches.take(1).cache().repeat()

@@ -3,7 +3,7 @@
 import json
 import time
 
-from tfadv import startup
+from tfadv.modes import startup
 
 SIDE = {"CPU": 4096, "GPU": 8192}
 REPEATS = 10

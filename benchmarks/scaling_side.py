@@ -8,7 +8,7 @@ import time
 from absl import app, flags
 
 from benchmarks import runner, train_step_ours
-from tfadv import startup
+from tfadv.modes import startup
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("devices", 1, "Devices that the CPU counts for.", lower_bound=1)
@@ -25,15 +25,15 @@ def main(_) -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     logical = [tf.config.LogicalDeviceConfiguration()] * FLAGS.devices
     tf.config.set_logical_device_configuration(cpu, logical)
-    from tfadv import distribution, training
-    from tfadv.config import Config
+    from tfadv.config.schema import Config
+    from tfadv.training import distribution, trainer
 
     config = Config()
     config.data.size, config.train.batch = FLAGS.size, FLAGS.batch
     config.model.depth, config.model.width = FLAGS.depth, FLAGS.width
     config.model.decoder_width = FLAGS.width
     config.runtime.precision, config.runtime.synchronised = FLAGS.precision, FLAGS.synchronised
-    training.set_up(config.runtime)
+    trainer.set_up(config.runtime)
     sizes = count_reductions()
     with distribution.make_strategy(config.runtime).scope():
         model, batch = train_step_ours.build(config)

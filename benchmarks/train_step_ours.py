@@ -10,7 +10,8 @@ from pathlib import Path
 from absl import app, flags
 
 from benchmarks import runner
-from tfadv import startup
+from tfadv.defences import build as defence_build
+from tfadv.modes import startup
 
 FLAGS = flags.FLAGS
 ATTRIBUTES = 40
@@ -29,14 +30,14 @@ def main(_) -> None:
     startup.import_tensorflow()
     import tensorflow as tf
 
-    from tfadv import training
-    from tfadv.config import Config
+    from tfadv.config.schema import Config
+    from tfadv.training import trainer
 
     config = Config()
     config.data.size, config.train.batch = FLAGS.size, FLAGS.batch
     config.train.clip_norm = 0.0  # the peer has none
     config.runtime.precision = FLAGS.precision
-    training.set_up(config.runtime)
+    trainer.set_up(config.runtime)
     model, batch = build(config)
     step = tf.function(model.train_step)
 
@@ -103,10 +104,10 @@ def _size(kernel) -> int:
 def _protect(config):
     import tensorflow as tf
 
-    from tfadv.modes import models, protect
+    from tfadv.modes import protect
 
     config.loss.lambda1 = 1.0
-    protector = protect.build(config, ATTRIBUTES, models.Surroundings())
+    protector = protect.build(config, ATTRIBUTES, defence_build.Surroundings())
     labels = tf.cast(tf.random.uniform((FLAGS.batch, ATTRIBUTES)) > 0.5, tf.uint8)
     private = {"images": _pictures(), "labels": labels}
     return protector, {"private": private, "public": {"images": _pictures()[:, tf.newaxis]}}
@@ -115,9 +116,9 @@ def _protect(config):
 def _attack(config):
     import tensorflow as tf
 
-    from tfadv import training
-    from tfadv.attackers import ImageInverter
-    from tfadv.modes import models
+    from tfadv.attacks.inverters import ImageInverter
+    from tfadv.models import build as models
+    from tfadv.training import trainer
 
     g = None
     if FLAGS.what == "attack_all":
@@ -126,7 +127,7 @@ def _attack(config):
     shape = (1000,)
     adversary = models.build_adversary(config, shape, None, g)
     inverter = ImageInverter(adversary, shape)
-    inverter.compile(training.adam(1e-4, 0.0), models.discriminator_optimizer(config))
+    inverter.compile(trainer.adam(1e-4, 0.0), models.discriminator_optimizer(config))
     return inverter, {"images": _pictures(), "features": tf.random.normal((FLAGS.batch, *shape))}
 
 
@@ -134,7 +135,7 @@ def _vgg(config):
     """g with random weights: the time doesn't depend on them."""
     import keras
 
-    from tfadv.perceptual import VGGFeatures
+    from tfadv.models.vgg import VGGFeatures
 
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "random.weights.h5")

@@ -11,7 +11,7 @@ which `--scheme=paper` and `--config.data.dataset=celeba/paper` do. The paper's 
 OpenFace: `--config.recognizer.path=nn4.small2.v1.t7`.
 """
 
-from tfadv.config import Attack, Config, Data, Model, Train
+from tfadv.config.schema import Attack, Config, Data, Model, Train
 
 
 def get_config(mode: str) -> Config:

@@ -9,7 +9,7 @@ Identity is measured by a recogniser that `--config.recognizer.path` names, or b
 808 public people (`--mode=recognizer`), who are few: name one if you have it.
 """
 
-from tfadv.config import Attack, Config, Data, Model, Train
+from tfadv.config.schema import Attack, Config, Data, Model, Train
 
 
 def get_config(mode: str) -> Config:

@@ -9,7 +9,7 @@ ResNet-18 in place of 50: of the two at the same speed it learns the task in far
 """
 
 from configs import celeba_small
-from tfadv.config import Config
+from tfadv.config.schema import Config
 
 
 def get_config(mode: str) -> Config:

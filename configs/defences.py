@@ -9,34 +9,41 @@ for verdicts. docs/defences.md says what each defence is.
 """
 
 from configs import celeba, celeba_tables
-from tfadv.config import Config
-from tfadv.experiment import Experiment, Plot, Row
+from tfadv.config.experiment import Experiment, Plot, Row
+from tfadv.config.schema import Config
 
 # Name of a curve -> from weaker to stronger, what is changed.
 CURVES = {
     "the paper's": [{"loss.lambda1": value} for value in (0.2, 1.0, 5.0)],
-    "Gaussian noise": [{"code.noise": value} for value in (0.3, 1.0, 3.0)],
-    "Laplace noise": [{"code.noise": value, "code.noise_kind": "laplace"} for value in (0.3, 1, 3)],
-    "variational": [{"code.size": 64, "code.variational": value} for value in (0.01, 0.1, 1.0)],
-    "few values": [{"code.size": value} for value in (64, 32, 16)],
-    "quantised": [{"code.size": 64, "code.bits": value} for value in (4, 2, 1)],
+    "Gaussian noise": [{"bottleneck.noise": value} for value in (0.3, 1.0, 3.0)],
+    "Laplace noise": [
+        {"bottleneck.noise": value, "bottleneck.noise_kind": "laplace"} for value in (0.3, 1, 3)
+    ],
+    "variational": [
+        {"bottleneck.size": 64, "bottleneck.variational": value} for value in (0.01, 0.1, 1.0)
+    ],
+    "few values": [{"bottleneck.size": value} for value in (64, 32, 16)],
+    "quantised": [{"bottleneck.size": 64, "bottleneck.bits": value} for value in (4, 2, 1)],
     "NoPeek": [{"loss.nopeek": value} for value in (0.1, 0.5, 2.0)],
-    "blur": [{"code.blur": value} for value in (1.0, 2.0, 4.0)],
-    "downscale": [{"code.downscale": value} for value in (2, 4, 8)],
+    "blur": [{"bottleneck.blur": value} for value in (1.0, 2.0, 4.0)],
+    "downscale": [{"bottleneck.downscale": value} for value in (2, 4, 8)],
     "maximum entropy": [{"loss.max_entropy": value} for value in (0.1, 1.0)],
     "excess": [
         {
-            "code.size": 64,
-            "code.noise": noise,
+            "bottleneck.size": 64,
+            "bottleneck.noise": noise,
             "loss.excess_pixels": weight,
             "loss.excess_identity": weight,
         }
         for noise, weight in ((0.2, 0.2), (0.3, 0.5), (0.3, 2.0))
     ],
     "answers": [
-        {"code.answers": "logits"},
-        {"code.answers": "hard"},
-        *({"code.answers": "hard", "code.flip": value} for value in (0.02, 0.05, 0.1, 0.2)),
+        {"bottleneck.predictions": "logits"},
+        {"bottleneck.predictions": "hard"},
+        *(
+            {"bottleneck.predictions": "hard", "bottleneck.flip": value}
+            for value in (0.02, 0.05, 0.1, 0.2)
+        ),
     ],
 }
 METRICS = (

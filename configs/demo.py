@@ -2,13 +2,13 @@
 
 What is sent are f's answers, as in `recommended.py`. The paper's defence is
 
-    --config.code.answers= --config.loss.lambda1=1 --workdir=runs/paper/protect
+    --config.bottleneck.predictions= --config.loss.lambda1=1 --workdir=runs/paper/protect
 
 Some nine minutes on two CPU cores, for recognizer, protect and attack together; README.md shows
 what comes out.
 """
 
-from tfadv.config import Attack, Code, Config, Loss, Model, Train
+from tfadv.config.schema import Attack, Bottleneck, Config, Loss, Model, Train
 
 
 def get_config(mode: str) -> Config:
@@ -25,7 +25,7 @@ def get_config(mode: str) -> Config:
         baseline=True,
         model=Model(depth=18, width=width[mode], decoder_width=0.25),
         loss=Loss(lambda1=0.0),
-        code=Code(answers="hard"),
+        bottleneck=Bottleneck(predictions="hard"),
         train=train[mode],
         attack=Attack(patience=3, rate_drops=1, random_features=1000),
     )

@@ -7,7 +7,7 @@ and Smiling from the features themselves: t-SNE alone persuades nobody.
 """
 
 from configs import celeba, celeba_tables
-from tfadv.experiment import Experiment, Row
+from tfadv.config.experiment import Experiment, Row
 
 NONE, DEFENCE = {"loss.lambda1": 0.0}, {"loss.lambda1": 1.0}
 SMILING = {"task.attributes": ("Smiling",)}

@@ -6,15 +6,15 @@
 Yes or no to each attribute, at thresholds tuned on held-out private pictures: nothing that the task
 doesn't say leaves the device, and no feature that f answers from leaks less than its answers (by
 the data-processing inequality). The answers serve no other task. To send less still, turn some
-round: `--config.code.flip=0.05`. Who needs features for a task that isn't known yet takes 64 values
-of one bit: for 0.025 of MCC on CelebA they gave away no more of the pixels than the answers do, and
-a little more of who it is (docs/results/audit.md).
+round: `--config.bottleneck.flip=0.05`. Who needs features for a task that isn't known yet takes 64
+values of one bit: for 0.025 of MCC on CelebA they gave away no more of the pixels than the answers
+do, and a little more of who it is (docs/results/audit.md).
 
-    --config.code.answers= --config.code.size=64 --config.code.bits=1
+    --config.bottleneck.predictions= --config.bottleneck.size=64 --config.bottleneck.bits=1
 """
 
 from configs import celeba_tables
-from tfadv.config import Config
+from tfadv.config.schema import Config
 
 
 def get_config(mode: str) -> Config:
@@ -22,5 +22,5 @@ def get_config(mode: str) -> Config:
     config = celeba_tables.get_config(mode)
     config.baseline = True
     config.loss.lambda1 = 0.0
-    config.code.answers = "hard"
+    config.bottleneck.predictions = "hard"
     return config

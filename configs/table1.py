@@ -16,7 +16,7 @@ rises, as if the authors had labels.
 """
 
 from configs import celeba, celeba_tables
-from tfadv.experiment import Claim, Experiment, Row
+from tfadv.config.experiment import Claim, Experiment, Row
 
 NONE, DEFENCE = {"loss.lambda1": 0.0}, {"loss.lambda1": 1.0}
 GAN = {"loss.mu1": 0.03}

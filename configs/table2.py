@@ -12,7 +12,7 @@ block2_conv1, and training and attack are shorter than in the other tables.
 """
 
 from configs import celeba, celeba_tables
-from tfadv.experiment import Claim, Experiment, Plot, Row
+from tfadv.config.experiment import Claim, Experiment, Plot, Row
 
 # λ₂: MCC, face similarity, feature similarity, SSIM, PSNR
 PAPER = {

@@ -7,7 +7,7 @@ S_b / S_w; here it is always S_b / S_w, and the paper's fc column is turned roun
 """
 
 from configs import celeba, celeba_tables
-from tfadv.experiment import Claim, Experiment, Plot, Row
+from tfadv.config.experiment import Claim, Experiment, Plot, Row
 
 METRICS = ("face_similarity", "mcc", "lda_within", "lda_between", "lda_score")
 # Layer: without, then with the defence: face similarity, MCC, S_w, S_b.

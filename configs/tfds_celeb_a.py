@@ -11,7 +11,7 @@ that people are in both parts of `train`.
 """
 
 from configs import celeba
-from tfadv.config import Config, Data
+from tfadv.config.schema import Config, Data
 
 
 def get_config(mode: str) -> Config:

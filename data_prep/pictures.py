@@ -18,7 +18,7 @@ JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")
 # Start of frame, which holds height and width: SOF0 to SOF15 without DHT, JPG and DAC.
 JPEG_FRAME = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]")
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-MOST_PIXELS = 2**28 // 3  # as `tfadv.pictures` decodes
+MOST_PIXELS = 2**28 // 3  # as `tfadv.data.images` decodes
 
 
 def list_pictures(root: epath.Path) -> list[str]:

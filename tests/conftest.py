@@ -22,7 +22,7 @@ def tiny_faces(tmp_path_factory):
     Five of each identity; with a fifth of the identities held out no part of a split is empty.
     """
     from data_prep import synthetic
-    from tfadv.config import Data
+    from tfadv.config.schema import Data
 
     folder = tmp_path_factory.mktemp("tiny_faces")
     synthetic.prepare(folder, "tiny")

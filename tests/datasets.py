@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfadv.config import Data
-from tfadv.data import PRIVATE, PUBLIC, TEST
+from tfadv.config.schema import Data
+from tfadv.data.dataset import PRIVATE, PUBLIC, TEST
 
 SPLITS = (PRIVATE, PUBLIC, TEST)
 

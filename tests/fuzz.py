@@ -19,16 +19,17 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
-import run
 from data_prep import celeba, folder, ms_celeb_1m, packings, recordio, spec
 from tests.data_prep import packed_faces
 from tests.datasets import prepare
-from tfadv import checks
-from tfadv.config import Config, UserError, flatten
-from tfadv.data import TEST
-from tfadv.faults import checksum, examine
-from tfadv.pictures import decode_pictures
-from tfadv.records import Records
+from tfadv import cli
+from tfadv.config import validation
+from tfadv.config.errors import UserError
+from tfadv.config.schema import Config, flatten
+from tfadv.data.corruption import checksum, examine
+from tfadv.data.dataset import TEST
+from tfadv.data.images import decode_pictures
+from tfadv.data.records import Records
 
 TOKENS = [
     *(b"0", b"1", b"-1", b"2", b"256", b"1e3", b"1_0", b"nan", b"inf", b"+1", b"01", b"-"),
@@ -369,16 +370,16 @@ class CommandLine:
             argument = dashes[rng.integers(len(dashes))] + name
             given.append(argument if rng.random() < 0.1 else f"{argument}={value}")
         try:
-            command = run.parse([*self.arguments, *given])
+            command = cli.parse([*self.arguments, *given])
         except (UserError, OSError) as error:  # of names too long for a file
-            told = run.one_line(str(error))
+            told = cli.one_line(str(error))
             leaves = [name.rpartition(".")[2] for name in names]
-            assert any(run.one_line(each)[:200] in told for each in (*given, *names, *leaves)), (
+            assert any(cli.one_line(each)[:200] in told for each in (*given, *names, *leaves)), (
                 given
             )
             return False
         if command is not None:
-            checks.validate(command.config)
+            validation.validate(command.config)
         return True
 
 

@@ -18,15 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-import run
 from data_prep import synthetic
 from tests import replicas
-from tfadv import checkpoints, training
+from tfadv import cli
+from tfadv.training import checkpoints
+from tfadv.training import trainer as training
 
 STEPS = 400
 GRID = """
-from tfadv.config import *
-from tfadv.experiment import Experiment, Row
+from tfadv.config.schema import *
+from tfadv.config.experiment import Experiment, Row
 
 def base(mode):
     return Config(
@@ -110,7 +111,7 @@ def experiment(folder, seed=None):
     if seed is not None:
         die_in(random.Random(seed).uniform(0.05, 0.3) * float(os.environ["SECONDS"]))
     flags = ["--mode=reproduce", f"--config={grid}", f"--workdir={folder}"]
-    assert run.main(["run.py", *flags]) == 0
+    assert cli.main(["run.py", *flags]) == 0
 
 
 def prepare_to_die(draw):

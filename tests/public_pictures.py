@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from tfadv.data import PUBLIC
-from tfadv.streams import in_memory_batches
+from tfadv.data.dataset import PUBLIC
+from tfadv.data.streams import in_memory_batches
 
 SIZE = 32
 

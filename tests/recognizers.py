@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import correlate
 
-from tfadv.alignment import align
-from tfadv.recognition import load_recognizer
+from tfadv.evaluation.recognition.alignment import align
+from tfadv.evaluation.recognition.recognizer import load_recognizer
 
 RANDOM = np.random.default_rng(0)
 

@@ -12,16 +12,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfadv import distribution, training
-from tfadv.attackers import ImageInverter
-from tfadv.config import Config, Data, Loss, Model, Runtime, Train
-from tfadv.defences import Reconstruction
-from tfadv.fused_adam import FusedAdam
-from tfadv.identity_classifier import IdentityClassifier
-from tfadv.modes import models
-from tfadv.networks.layers import Convolution, Linear
-from tfadv.networks.normalisation import BatchNormalization, synchronise
-from tfadv.protector import Protector
+from tfadv.attacks.inverters import ImageInverter
+from tfadv.config.schema import Config, Data, Loss, Model, Runtime, Train
+from tfadv.defences.protector import Protector
+from tfadv.defences.terms import Reconstruction
+from tfadv.evaluation.recognition.identity_classifier import IdentityClassifier
+from tfadv.models import build as models
+from tfadv.models.layers import Convolution, Linear
+from tfadv.models.normalisation import BatchNormalization, synchronise
+from tfadv.training import distribution
+from tfadv.training import trainer as training
+from tfadv.training.optimizer import FusedAdam
 
 DEVICES = 4
 SIZE, BATCH, STEPS, ATTRIBUTES, FEATURES = 32, 16, 20, 5, 24

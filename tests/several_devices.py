@@ -9,7 +9,7 @@ import sys
 
 import tensorflow as tf
 
-import run
+from tfadv import cli
 
 
 def main():
@@ -17,7 +17,7 @@ def main():
     cpu = tf.config.list_physical_devices("CPU")[0]
     devices = [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1])
     tf.config.set_logical_device_configuration(cpu, devices)
-    return run.main(["run.py", *sys.argv[2:]])
+    return cli.main(["run.py", *sys.argv[2:]])
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from tests import replicas
-from tfadv import distribution
-from tfadv.workdir import Workdir
+from tfadv.config.run_folder import RunFolder
+from tfadv.training import distribution
 
 
 def main():
@@ -27,7 +27,7 @@ def main():
     replicas.use()
     if stop_at := int(os.environ.get("STOP_AT", 0)):
         kill_at(stop_at)
-    train(Workdir(folder, "protect", config))
+    train(RunFolder(folder, "protect", config))
 
 
 @distribution.in_scope

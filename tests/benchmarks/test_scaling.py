@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from benchmarks import runner
-from tfadv.networks import Decoder
+from tfadv.models.decoder import Decoder
 
 
 @pytest.mark.slow

@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from benchmarks import runner, train_step_ours
-from tfadv.networks import Decoder, Encoder
+from tfadv.models.decoder import Decoder
+from tfadv.models.encoder import Encoder
 
 FIELDS = ["what", "size", "batch", "precision", "ours", "ours_spread", "ours_mib", "gmacs"]
 

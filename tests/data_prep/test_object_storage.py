@@ -7,9 +7,9 @@ from etils import epath
 from etils.epath import gpath, register
 
 from tests.data_prep.commands import SOURCES, contents, run
-from tfadv import inputs
-from tfadv.config import Data
-from tfadv.data import TEST, WHOLE, Dataset
+from tfadv.config import inputs
+from tfadv.config.schema import Data
+from tfadv.data.dataset import TEST, WHOLE, Dataset
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from data_prep import pictures, spec
-from tfadv.pictures import MOST_PIXELS
+from tfadv.data.images import MOST_PIXELS
 
 
 def encode(seed, extension=".jpg", options=()):

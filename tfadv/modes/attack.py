@@ -8,19 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
-from tfadv import training
-from tfadv.config import Config, UserError, defences
-from tfadv.data import PUBLIC, TRAIN, WHOLE, Dataset, normalise
-from tfadv.distribution import in_scope
-from tfadv.embedding_cache import embed_split
-from tfadv.encoders import SavedEncoder
-from tfadv.metrics.features import lda_chance
-from tfadv.metrics.identity import chance
-from tfadv.modes import attack_page, attack_sections, models, pages
-from tfadv.modes.battery import Battery, Leak
-from tfadv.modes.leakage import EvaluationSet, Finding
-from tfadv.recognition import Embeddings, Recognizer, load_recognizer
-from tfadv.workdir import Workdir
+from tfadv.attacks.battery import Battery, Leak
+from tfadv.attacks.black_box import SavedEncoder
+from tfadv.attacks.scoring import EvaluationSet, Finding
+from tfadv.config.errors import UserError
+from tfadv.config.run_folder import RunFolder
+from tfadv.config.schema import Config, defences
+from tfadv.data.dataset import PUBLIC, TRAIN, WHOLE, Dataset
+from tfadv.data.images import normalize
+from tfadv.evaluation.metrics.features import lda_chance
+from tfadv.evaluation.metrics.identity import chance
+from tfadv.evaluation.recognition.embedding_cache import cache_folder, embed_split
+from tfadv.evaluation.recognition.recognizer import Embeddings, Recognizer, load_recognizer
+from tfadv.models import build
+from tfadv.modes.scope import in_scope
+from tfadv.reporting import attack, attack_tables, protect
+from tfadv.training import trainer
 
 UNPROTECTED = "unprotected"
 _FOLDERS = ("checkpoints", "tensorboard", "embeddings")
@@ -28,10 +31,10 @@ _MOST_WEIGHTS = 2**28  # of M's first layer: 1 GiB, five times that while it lea
 
 
 @in_scope
-def run(workdir: Workdir) -> None:
+def run(workdir: RunFolder) -> None:
     """Attacks each encoder, compares with what needs no features, and reports."""
     config = workdir.config
-    precision = training.set_up(config.runtime)
+    precision = trainer.set_up(config.runtime)
     dataset = Dataset(config.data)
     encoders = named_encoders(config.encoder)
     # All are called once now, so that a mistake about the last one shows before any attack.
@@ -42,17 +45,17 @@ def run(workdir: Workdir) -> None:
     if recognizers:
         for name, black_box in black_boxes.items():
             check_feature_map(config, name, black_box.feature_shape)
-    g = models.load_g(config, workdir.mode)
+    g = build.load_g(config, workdir.mode)
     workdir.begin(
         dataset=dataset.description,
         precision=precision,
         encoders=encoders,
         recognizers={recognizer.name: recognizer.description for recognizer in recognizers},
     )
-    pages.print_start(dataset, precision)
+    protect.print_start(dataset, precision)
     if not recognizers:
-        print(pages.NO_RECOGNIZER, flush=True)
-    cache = models.cache_folder(workdir)
+        print(protect.NO_RECOGNIZER, flush=True)
+    cache = cache_folder(workdir)
     test = EvaluationSet(dataset, recognizers, config, cache)
     leaks = {}
     for name, black_box in black_boxes.items():
@@ -61,9 +64,9 @@ def run(workdir: Workdir) -> None:
         leaks[name] = battery.run(cache)
         del battery  # the next one's pictures and features want the room
     references = measure_references(dataset, test, recognizers, cache)
-    table = attack_page.write(workdir, dataset, leaks, references, test, recognizers)
+    table = attack.write(workdir, dataset, leaks, references, test, recognizers)
     workdir.finish(flat_metrics(leaks, references))
-    pages.print_result(workdir, table)
+    protect.print_result(workdir, table)
 
 
 def named_encoders(paths: Sequence[str]) -> dict[str, str]:
@@ -98,7 +101,7 @@ def trained_as(path: Path) -> str:
         if not (path / "encoder.json").exists():
             return path.resolve().name
         config = json.loads((path.parent / "config.json").read_text())["config"]
-        groups = {name: config.get(name, {}) for name in ("loss", "code")}
+        groups = {name: config.get(name, {}) for name in ("loss", "bottleneck")}
         values = {f"{name}.{leaf}": group[leaf] for name, group in groups.items() for leaf in group}
         return "protected" if defences(values) else UNPROTECTED
     except (
@@ -119,7 +122,7 @@ def _run_name(path: Path) -> str:
 
 def _free(name: str, taken: Iterable[str]) -> str:
     """The name, with a number behind it if it is taken, or means something in a run's folder."""
-    taken = {*taken, *attack_sections.LABELS, *_FOLDERS}
+    taken = {*taken, *attack_tables.LABELS, *_FOLDERS}
     numbered = (f"{name}_{i}" for i in itertools.count(2))
     return next(each for each in itertools.chain([name], numbered) if each not in taken)
 
@@ -189,7 +192,7 @@ def mean_face(dataset: Dataset) -> np.ndarray:
     """Returns the mean public picture, float32 [S, S, 3] in [-1, 1]."""
     total = np.zeros((dataset.size, dataset.size, 3))
     for batch in dataset.batches(PUBLIC, WHOLE):
-        total += normalise(batch["images"]).numpy().sum(0)
+        total += normalize(batch["images"]).numpy().sum(0)
     return (total / dataset.count(PUBLIC)).astype(np.float32)
 
 

@@ -8,30 +8,34 @@ from pathlib import Path
 
 import numpy as np
 
-from tfadv import training
-from tfadv.config import Config, UserError
-from tfadv.data import PUBLIC, TEST, Dataset
-from tfadv.distribution import in_scope
-from tfadv.encoders import SavedClassifier, SavedEncoder, load_classifier
-from tfadv.measures import ENDS, check_limits, check_measurable
-from tfadv.modes import attack, audit_page, models, pages
-from tfadv.modes.auditor import Auditor
-from tfadv.modes.verdicts import as_json, conclude, flat
-from tfadv.pairs import BlackBox
-from tfadv.workdir import Workdir, write_json
+from tfadv.attacks.black_box import SavedClassifier, SavedEncoder, load_classifier
+from tfadv.attacks.pairs import BlackBox
+from tfadv.attacks.suite import Auditor
+from tfadv.config.errors import UserError
+from tfadv.config.files import write_json
+from tfadv.config.run_folder import RunFolder
+from tfadv.config.schema import Config
+from tfadv.data.dataset import PUBLIC, TEST, Dataset
+from tfadv.evaluation.leakage_measures import ENDS, check_limits, check_measurable
+from tfadv.evaluation.verdicts import as_json, conclude, flat
+from tfadv.models import build
+from tfadv.modes import attack
+from tfadv.modes.scope import in_scope
+from tfadv.reporting import audit, protect
+from tfadv.training import trainer
 
 UNPROTECTED, ANSWERS, LOGITS = ENDS
 
 
 @in_scope
-def run(workdir: Workdir) -> None:
+def run(workdir: RunFolder) -> None:
     """Audits each encoder and both ends of the scale, and reports.
 
     Raises:
         LimitExceededError: after all else, if a leak is larger than allowed.
     """
     config = workdir.config
-    precision = training.set_up(config.runtime)
+    precision = trainer.set_up(config.runtime)
     dataset = Dataset(config.data)
     paths = name_encoders(config)
     boxes, classifiers = load(paths, config, dataset)
@@ -47,16 +51,16 @@ def run(workdir: Workdir) -> None:
     if recognizers:
         for name, box in boxes.items():
             attack.check_feature_map(config, name, box.feature_shape)
-    g = models.load_g(config, workdir.mode)
+    g = build.load_g(config, workdir.mode)
     workdir.begin(
         dataset=dataset.description,
         precision=precision,
         encoders=paths,
         recognizers={recognizer.name: recognizer.description for recognizer in recognizers},
     )
-    pages.print_start(dataset, precision)
+    protect.print_start(dataset, precision)
     if not recognizers:
-        print(pages.NO_RECOGNIZER, flush=True)
+        print(protect.NO_RECOGNIZER, flush=True)
     counts = ", ".join(f"{count:,} {name}" for name, count in people.items())
     known = all(people.values())
     print(f"people: {counts}; {'0 in two splits' if known else 'not compared'}", flush=True)
@@ -67,9 +71,9 @@ def run(workdir: Workdir) -> None:
     verdicts = conclude(audited, recognizers)
     report = as_json(verdicts, audited, dataset, config, people_are_known=known)
     write_json(workdir.path / "audit.json", report)
-    table = audit_page.write(workdir, dataset, audited, verdicts, recognizers, auditor.test)
+    table = audit.write(workdir, dataset, audited, verdicts, recognizers, auditor.test)
     workdir.finish(flat(verdicts))
-    pages.print_result(workdir, table)
+    protect.print_result(workdir, table)
     check_limits(report, config.audit.fail_above)
 
 

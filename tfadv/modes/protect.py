@@ -8,30 +8,38 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfadv import data, training
-from tfadv.config import PENALTIES, Code, Config, UserError
-from tfadv.data import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset, to_uint8
-from tfadv.defences import Defence, Excess, Reconstruction
-from tfadv.distribution import in_scope, over_devices, replicas
-from tfadv.embedding_cache import embed_split
-from tfadv.encoders import SavedEncoder, load_classifier, predict
-from tfadv.exports import export_classifier, export_encoder
-from tfadv.metrics.fisher import dfil
-from tfadv.metrics.utility import tuned_thresholds, utility_metrics
-from tfadv.modes import models, pages
-from tfadv.networks import Answers, Classifier, Encoder, Identity, load_torchvision
-from tfadv.networks.normalisation import synchronise
-from tfadv.perceptual import VGGFeatures
-from tfadv.protector import Protector
-from tfadv.recognition import Recognizer, load_recognizer
-from tfadv.report import Table
-from tfadv.workdir import Workdir
+from tfadv.attacks.black_box import SavedEncoder, load_classifier, predict
+from tfadv.config.errors import UserError
+from tfadv.config.run_folder import RunFolder
+from tfadv.config.schema import PENALTIES, Bottleneck, Config
+from tfadv.data.dataset import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset
+from tfadv.data.images import normalize, to_uint8
+from tfadv.defences import build as defence_build
+from tfadv.defences.protector import Protector
+from tfadv.defences.terms import Defence, Excess, Reconstruction
+from tfadv.evaluation.metrics.fisher import dfil
+from tfadv.evaluation.metrics.utility import tuned_thresholds, utility_metrics
+from tfadv.evaluation.recognition.embedding_cache import cache_folder, embed_split
+from tfadv.evaluation.recognition.recognizer import Recognizer, load_recognizer
+from tfadv.models import build as models
+from tfadv.models.classifier import Classifier
+from tfadv.models.encoder import Encoder
+from tfadv.models.export import export_classifier, export_encoder
+from tfadv.models.normalisation import synchronise
+from tfadv.models.prediction_output import Identity, PredictionOutput
+from tfadv.models.vgg import VGGFeatures
+from tfadv.models.weights import load_torchvision
+from tfadv.modes.scope import in_scope
+from tfadv.reporting import protect as pages
+from tfadv.reporting.page import Table
+from tfadv.training import trainer as training
+from tfadv.training.distribution import over_devices, replicas
 
 _DFIL_PICTURES = 16
 
 
 @in_scope
-def run(workdir: Workdir) -> None:
+def run(workdir: RunFolder) -> None:
     """Trains, exports, measures and reports, first the baseline if it is asked for."""
     config = workdir.config
     precision = training.set_up(config.runtime)
@@ -41,26 +49,29 @@ def run(workdir: Workdir) -> None:
     g = models.load_g(config, workdir.mode)
     recognizer = load_identity(config)
     check_share(config)
-    beside = private_facts(dataset, config, recognizer, models.cache_folder(workdir))
+    beside = private_facts(dataset, config, recognizer, cache_folder(workdir))
     workdir.begin(dataset=dataset.description, precision=precision)
     pages.print_start(dataset, precision)
     others = {}
-    if config.baseline and models.is_defended(config):
+    if config.baseline and defence_build.is_defended(config):
         off = {name.removeprefix("loss."): 0.0 for name in PENALTIES}
         loss = dataclasses.replace(config.loss, **off)
-        baseline = dataclasses.replace(config, baseline=False, loss=loss, code=Code())
-        folder = Workdir(workdir.path / "unprotected", workdir.mode, baseline)
+        baseline = dataclasses.replace(config, baseline=False, loss=loss, bottleneck=Bottleneck())
+        folder = RunFolder(workdir.path / "unprotected", workdir.mode, baseline)
         if folder.metrics is None:
             folder.begin(dataset=dataset.description, precision=precision)
             protect(folder, dataset, others)
         others["unprotected"] = folder.metrics
-        if loss == config.loss and dataclasses.replace(config.code, answers="", flip=0.0) == Code():
+        if (
+            loss == config.loss
+            and dataclasses.replace(config.bottleneck, predictions="", flip=0.0) == Bottleneck()
+        ):
             inherit(folder.path, workdir.path)
     pages.print_result(workdir, protect(workdir, dataset, others, g, beside))
 
 
 def protect(
-    workdir: Workdir,
+    workdir: RunFolder,
     dataset: Dataset,
     others: dict[str, dict[str, float]],
     g: VGGFeatures | None = None,
@@ -73,7 +84,7 @@ def protect(
     attributes = [dataset.attributes[i] for i in dataset.columns(config.task.attributes)]
     people = 1 + int(beside["identity"].max()) if "identity" in beside else 0
     embedding = beside["embeddings"].shape[1] if "embeddings" in beside else 0
-    around = models.Surroundings(g, people, embedding)
+    around = defence_build.Surroundings(g, people, embedding)
     protector = build(config, len(attributes), around)
     trainer = training.Trainer(protector, config.train, workdir.path, name)
     if trainer.step == 0:
@@ -84,7 +95,7 @@ def protect(
 
     encoder, classifier, size = protector.encoder, protector.classifier, config.data.size
     thresholds = tune(protector, dataset, config)
-    if config.code.answers:
+    if config.bottleneck.predictions:
         encoder, classifier = in_answers(protector, thresholds, config)
         thresholds = np.zeros_like(thresholds)
     path = str(workdir.path / "encoder")
@@ -92,7 +103,11 @@ def protect(
     shape = encoder.feature_shape(size)
     export_classifier(classifier, shape, attributes, thresholds, workdir.path / "classifier")
     metrics = measure_utility(path, dataset, config) | {"images_per_s": trainer.images_per_s}
-    if config.code.noise and config.code.noise_kind == "gaussian" and not config.code.answers:
+    if (
+        config.bottleneck.noise
+        and config.bottleneck.noise_kind == "gaussian"
+        and not config.bottleneck.predictions
+    ):
         metrics["dfil"] = measure_dfil(encoder, dataset, config)
     trainer.write_metrics(metrics)
     table = pages.write_protect_page(workdir, dataset, {name: metrics} | others, trainer.history)
@@ -117,7 +132,7 @@ def inherit(trained: Path, folder: Path) -> None:
 
 def title(config: Config) -> str:
     """Returns what progress and tables call an encoder trained with this config."""
-    return "protected" if models.is_defended(config) else "unprotected"
+    return "protected" if defence_build.is_defended(config) else "unprotected"
 
 
 def check_share(config: Config) -> None:
@@ -139,7 +154,7 @@ def load_identity(config: Config) -> Recognizer | None:
     return load_recognizer(fields.path, fields.alignment, fields.layer, config.data.dataset)
 
 
-def build(config: Config, attributes: int, around: models.Surroundings) -> Protector:
+def build(config: Config, attributes: int, around: defence_build.Surroundings) -> Protector:
     """Returns a compiled protector, with the defences that the config asks for."""
     model = config.model
     encoder = models.build_encoder(config)
@@ -154,7 +169,7 @@ def build(config: Config, attributes: int, around: models.Surroundings) -> Prote
     protector = Protector(
         encoder,
         classifier,
-        models.build_defences(config, feature_shape, attributes, around),
+        defence_build.build_defences(config, feature_shape, attributes, around),
         warm_up=round(config.loss.warm_up * config.train.steps),
     )
     if config.runtime.synchronised:
@@ -203,7 +218,7 @@ def adapt(
         columns = dataset.columns(config.task.attributes)
         pick = _picker(columns, beside)
         batches = dataset.batches(PRIVATE, TRAIN).map(pick)
-        defence.adapt(batch | {"images": data.normalise(batch["images"])} for batch in batches)
+        defence.adapt(batch | {"images": normalize(batch["images"])} for batch in batches)
 
 
 def _picker(columns: list[int], beside: dict[str, np.ndarray]):
@@ -226,7 +241,7 @@ def training_batches(
     train, seed = config.train, config.runtime.seed
     private = dataset.training_batches(PRIVATE, TRAIN, train.batch, seed=seed, start=start)
     private = private.map(_picker(columns, beside))
-    if not models.needs_public(config):
+    if not defence_build.needs_public(config):
         return private.map(lambda batch: {"private": batch})
     public = dataset.training_batches(
         PUBLIC, WHOLE, train.batch * train.decoder_steps, seed=seed + 1, start=start
@@ -242,17 +257,19 @@ def training_batches(
 
 def tune(protector: Protector, dataset: Dataset, config: Config) -> np.ndarray:
     """Returns the thresholds of f's logits that are best on held-out private pictures, [A]."""
-    logits_of = over_devices(lambda images: protector(data.normalise(images)))
+    logits_of = over_devices(lambda images: protector(normalize(images)))
     labels, logits = predict(np.asarray, logits_of, dataset.batches(PRIVATE, HELD_OUT))
     return tuned_thresholds(labels[:, dataset.columns(config.task.attributes)], logits)
 
 
 def in_answers(
     protector: Protector, thresholds: np.ndarray, config: Config
-) -> tuple[Answers, Identity]:
+) -> tuple[PredictionOutput, Identity]:
     """Returns an Enc whose features are f's answers, and the f that gives them back."""
     networks = protector.encoder.get_config(), protector.classifier.get_config()
-    answers = Answers(*networks, hard=config.code.answers == "hard", flip=config.code.flip)
+    answers = PredictionOutput(
+        *networks, hard=config.bottleneck.predictions == "hard", flip=config.bottleneck.flip
+    )
     answers.build((None, config.data.size, config.data.size, 3))
     answers.encoder.set_weights(protector.encoder.get_weights())
     answers.classifier.set_weights(protector.classifier.get_weights())
@@ -270,7 +287,7 @@ class Evaluation:
         self._columns = dataset.columns(config.task.attributes)
         self._names = [dataset.attributes[column] for column in self._columns]
         self._batches = dataset.batches(PRIVATE, HELD_OUT)
-        self._classify = over_devices(lambda images: protector(data.normalise(images)))
+        self._classify = over_devices(lambda images: protector(normalize(images)))
 
     def __call__(self, step: int) -> tuple[dict[str, float], bool]:
         """Returns the MCC of each attribute and its mean; training goes on."""
@@ -290,7 +307,7 @@ class Evaluation:
         if not decoders or not report.pictures:
             return
         images = next(iter(self._batches))["images"][: report.examples]
-        features = protector.encoder(data.normalise(images), training=False)
+        features = protector.encoder(normalize(images), training=False)
         reconstructions = to_uint8(decoders[0](features).numpy())
         training.write_pictures(
             self._writer, step, "input over reconstruction", images.numpy(), reconstructions
@@ -300,8 +317,8 @@ class Evaluation:
 def measure_dfil(encoder: Encoder, dataset: Dataset, config: Config) -> float:
     """Returns the mean dFIL of some test pictures, before quantisation, which only takes away."""
     images = next(iter(dataset.batches(TEST, WHOLE, _DFIL_PICTURES)))["images"]
-    images = data.normalise(images).numpy()
-    return float(dfil(encoder.without_noise, images, config.code.noise).mean())
+    images = normalize(images).numpy()
+    return float(dfil(encoder.without_noise, images, config.bottleneck.noise).mean())
 
 
 def measure_utility(encoder: str, dataset: Dataset, config: Config) -> dict[str, float]:

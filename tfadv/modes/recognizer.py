@@ -7,17 +7,25 @@ import numpy as np
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from tfadv import data, streams, training
-from tfadv.config import Config, UserError
-from tfadv.data import HELD_OUT, TEST, TRAIN, WHOLE, Dataset
-from tfadv.distribution import in_scope, over_devices
-from tfadv.identity_classifier import FaceEmbedder, IdentityClassifier, export_embedder
-from tfadv.metrics.bootstrap import IdentityBootstrap
-from tfadv.metrics.identity import identify
-from tfadv.modes import pages, recognizer_page
-from tfadv.networks.normalisation import synchronise
-from tfadv.networks.softening import downscaled
-from tfadv.workdir import Workdir
+from tfadv.config.errors import UserError
+from tfadv.config.run_folder import RunFolder
+from tfadv.config.schema import Config
+from tfadv.data import streams
+from tfadv.data.dataset import HELD_OUT, TEST, TRAIN, WHOLE, Dataset
+from tfadv.data.images import normalize
+from tfadv.evaluation.metrics.bootstrap import IdentityBootstrap
+from tfadv.evaluation.metrics.identity import identify
+from tfadv.evaluation.recognition.identity_classifier import (
+    FaceEmbedder,
+    IdentityClassifier,
+    export_embedder,
+)
+from tfadv.models.normalisation import synchronise
+from tfadv.models.softening import downscaled
+from tfadv.modes.scope import in_scope
+from tfadv.reporting import protect, recognizer
+from tfadv.training import trainer as training
+from tfadv.training.distribution import over_devices
 
 Embed = Callable[[np.ndarray], np.ndarray]
 
@@ -26,7 +34,7 @@ _COMPARED = 2000  # pictures compared with each other during training: two milli
 
 
 @in_scope
-def run(workdir: Workdir) -> None:
+def run(workdir: RunFolder) -> None:
     """Trains, exports, measures and reports."""
     config = workdir.config
     precision = training.set_up(config.runtime)
@@ -36,7 +44,7 @@ def run(workdir: Workdir) -> None:
     pictures = Pictures(dataset, config, people)
     pictures.batches(0)  # a batch larger than the part shows now
     workdir.begin(dataset=dataset.description, precision=precision)
-    pages.print_start(dataset, precision)
+    protect.print_start(dataset, precision)
 
     classifier = build(config, len(people))
     trainer = training.Trainer(classifier, config.train, workdir.path, "recogniser")
@@ -57,9 +65,9 @@ def run(workdir: Workdir) -> None:
     metrics |= {"identities": len(people), "images_per_s": trainer.images_per_s}
     scalars = {name: value for name, value in metrics.items() if not name.endswith("_ci95")}
     trainer.write_metrics(scalars)
-    table = recognizer_page.write(workdir, dataset, metrics, trainer.history)
+    table = recognizer.write(workdir, dataset, metrics, trainer.history)
     workdir.finish(metrics)
-    pages.print_result(workdir, table)
+    protect.print_result(workdir, table)
 
 
 def build(config: Config, identities: int) -> IdentityClassifier:
@@ -154,7 +162,7 @@ class Evaluation:
 
     def __init__(self, classifier: IdentityClassifier, dataset: Dataset, config: Config):
         embedder = classifier.embedder
-        self._embed = over_devices(lambda images: embedder(data.normalise(images))["embedding"])
+        self._embed = over_devices(lambda images: embedder(normalize(images))["embedding"])
         self._batches = dataset.batches(config.recognizer.split, HELD_OUT)
 
     def __call__(self, step: int) -> tuple[dict[str, float], bool]:

@@ -4,11 +4,12 @@ import gc
 
 import keras
 
-from tfadv import report
-from tfadv.data import Dataset
-from tfadv.experiment import Plan
-from tfadv.modes import attack, estimate, models, protect, recognizer, reproduce_page
-from tfadv.workdir import Workdir
+from tfadv.config.experiment import Plan
+from tfadv.config.run_folder import RunFolder
+from tfadv.data.dataset import Dataset
+from tfadv.models import build
+from tfadv.modes import attack, dry_run, protect, recognizer
+from tfadv.reporting import page, reproduce
 
 _NAMED = 4  # rows that share a run are named, if so few
 _MODES = {"recognizer": recognizer.run, "protect": protect.run, "attack": attack.run}
@@ -20,17 +21,17 @@ def run(plan: Plan) -> None:
     for number, part in enumerate(plan.parts, start=1):
         if part.metrics is not None:
             # A recogniser, weights or an encoder that has changed since is told here.
-            Workdir(part.path, part.mode, part.config)
+            RunFolder(part.path, part.mode, part.config)
             continue
         rows = "row" if len(part.rows) == 1 else "rows"
         place = f"[{number} of {len(plan.parts)}]"
         print(f"\n{place} {part.mode}, for {rows} {', '.join(part.rows)}", flush=True)
-        _MODES[part.mode](Workdir(part.path, part.mode, part.config))
+        _MODES[part.mode](RunFolder(part.path, part.mode, part.config))
         keras.backend.clear_session()
         gc.collect()  # the next run wants the memory
-        reproduce_page.write(plan)
-    table = reproduce_page.write(plan, is_last=True)
-    print(f"\n{report.format_table(table)}\n\nreport       {plan.folder / 'report.html'}")
+        reproduce.write(plan)
+    table = reproduce.write(plan, is_last=True)
+    print(f"\n{page.format_table(table)}\n\nreport       {plan.folder / 'report.html'}")
 
 
 def show(plan: Plan) -> None:
@@ -51,7 +52,7 @@ def show(plan: Plan) -> None:
                 few = len(others) <= _NAMED
                 shared = f", shared with {', '.join(others) if few else f'{len(others)} rows'}"
             print(f"  {part.mode:<10} {state}{shared}: {part.path}")
-    print(f"\n{estimate.describe([part for part in plan.parts if part.metrics is None])}")
+    print(f"\n{dry_run.describe([part for part in plan.parts if part.metrics is None])}")
 
 
 def check_data(plan: Plan) -> None:
@@ -65,7 +66,7 @@ def check_data(plan: Plan) -> None:
         if part.mode == "attack":
             encoder = part.target.config
             of_task = Dataset(encoder.data).columns(encoder.task.attributes)
-            shape = models.feature_shape(encoder, len(of_task))
+            shape = build.feature_shape(encoder, len(of_task))
             attack.check_feature_map(part.config, f"row {part.rows[0]}", shape)
     if plan.experiment.latent:
         Dataset(plan.parts[-1].config.data).columns(plan.experiment.latent, "latent")

@@ -1,0 +1,303 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.public_pictures import PublicPictures
+from tfadv.attacks.black_box import SavedEncoder
+from tfadv.attacks.gradient_search import InputInverter, InputOptimiser, Search, total_variation
+from tfadv.attacks.inverters import Standardisation
+from tfadv.attacks.pairs import Pairs
+from tfadv.config.errors import UserError
+from tfadv.config.schema import BlackBox
+from tfadv.data.dataset import PUBLIC, TRAIN
+from tfadv.data.images import to_uint8
+from tfadv.evaluation.metrics.image import psnr
+from tfadv.models.encoder import Encoder
+from tfadv.models.export import export_encoder
+
+SIZE = 8
+VALUES = SIZE * SIZE * 3
+FAITHFUL = Search(weight=0.0, learning_rate=0.1, steps=400)
+SMOOTH = Search(weight=1.0, learning_rate=0.1, steps=400)
+
+
+def smooth_pictures(count, seed=0, size=SIZE):
+    """A plane of its own for each channel, float32 in [-0.8, 0.8]."""
+    random = np.random.default_rng(seed)
+    offset, right, down = 0.8 / 3 * random.uniform(-1, 1, (3, count, 1, 1, 3))
+    across = np.linspace(-1, 1, size)
+    planes = offset + right * across[:, None] + down * across[:, None, None]
+    return planes.astype(np.float32)
+
+
+def linear_encoder(dimensions):
+    """An orthogonal map of all pixels, or its first rows."""
+    matrix = np.linalg.qr(np.random.default_rng(0).normal(size=(VALUES, VALUES)))[0]
+    matrix = tf.constant(matrix[:, :dimensions], tf.float32)
+    return lambda pictures: tf.reshape(pictures, (-1, VALUES)) @ matrix
+
+
+def standardise(features):
+    layer = Standardisation(dtype="float32")
+    layer.build(features.shape)
+    layer.adapt([np.asarray(features)])
+    return layer
+
+
+def make_optimiser(encode, public=None, **arguments):
+    public = smooth_pictures(300, seed=9) if public is None else public
+    arguments = {"restarts": 2, "batch": 4} | arguments
+    return InputOptimiser(encode, standardise(encode(public)), public.mean(0), **arguments)
+
+
+def mean_psnr(images, pictures):
+    return psnr(images, np.broadcast_to(pictures, images.shape)).mean()
+
+
+# Known answers
+
+
+def test_an_invertible_map_is_inverted():
+    encode, images = linear_encoder(VALUES), smooth_pictures(4)
+    pictures, distances = make_optimiser(encode)(encode(images), FAITHFUL)
+    assert distances.max() < 1e-5
+    assert psnr(images, pictures).min() > 50
+
+
+def test_total_variation_recovers_smooth_pictures_from_a_quarter_of_the_dimensions():
+    encode, images = linear_encoder(VALUES // 4), smooth_pictures(4)
+    optimiser = make_optimiser(encode)
+    smooth, _ = optimiser(encode(images), SMOOTH)
+    assert mean_psnr(images, smooth) > 27
+    assert mean_psnr(images, np.float32(0)) < 20  # the mean picture
+    plain, _ = optimiser(encode(images), FAITHFUL)
+    assert mean_psnr(images, plain) < 20
+
+
+def test_distances_are_those_of_the_pictures_in_units_of_the_public_deviation():
+    encode, images = linear_encoder(20), smooth_pictures(3)
+    public = smooth_pictures(300, seed=9)
+    features = encode(images).numpy()
+    pictures, distances = make_optimiser(encode, public)(features, Search(0.1, 0.1, 5))
+    deviation = encode(public).numpy().std(0)
+    expected = np.square((encode(pictures) - features) / deviation).mean(1)
+    np.testing.assert_allclose(distances, expected, rtol=1e-3)
+    assert distances.max() > 0.01  # after so few steps
+
+
+def test_dimensions_of_little_variance_count_as_much_as_others():
+    plain = linear_encoder(VALUES)
+    scales = tf.constant(np.geomspace(1e-4, 1e2, VALUES), tf.float32)
+
+    def encode(pictures):
+        return plain(pictures) * scales
+
+    images = smooth_pictures(4)
+    pictures, _ = make_optimiser(encode)(encode(images), FAITHFUL)
+    assert psnr(images, pictures).min() > 50
+
+
+def test_maps_are_inverted_too():
+    kernel = np.linalg.qr(np.random.default_rng(0).normal(size=(12, 12)))[0]
+    kernel = tf.constant(kernel.reshape(2, 2, 3, 12), tf.float32)
+
+    def encode(pictures):
+        return tf.nn.conv2d(pictures, kernel, 2, "VALID")
+
+    images = smooth_pictures(4)
+    pictures, distances = make_optimiser(encode)(encode(images).numpy(), FAITHFUL)
+    assert distances.max() < 1e-5
+    assert psnr(images, pictures).min() > 50
+
+
+def test_total_variation_is_the_mean_length_of_the_gradient():
+    ramp = np.zeros((2, 5, 5, 3), np.float32)
+    ramp[1] = 0.03 * np.arange(5)[:, None, None] + 0.04 * np.arange(5)[:, None]
+    np.testing.assert_allclose(total_variation(tf.constant(ramp)), [1e-4, 0.05], rtol=1e-4)
+
+
+# Starts and batches
+
+
+def test_of_several_starts_the_one_of_the_smallest_feature_distance_counts(monkeypatch):
+    encode = linear_encoder(4)
+    optimiser = make_optimiser(encode, restarts=3, batch=2)
+    distances = iter(np.float32([[0.3, np.nan], [0.1, 0.5], [0.2, 0.4]]))
+    shades = iter(np.float32([0.1, 0.2, 0.3]))
+
+    def descend(*_):
+        return np.full((2, SIZE, SIZE, 3), next(shades)), next(distances)
+
+    monkeypatch.setattr(optimiser, "_descend", descend)
+    pictures, nearest = optimiser(np.zeros((2, 4), np.float32), FAITHFUL)
+    np.testing.assert_array_equal(nearest, np.float32([0.1, 0.4]))
+    np.testing.assert_array_equal(pictures[:, 0, 0, 0], np.float32([0.2, 0.3]))
+
+
+def test_each_start_is_another():
+    def encode(pictures):
+        """Has many solutions: which is found depends on the start."""
+        return tf.sin(20 * linear_encoder(4)(pictures))
+
+    features = encode(smooth_pictures(4)).numpy()
+    few, many = (make_optimiser(encode, restarts=n)(features, FAITHFUL)[0] for n in (1, 4))
+    assert np.abs(few - many).max() > 0.01
+
+
+def test_a_seed_gives_the_same_pictures_again_and_another_seed_others():
+    encode = linear_encoder(10)
+    features = encode(smooth_pictures(3)).numpy()
+    first, again, other = (
+        make_optimiser(encode, seed=seed)(features, Search(0.01, 0.1, 20))[0] for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0.01
+
+
+def test_a_picture_comes_out_the_same_beside_any_others():
+    encode = linear_encoder(10)
+    features = encode(smooth_pictures(5)).numpy()
+    search = Search(0.01, 0.1, 20)
+    together = make_optimiser(encode, batch=2)(features, search)
+    for row in range(5):
+        alone = make_optimiser(encode, batch=1)(features[row : row + 1], search)
+        for one, all_of_them in zip(alone, together, strict=True):
+            np.testing.assert_allclose(one[0], all_of_them[row], rtol=1e-3, atol=1e-4)
+
+
+def test_batches_and_searches_share_one_trace():
+    traced = []
+    plain = linear_encoder(10)
+
+    def encode(pictures):
+        traced.append(pictures.shape)
+        return plain(pictures)
+
+    optimiser = make_optimiser(encode, batch=2)
+    features = plain(smooth_pictures(5)).numpy()
+    optimiser(features[:1], Search(0.01, 0.1, 2))
+    before = len(traced)
+    optimiser(features, Search(0.1, 0.2, 3))
+    assert len(traced) == before
+
+
+def test_gradients_that_are_not_finite_do_not_spoil_a_picture():
+    plain = linear_encoder(VALUES)
+
+    def encode(pictures):
+        # Where it is dark, the gradient is 0 times infinity.
+        brightness = tf.reduce_mean(pictures, (1, 2, 3))
+        root = tf.sqrt(tf.square(brightness) * tf.cast(brightness > 0, tf.float32))
+        return plain(pictures) + 1e-3 * root[:, None]
+
+    public = np.abs(smooth_pictures(300, seed=9))
+    dark = -public[:4]
+    pictures, distances = make_optimiser(encode, public)(plain(dark), FAITHFUL)
+    assert np.isfinite(pictures).all()
+    assert np.isfinite(distances).all()
+    assert pictures.mean() < 0.1 < public.mean()  # it got as far as the dark
+
+
+# Encoders that gradients don't get through
+
+
+@pytest.mark.parametrize(
+    ("harden", "why"),
+    [
+        (tf.round, "as if the encoder rounded"),
+        (lambda pictures: tf.cast(tf.cast(127 * pictures, tf.int32), tf.float32), "rounded"),
+        (tf.stop_gradient, "rounded"),
+        (tf.function(tf.round), "rounded"),
+        (lambda pictures: tf.image.adjust_hue(pictures, 0.1), "AdjustHue"),
+        (lambda pictures: tf.sqrt(pictures - 2.0), "not finite"),
+    ],
+)
+def test_an_encoder_without_gradient_is_told(harden, why):
+    plain = linear_encoder(10)
+    with pytest.raises(UserError, match=rf"doesn't apply: no gradient .*{why}") as caught:
+        make_optimiser(lambda pictures: plain(harden(pictures)))
+    assert "\n" not in str(caught.value)
+
+
+def test_features_whose_sum_is_constant_have_a_gradient():
+    def encode(pictures):
+        values = linear_encoder(10)(pictures)
+        return tf.concat([values, -values], 1)
+
+    make_optimiser(encode)
+
+
+# The attacker
+
+
+class Faces(PublicPictures):
+    size = SIZE
+
+
+def pairs_of(encode, images):
+    def black_box(pictures):
+        return encode(tf.constant(pictures / 127.5 - 1.0, tf.float32)).numpy()
+
+    shape = tuple(encode(tf.zeros((1, *images.shape[1:]))).shape[1:])
+    return Pairs(black_box, Faces(to_uint8(images)), PUBLIC, TRAIN, shape, 100)
+
+
+def invert(encode, searches, **arguments):
+    train, held_out = (pairs_of(encode, smooth_pictures(n, seed=n)) for n in (200, 6))
+    return InputInverter(encode, train, held_out, searches, **{"restarts": 1} | arguments)
+
+
+@pytest.fixture(scope="module")
+def inverter():
+    searches = [FAITHFUL, Search(100.0, 0.1, 400), SMOOTH, Search(1.0, 0.1, 2)]
+    return invert(linear_encoder(VALUES // 4), searches)
+
+
+def test_the_search_is_the_one_that_serves_held_out_pictures_best(inverter):
+    assert inverter.search == SMOOTH
+    assert inverter.held_out_loss < 0.2 * smooth_pictures(6, seed=6).var()
+
+
+def test_it_inverts_pictures_that_it_was_not_tuned_on(inverter):
+    images = smooth_pictures(20, seed=3)
+    assert mean_psnr(images, inverter(linear_encoder(VALUES // 4)(images).numpy())) > 27
+
+
+def test_it_starts_from_the_mean_public_picture():
+    encode = linear_encoder(10)
+    inverter = invert(encode, [Search(0.0, 1e-6, 1)], restarts=8)
+    pictures = inverter(encode(smooth_pictures(50)).numpy())
+    # Away from it by noise alone, of deviation 0.1.
+    mean = smooth_pictures(200, seed=200).mean(0)
+    assert np.std(pictures[0] - mean) == pytest.approx(0.1, abs=0.02)
+
+
+# Encoders of ours
+
+
+def attack_exported(folder, split, search):
+    """Inverts an encoder with random weights; returns distances before and after, and PSNRs."""
+    tf.keras.utils.set_random_seed(0)
+    encoder = Encoder(18, 0.125, split, dtype="float32")
+    public = smooth_pictures(64, seed=1, size=32)
+    encoder(public, training=True)
+    export_encoder(encoder, 32, folder / "encoder")
+    black_box = SavedEncoder(str(folder / "encoder"), BlackBox(), 32)
+    images = smooth_pictures(4, size=32)
+    optimiser = make_optimiser(black_box.differentiable(), public, restarts=1)
+    features = black_box(to_uint8(images))
+    _, before = optimiser(features, Search(0.0, 0.1, 0))
+    pictures, after = optimiser(features, search)
+    psnrs = mean_psnr(images, public.mean(0)), mean_psnr(images, pictures)
+    return before.mean(), after.mean(), psnrs
+
+
+def test_an_exported_encoder_is_inverted_through_its_own_gradients(tmp_path):
+    before, after, (guess, found) = attack_exported(tmp_path, "conv1", Search(10.0, 0.1, 60))
+    assert after < 0.05 * before
+    assert found > guess + 8  # dB above the mean picture's
+
+
+def test_the_gradients_go_through_a_whole_exported_network(tmp_path):
+    before, after, _ = attack_exported(tmp_path, "fc", Search(10.0, 0.1, 60))
+    assert after < 0.2 * before

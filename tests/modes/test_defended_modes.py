@@ -1,0 +1,224 @@
+"""Protect and attack with every kind of defence, on drawn faces, as a user runs them."""
+
+import functools
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from tfadv import cli
+from tfadv.attacks import inversion
+from tfadv.attacks.black_box import SavedEncoder, load_classifier
+from tfadv.attacks.gradient_search import Search
+from tfadv.config.schema import BlackBox
+from tfadv.modes import protect
+
+CONSTANT = "Bald"  # too rare among so few faces to be learned in one step
+CONFIG = """
+from tfadv.config.schema import *
+
+def get_config(mode):
+    return Config(
+        data=Data(dir={dir!r}, dataset="synthetic/tiny", size=32, held_out=0.3),
+        model=Model(depth=18, width=0.125, decoder_width=0.125),
+        loss=Loss(lambda1=0.0),
+        train=Train(steps=30, batch=16, log_every=5, evaluate_every=10, checkpoint_every=10),
+        attack=Attack(patience=1, rate_drops=0, random_features=40),
+        feature_map=FeatureMap(steps=30, hidden=32),
+        metrics=Metrics(replicates=50),
+        runtime=Runtime(precision="float32"),
+        report=Report(examples=3),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tiny_faces, tmp_path_factory):
+    """A folder with a config and a recogniser."""
+    root = tmp_path_factory.mktemp("defended")
+    (root / "tiny.py").write_text(CONFIG.format(dir=tiny_faces.dir))
+    assert call(root, "recognizer", "recognizer", "--config.train.steps=10") == 0
+    return root
+
+
+def call(root, mode, name, *flags):
+    keras.config.set_dtype_policy("float32")
+    where = [f"--config={root / 'tiny.py'}", f"--workdir={root / name}"]
+    return cli.main(["run.py", f"--mode={mode}", *where, *flags])
+
+
+def metrics(root, name):
+    return json.loads((root / name / "metrics.json").read_text())
+
+
+def pictures():
+    return np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype(np.uint8)
+
+
+def test_answers_leave_as_what_they_are_and_f_gives_them_back(root):
+    assert call(root, "protect", "hard/protect", "--config.bottleneck.predictions=hard") == 0
+    encoder = SavedEncoder(str(root / "hard/protect/encoder"), BlackBox(), 32)
+    classify = load_classifier(encoder.path)
+    answers = encoder(pictures())
+    assert answers.shape == (5, len(classify.attributes))
+    assert set(np.unique(answers)) <= {-1.0, 1.0}
+    np.testing.assert_array_equal(classify(answers), answers)
+    # The answers of logits at the thresholds that were best on held-out pictures.
+    assert call(root, "protect", "logits/protect", "--config.bottleneck.predictions=logits") == 0
+    logits = SavedEncoder(str(root / "logits/protect/encoder"), BlackBox(), 32)(pictures())
+    np.testing.assert_array_equal(np.where(logits > 0, 1.0, -1.0), answers)
+    hard, soft = metrics(root, "hard/protect"), metrics(root, "logits/protect")
+    assert hard["mcc"] == hard["mcc_tuned"] == pytest.approx(soft["mcc"], abs=1e-9)
+    # Some turned round: the same ones each time.
+    flags = ["--config.bottleneck.predictions=hard", "--config.bottleneck.flip=0.3"]
+    assert call(root, "protect", "flip/protect", *flags) == 0
+    encoder = SavedEncoder(str(root / "flip/protect/encoder"), BlackBox(), 32)
+    flipped = encoder(pictures())
+    np.testing.assert_array_equal(encoder(pictures()), flipped)
+    assert set(np.unique(flipped * answers)) == {-1.0, 1.0}
+
+
+def test_answers_are_those_of_the_network_beside_them_which_is_trained_once(root, capsys):
+    assert call(root, "protect", "hard/protect", "--config.bottleneck.predictions=hard") == 0
+    alone = SavedEncoder(str(root / "hard/protect/encoder"), BlackBox(), 32)(pictures())
+    capsys.readouterr()
+    flags = ["--config.bottleneck.predictions=hard", "--config.baseline"]
+    assert call(root, "protect", "beside/protect", *flags) == 0
+    progress = capsys.readouterr().err
+    assert "unprotected  1/30" in progress
+    assert "\nprotected  " not in progress
+    path = str(root / "beside/protect/unprotected/encoder")
+    classify = load_classifier(path)
+    logits = classify(SavedEncoder(path, BlackBox(), 32)(pictures()))
+    answers = SavedEncoder(str(root / "beside/protect/encoder"), BlackBox(), 32)(pictures())
+    np.testing.assert_array_equal(answers, np.where(logits > classify.thresholds, 1.0, -1.0))
+    np.testing.assert_array_equal(answers, alone)
+    both = [root / "beside/protect" / name / "history.jsonl" for name in (".", "unprotected")]
+    assert both[0].read_text() == both[1].read_text()
+
+
+def test_a_network_whose_checkpoints_are_gone_is_not_taken_over(tmp_path):
+    (tmp_path / "unprotected").mkdir()
+    protect.inherit(tmp_path / "unprotected", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["unprotected"]
+
+
+@pytest.mark.slow
+def test_an_encoder_with_codes_and_terms_is_trained_and_attacked(root, capsys, monkeypatch):
+    searches = (Search(1.0, 0.1, 5),)
+    brief = functools.partial(inversion.InputInverter, searches=searches, restarts=1)
+    monkeypatch.setattr(inversion, "InputInverter", brief)
+    flags = {
+        "bottleneck.size": 6,
+        "bottleneck.noise": 0.5,
+        "bottleneck.bits": 2,
+        "bottleneck.blur": 0.5,
+        "loss.lambda1": 0.5,
+        "loss.nopeek": 0.1,
+        "loss.excess_pixels": 0.1,
+        "loss.excess_identity": 0.1,
+        "loss.max_entropy": 0.1,
+        "recognizer.path": root / "recognizer/recognizer",
+    }
+    listed = [f"--config.{name}={value}" for name, value in flags.items()]
+    assert call(root, "protect", "all/protect", *listed, "--config.baseline") == 0
+    history = [json.loads(line) for line in (root / "all/protect/history.jsonl").open()]
+    terms = {
+        "private_reconstruction",
+        "private_distance_correlation",
+        "private_excess_pixels",
+        "private_excess_identity",
+        "private_identity_entropy",
+        "private_identity",
+    }
+    assert terms <= set(history[0])
+    page = (root / "all/protect/report.html").read_text()
+    assert "λ₁ = 0.5" in page
+    assert "excess identity = 0.1" in page
+    assert metrics(root, "all/protect")["dfil"] > 0
+    levels = SavedEncoder(str(root / "all/protect/encoder"), BlackBox(), 32)(pictures())
+    assert set(np.unique(levels)) <= {-1.5, -0.5, 0.5, 1.5}
+    baseline = json.loads((root / "all/protect/unprotected/config.json").read_text())["config"]
+    assert not any(baseline["loss"][name] for name in ("lambda1", "nopeek", "max_entropy"))
+    assert baseline["bottleneck"]["bits"] == 0
+
+    recognizer = f"--config.recognizer.path={root / 'recognizer/recognizer'}"
+    flags = [recognizer, "--config.train.steps=10", "--config.attack.white_box=3"]
+    assert call(root, "attack", "all/attack", *flags) == 0
+    assert "input optimisation isn't measured: " in capsys.readouterr().out
+    found = metrics(root, "all/attack")
+    assert {"psnr", "unprotected/psnr", "linkage_auc", "info_nce_bits"} <= set(found)
+    # Levels have no gradient; the encoder without them has.
+    assert "input_optimisation/psnr" not in found
+    assert found["unprotected/input_optimisation/test_examples"] == 3
+    low, high = found["unprotected/input_optimisation/psnr_ci95"]
+    assert low <= found["unprotected/input_optimisation/psnr"] <= high
+    page = (root / "all/attack/report.html").read_text()
+    assert "white-box search" in page
+    assert "Information on identity, bits" in page
+
+
+def test_a_variational_bottleneck_is_trained_and_resumed(root):
+    flags = ["--config.bottleneck.variational=0.01", "--config.loss.warm_up=0.5"]
+    assert call(root, "protect", "variational/protect", *flags) == 0
+    name = root / "variational/protect/encoder"
+    answers = [SavedEncoder(str(name), BlackBox(), 32)(pictures()) for _ in range(2)]
+    np.testing.assert_array_equal(*answers)  # repeatable, from one process's call to the next
+    history = [json.loads(line) for line in (name.parent / "history.jsonl").open()]
+    assert "private_bottleneck" in history[0]
+
+
+def test_an_encoder_whose_answers_never_differ_is_attacked(root):
+    flags = ["--config.bottleneck.predictions=hard", "--config.train.steps=1"]
+    flags.append(f"--config.task.attributes={CONSTANT}")
+    assert call(root, "protect", "constant/protect", *flags) == 0
+    answers = SavedEncoder(str(root / "constant/protect/encoder"), BlackBox(), 32)(pictures())
+    assert len(np.unique(answers)) == 1
+    assert call(root, "attack", "constant/attack", "--config.train.steps=2") == 0
+    assert "linkage_auc" not in metrics(root, "constant/attack")
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (
+            ["bottleneck.variational=1", "bottleneck.noise=1"],
+            "bottleneck.variational is 1 and bottleneck",
+        ),
+        (["bottleneck.downscale=3"], "bottleneck.downscale is 3; it must divide data.size, 32"),
+        (["loss.nopeek=1", "train.batch=3"], "train.batch is 3; loss.nopeek needs at least 4"),
+        (
+            ["bottleneck.flip=0.1"],
+            "bottleneck.flip is 0.1: only yes or no can be turned round; set "
+            "--config.bottleneck.predictions=hard",
+        ),
+        (
+            ["bottleneck.predictions=soft"],
+            "predictions is 'soft'; it must be one of , logits, hard",
+        ),
+        (
+            ["bottleneck.noise_kind=white"],
+            "bottleneck.noise_kind is 'white'; it must be one of gaussian",
+        ),
+        (
+            ["bottleneck.variational=1", "bottleneck.noise_kind=laplace"],
+            "the noise of a variational bottleneck is gaussian",
+        ),
+        (
+            ["bottleneck.blur=11"],
+            "bottleneck.blur is 11; it must be at most a third of data.size, 32",
+        ),
+        (["bottleneck.size=8", "model.split=conv1"], "choose another split point"),
+        (["bottleneck.bits=17"], "bottleneck.bits is 17; it must be from 0 to 16"),
+    ],
+)
+def test_a_mistake_about_defences_is_one_line(root, capsys, flags, told):
+    assert call(root, "protect", "mistake", *(f"--config.{flag}" for flag in flags)) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_hiding_a_face_embedding_needs_a_recogniser(tiny_faces, tmp_path, capsys):
+    (tmp_path / "tiny.py").write_text(CONFIG.format(dir=tiny_faces.dir))
+    assert call(tmp_path, "protect", "protect", "--config.loss.excess_identity=1") == 2
+    assert "--config.recognizer.path, or train one" in capsys.readouterr().err

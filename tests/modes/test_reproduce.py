@@ -1,0 +1,260 @@
+"""Experiments on drawn faces, as a user runs them: run, killed, resumed, listed."""
+
+import json
+import signal
+
+import keras
+import numpy as np
+import pytest
+
+from tfadv import cli
+from tfadv.config.experiment import Claim
+from tfadv.modes import attack, dry_run, protect, reproduce
+from tfadv.reporting import reproduce as reproduce_page
+from tfadv.training import signals
+
+EXPERIMENT = """
+from tfadv.config.schema import *
+from tfadv.config.experiment import Claim, Experiment, Plot, Row
+
+def base(mode):
+    return Config(
+        data=Data(dir={dir!r}, dataset="synthetic/tiny", size=32, held_out=0.3),
+        model=Model(depth=18, width=0.125, decoder_width=0.125),
+        train=Train(steps=20, batch=16, log_every=5, evaluate_every=10, checkpoint_every=10),
+        attack=Attack(patience=1, rate_drops=0, random_features=40),
+        feature_map=FeatureMap(steps=20, hidden=32),
+        metrics=Metrics(replicates=50),
+        runtime=Runtime(precision="float32"),
+        report=Report(examples=3),
+    )
+
+def get_experiment(scale):
+    return Experiment(
+        title="A small grid",
+        about="Two encoders, three attacks.",
+        base=base,
+        rows=[
+            Row("1", {{"loss.lambda1": 0.0}}, {{}}, "no defence", {{"mcc": 0.6, "psnr": 13.7}}),
+            Row("2", {{"loss.lambda1": 1.0}}, {{}}, "defence", {{"mcc": 0.5, "psnr": 13.4}}),
+            Row("3", {{"loss.lambda1": 0.0}}, {{"attack.random_features": 50}}, "other attack"),
+        ],
+        metrics=("mcc", "psnr", "linkage_auc"),
+        claims=[
+            Claim("the defence hides pixels", "psnr", [("2", "1")]),
+            Claim("it costs little", "mcc", [("2", "1")], at_most=0.9),
+        ],
+        plots=[
+            Plot("Trade-off", "psnr", "mcc", {{"": ["1", "2"]}}),
+            Plot("By row", "", "psnr", {{"all": ["1", "2", "3"]}}),
+        ],
+        latent=("Smiling", "Male"),
+    )
+"""
+
+
+def call(root, *flags):
+    keras.config.set_dtype_policy("float32")
+    flags = [
+        "--mode=reproduce",
+        f"--config={root / 'grid.py'}",
+        f"--workdir={root / 'out'}",
+        *flags,
+    ]
+    return cli.main(["run.py", *flags])
+
+
+def written(root):
+    """When each run was finished."""
+    return {p: p.stat().st_mtime_ns for p in root.glob("out/[ear]*/**/metrics.json")}
+
+
+@pytest.fixture(scope="module")
+def root(tiny_faces, tmp_path_factory):
+    """A folder with a finished experiment, which was cut off once before."""
+    root = tmp_path_factory.mktemp("reproduce")
+    (root / "grid.py").write_text(EXPERIMENT.format(dir=tiny_faces.dir))
+    calls = []
+
+    def spy(name, plain, ends_at=None):
+        def spied(workdir):
+            calls.append((name, workdir.path.name))
+            if len(calls) == ends_at:
+                raise signals.Interrupted(signal.SIGINT)
+            plain(workdir)
+
+        return spied
+
+    modes = {"protect": protect.run, "attack": attack.run}
+    for ends_at in (4, None):
+        with pytest.MonkeyPatch.context() as patch:
+            for name, plain in modes.items():
+                patch.setitem(reproduce._MODES, name, spy(name, plain, ends_at))
+            code = call(root)
+        assert code == (130 if ends_at else 0)
+        (root / f"calls_{code}.json").write_text(json.dumps(calls))
+        if ends_at:
+            found = json.loads((root / "out/grid/metrics.json").read_text())
+            assert list(found) == ["1"]
+            assert "Not finished: 2, 3." in (root / "out/grid/report.html").read_text()
+    return root
+
+
+@pytest.mark.slow
+def test_what_is_finished_is_not_run_again(root):
+    first = json.loads((root / "calls_130.json").read_text())
+    both = json.loads((root / "calls_0.json").read_text())
+    assert [name for name, _ in first] == ["protect", "attack", "protect", "attack"]
+    # The attack that was cut off, and that of row 3 on the encoder of row 1.
+    assert both[len(first) :][0] == first[-1]
+    assert [name for name, _ in both[len(first) :]] == ["attack", "attack"]
+    before = written(root)
+    assert call(root) == 0
+    assert written(root) == before
+
+
+@pytest.mark.slow
+def test_the_page_sets_ours_beside_the_papers(root):
+    page = (root / "out/grid/report.html").read_text()
+    for words in (
+        "What the paper claims",
+        "2 &lt; 1",
+        "0.600",
+        "Trade-off",
+        "By row",
+        "Maps of the features",
+        "accuracy, Smiling",
+        "loss.lambda1",
+        "random_features",
+    ):
+        assert words in page
+    assert "Not finished" not in page
+    assert '<th scope="row">scale' not in page
+    assert page.count("data:image/png;base64") == 4
+    assert (root / "out/grid/reconstructions.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_the_numbers_are_those_of_the_runs(root):
+    found = json.loads((root / "out/grid/metrics.json").read_text())
+    assert list(found) == ["1", "2", "3"]
+    attacks = {path.parent for path in (root / "out/attacks").glob("*/*/metrics.json")}
+    assert len(attacks) == 3
+    kept = [json.loads((path / "metrics.json").read_text()) for path in attacks]
+    assert sorted(each["psnr"] for each in found.values()) == sorted(each["psnr"] for each in kept)
+    assert found["1"]["mcc"] == found["3"]["mcc"] != found["2"]["mcc"]
+    for path in attacks:
+        with np.load(path / "reconstructions.npz") as pictures:
+            assert pictures["input"].shape == pictures["decoder"].shape == (3, 32, 32, 3)
+
+
+@pytest.mark.slow
+def test_a_listing_says_what_is_done_and_shared(root, capsys):
+    assert call(root, "--dry_run") == 0
+    shown = capsys.readouterr().out
+    assert "row 2: defence" in shown
+    assert "protect    done, shared with 3:" in shown
+    assert "nothing is left to do" in shown
+    assert call(root, "--dry_run", "--rows=2", "--config.train.steps=3600") == 0
+    shown = capsys.readouterr().out
+    assert "row 1" not in shown
+    assert "3 runs are left: at most" in shown
+    assert "GiB of checkpoints" in shown
+
+
+@pytest.mark.slow
+def test_some_rows_leave_the_page_whole(root):
+    assert call(root, "--rows=2") == 0
+    found = json.loads((root / "out/grid/metrics.json").read_text())
+    assert list(found) == ["1", "2", "3"]
+    assert "Not finished" not in (root / "out/grid/report.html").read_text()
+
+
+@pytest.mark.slow
+def test_an_encoder_that_gives_every_picture_the_same_has_no_map(root, monkeypatch):
+    plain = reproduce_page._features
+
+    def collapsed(part, attributes):
+        features, *others = plain(part, attributes)
+        is_undefended = not part.config.loss.lambda1
+        return np.zeros_like(features) if is_undefended else features, *others
+
+    monkeypatch.setattr(reproduce_page, "_features", collapsed)
+    assert call(root) == 0
+    page = (root / "out/grid/report.html").read_text()
+    assert "1 has no map: all features are the same." in page
+    assert "2 has no map" not in page
+
+
+def test_a_duration_is_given_in_minutes_then_in_hours():
+    assert dry_run._duration(61) == "2 minutes"
+    assert dry_run._duration(9000) == "2.5 hours"
+
+
+@pytest.mark.parametrize(
+    ("less", "more", "at_most", "expected"),
+    [
+        (0.1, 0.3, None, "yes"),
+        (0.3, 0.1, None, "no"),
+        (0.1, 0.3, 0.1, "no, by more than 0.1"),
+        (0.25, 0.3, 0.1, "yes"),
+        (0.3, 0.1, 0.1, "yes"),
+        (0.1, 0.12, None, "yes, inside the intervals"),
+        (0.12, 0.1, None, "no, inside the intervals"),
+        (0.1, 0.1, None, "no, inside the intervals"),
+    ],
+)
+def test_a_claim_holds_by_its_difference_and_intervals(less, more, at_most, expected):
+    rows = [{"psnr": v, "psnr_ci95": [v - 0.05, v + 0.05]} for v in (less, more)]
+    claim = Claim("", "psnr", []) if at_most is None else Claim("", "psnr", [], at_most)
+    assert reproduce_page.verdict(claim, *rows) == expected
+
+
+def test_without_intervals_the_difference_alone_counts():
+    claim = Claim("", "mcc", [])
+    assert reproduce_page.verdict(claim, {"mcc": 0.1}, {"mcc": 0.11}) == "yes"
+
+
+MISTAKES = {
+    "another mode": (["--mode=protect", "--rows=1"], "--rows goes with --mode=reproduce"),
+    "dry run of another mode": (["--mode=attack", "--dry_run"], "--dry_run goes with"),
+    "no experiment": (["--mode=reproduce"], "get_experiment"),
+    "no attribute to colour by": (
+        ["--mode=reproduce", "--config={no_latent}"],
+        "latent names Beard, which dataset synthetic/tiny lacks",
+    ),
+    "too large an M": (
+        ["--mode=reproduce", "--config={grid}", "--config.feature_map.hidden=1000000"],
+        "M would have 1,000,000,000 weights for the features [1000] of row 1",
+    ),
+    "several machines": (
+        ["--mode=reproduce", "--config={grid}", "--config.runtime.strategy=multi_worker"],
+        "--mode=reproduce runs on one machine",
+    ),
+    "no such row": (["--mode=reproduce", "--config={grid}", "--rows=9"], "the rows are 1, 2, 3"),
+    "wrong scale": (
+        ["--mode=reproduce", "--config={grid}", "--config.scale=big"],
+        "scale is 'big'",
+    ),
+    "no dataset": (
+        ["--mode=reproduce", "--config={grid}", "--config.data.dataset=celeba/none"],
+        "there is no dataset celeba/none",
+    ),
+    "no recogniser": (
+        ["--mode=reproduce", "--config={grid}", "--config.recognizer.path=none.onnx"],
+        "none.onnx",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told_before_anything_is_run(name, tiny_faces, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = tmp_path / "grid.py"
+    grid.write_text(EXPERIMENT.format(dir=tiny_faces.dir))
+    no_latent = tmp_path / "no_latent.py"
+    no_latent.write_text(grid.read_text().replace("Smiling", "Beard"))
+    arguments, words = MISTAKES[name]
+    arguments = [each.format(grid=grid, no_latent=no_latent) for each in arguments]
+    assert cli.main(["run.py", *arguments]) == 2
+    assert words in capsys.readouterr().err

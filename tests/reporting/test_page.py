@@ -1,0 +1,320 @@
+import dataclasses
+import html.parser
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tfadv.reporting.figures import picture_grid
+from tfadv.reporting.page import (
+    MEANINGS,
+    Card,
+    Column,
+    Estimate,
+    Figure,
+    Label,
+    Section,
+    Table,
+    describe,
+    format_table,
+    write_page,
+)
+from tfadv.reporting.text import format_value
+
+HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>{{ 7 * 7 }}</style>&$'
+DASH = "\N{EN DASH}"
+CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+class Page(html.parser.HTMLParser):
+    """A page as a browser would take it apart: its tags with their attributes, and its text."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(source)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def write(path, text="plain", value=0.25):
+    """A page with `text` in every place that takes text."""
+    column = Column(text, meaning=text, better="lower", group=text)
+    rows = [[Label(text, text), value, Estimate(value, 0.1, 0.3)], [text, text, None]]
+    table = Table(text, [Column(text), column, column], rows, note=text)
+    figure = Figure(text, picture_grid([(text, np.zeros((1, 8, 8, 3), np.uint8))]), caption=text)
+    write_page(
+        path,
+        title=text,
+        lead=text,
+        sections=[Section(text, [table, figure], text=text, collapsed=i % 2) for i in range(5)],
+        details={text: text},
+        cards=[Card(column, value, note=text)],
+    )
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_hostile_text_stays_text(tmp_path):
+    plain, hostile = write(tmp_path / "a.html"), write(tmp_path / "b.html", HOSTILE)
+    assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in plain.tags]
+    for (_, attributes), (_, expected) in zip(hostile.tags, plain.tags, strict=True):
+        assert attributes.keys() == expected.keys()
+    assert hostile.text.count(HOSTILE) == plain.text.count("plain")
+
+
+def test_page_loads_nothing_from_outside(tmp_path):
+    page = write(tmp_path / "a.html")
+    source = (tmp_path / "a.html").read_text()
+    assert all(image["src"].startswith("data:image/png;base64,") for image in page.all("img"))
+    assert not any({"srcset", "action"} & attributes.keys() for _, attributes in page.tags)
+    assert all(link["href"].startswith("#") for link in page.all("a"))
+    assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
+    assert not any(word in source for word in ("http://", "https://", "url(", "@import"))
+
+
+def test_page_carries_the_strict_content_security_policy(tmp_path):
+    policies = [
+        attributes["content"]
+        for attributes in write(tmp_path / "a.html").all("meta")
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert policies == [CSP]
+
+
+def render(path, table, cards=()):
+    write_page(path / "a.html", "T", "L", [Section("S", [table])], {}, cards)
+    return Page((path / "a.html").read_text(encoding="utf-8"))
+
+
+def test_each_number_tells_which_it_is_what_it_means_and_its_interval(tmp_path):
+    rank1 = dataclasses.replace(MEANINGS["reid_rank1"], group="ours")
+    rows = [["ridge", Estimate(0.143, 0.121, 0.166), 0.5], [Label("mean face"), 0.002, None]]
+    page = render(tmp_path, Table("Leakage", [Column("attacker"), rank1, Column("odd")], rows))
+    titles = [cell["title"] for cell in page.all("td")[:4]]
+    told = f"ours, Re-identified, rank 1: {MEANINGS['reid_rank1'].meaning}"
+    assert titles == [
+        f"ridge, {told}\n95% interval: 12.1% to 16.6%.",
+        "ridge, odd",
+        f"mean face, {told}",
+        "mean face, odd",
+    ]
+
+
+def test_a_cards_number_tells_what_it_means_and_its_interval(tmp_path):
+    card = Card(MEANINGS["ssim"], Estimate(0.4, 0.35, 0.45))
+    page = render(tmp_path, Table("T", [Column("a")], []), [card])
+    titles = [span["title"] for span in page.all("span") if span.get("class") == "value"]
+    meaning = MEANINGS["ssim"].meaning
+    assert titles == [f"SSIM: {meaning}\n95% interval: 0.350 to 0.450."]
+    assert "0.400 (0.350 to 0.450)" in page.text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Estimate(0.143, 0.121, 0.166), "14.3% (12.1 to 16.6)"),
+        (Estimate(np.float32(0.143), np.float32(0.121), np.float32(0.166)), "14.3% (12.1 to 16.6)"),
+        (Estimate(0.143, None, None), "14.3%"),
+        (Estimate(0.143, 0.1, float("nan")), "14.3%"),
+        (Estimate(None, None, None), DASH),
+        (0.143, "14.3%"),
+    ],
+)
+def test_a_number_is_followed_by_its_interval_in_the_page(tmp_path, value, text):
+    table = Table("T", [Column("a"), Column("b", format=".1%")], [["row", value]])
+    cells = " ".join(render(tmp_path, table).text.split())
+    assert f"row {text} " in cells
+    assert ("In brackets: the 95% interval." in cells) == ("(" in text)
+
+
+def test_meanings_of_rows_and_columns_are_listed_once_each_without_hovering(tmp_path):
+    ours, theirs = (dataclasses.replace(MEANINGS["ssim"], group=g) for g in ("ours", "theirs"))
+    rows = [[Label("mean face", "No feature at all."), 0.3, 0.3], ["ridge", 0.4, 0.5]]
+    text = render(tmp_path, Table("T", [Column("attacker"), ours, theirs], rows)).text
+    assert text.count("No feature at all.") == 1
+    assert text.count(MEANINGS["ssim"].meaning) == 1
+
+
+def test_columns_of_a_group_share_a_heading(tmp_path):
+    columns = [Column(n, group=g) for n, g in zip("abcde", ["", "", "x", "x", "y"], strict=True)]
+    page = render(tmp_path, Table("T", columns, [["row", 1, 2, 3, 4]]))
+    headings = [(th["colspan"], th["scope"]) for th in page.all("th") if "colspan" in th]
+    assert headings == [("1", "colgroup"), ("2", "colgroup"), ("1", "colgroup")]
+    # The row's name, over both lines of headings, then one heading a column.
+    assert sum(th.get("scope") == "col" for th in page.all("th")) == 5
+    assert page.all("th")[0]["rowspan"] == "2"
+
+
+def test_long_material_is_collapsed_when_asked(tmp_path):
+    sections = [Section("A", []), Section("B", [], "Long.", collapsed=True)]
+    write_page(tmp_path / "a.html", "T", "L", sections, {})
+    page = Page((tmp_path / "a.html").read_text())
+    assert page.all("details") == [{"class": "fold"}]
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_contents_are_listed_of_more_than_four_sections(tmp_path, count):
+    sections = [Section(f"Part {i}", []) for i in range(count)]
+    write_page(tmp_path / "a.html", "T", "L", sections, {})
+    page = Page((tmp_path / "a.html").read_text())
+    targets = ["#" + section["id"] for section in page.all("section")]
+    assert [link["href"] for link in page.all("a")] == (targets if count > 4 else [])
+
+
+def test_page_shows_what_was_run(tmp_path):
+    details = {"train.batch": 64, "model.weights": None, "task.attributes": ("Bald", "Young")}
+    write_page(tmp_path / "a.html", "T", "L", [], details)
+    text = Page((tmp_path / "a.html").read_text()).text.split("What was run")[1]
+    for cells in ("train.batch64", f"model.weights{DASH}", "task.attributesBald, Young"):
+        assert cells in text
+
+
+def test_page_is_written_though_a_file_name_is_not_utf8(tmp_path):
+    assert "caf" in write(tmp_path / "a.html", "caf\udce9.jpg").text
+
+
+@pytest.mark.parametrize(
+    ("value", "spec", "text"),
+    [
+        (float("nan"), ".3f", DASH),
+        (np.float32("nan"), ".3f", DASH),
+        (None, ".3f", DASH),
+        (float("inf"), ".2f", "∞"),
+        (np.float32(0.5), ".3f", "0.500"),
+        (-0.0001, "z.3f", "0.000"),
+        (12345, ",.0f", "12,345"),
+        (True, "", "True"),
+        (["a", 2], "", "a, 2"),
+        ("\x1b[31mred\u202e", "", "�[31mred�"),
+    ],
+)
+def test_a_value_reads_as(value, spec, text):
+    assert format_value(value, spec) == text
+
+
+def test_missing_numbers_are_dashes_in_the_page(tmp_path):
+    table = Table("T", [Column("a"), Column("b"), Column("c")], [["row", float("nan"), None]])
+    page = render(tmp_path, table, [Card(Column("b"), float("nan"))])
+    assert page.text.count(DASH) == 3  # the card and the table
+    assert "nan" not in page.text
+
+
+def test_terminal_table_is_aligned_with_arrows():
+    columns = [Column("Encoder"), MEANINGS["mcc"], MEANINGS["psnr"], MEANINGS["test_examples"]]
+    rows = [["protected", 0.6123, 13.4, 2019], ["no defence", 0.64, float("nan"), None]]
+    assert format_table(Table("Results", columns, rows, "A note.")).splitlines() == [
+        "Results",
+        "Encoder     Mean MCC ↑  PSNR (dB) ↓  Test pictures",
+        "──────────────────────────────────────────────────",
+        "protected        0.612        13.40          2,019",
+        f"no defence       0.640            {DASH}              {DASH}",
+        "A note.",
+    ]
+
+
+def test_terminal_table_shows_intervals_groups_and_names_aligned():
+    rank1, psnr = (
+        dataclasses.replace(MEANINGS[name], group=group)
+        for name, group in (("reid_rank1", "ours"), ("psnr", "someone else's"))
+    )
+    rows = [
+        [Label("ridge", "Closed form."), Estimate(0.143, 0.121, 0.166), 13.4],
+        ["mean face", Estimate(0.002, 0.0, 0.01), 11.6],
+        ["nobody", None, None],
+    ]
+    table = Table("Results", [Column("attacker"), rank1, psnr], rows)
+    assert format_table(table).splitlines() == [
+        "Results",
+        "           ─ ours ────────────────  ─ someone else's",
+        "attacker   Re-identified, rank 1 ↓        PSNR (dB) ↓",
+        "─────────────────────────────────────────────────────",
+        "ridge           14.3% [12.1, 16.6]              13.40",
+        "mean face        0.2%   [0.0, 1.0]              11.60",
+        f"nobody              {DASH}                               {DASH}",
+        "In brackets: the 95% interval.",
+    ]
+
+
+def test_terminal_table_strips_control_characters():
+    columns = [Column("\r"), Column("x", group="\x1b[2J")]
+    table = Table("\x1b]0;t\x07", columns, [[Label("a\nb", "\a"), "\x7f"]], "\x9b2J")
+    assert not any(
+        ord(c) < 32 or 127 <= ord(c) < 160 for c in format_table(table).replace("\n", "")
+    )
+    assert len(format_table(table).splitlines()) == 6
+
+
+def test_every_metric_of_the_contract_has_a_meaning():
+    # DESIGN, section 9, and what the whole adversary adds to it.
+    contract = {
+        *("mcc", "mcc_task", "mcc_tuned", "face_similarity", "feature_similarity", "ssim", "psnr"),
+        *("reid_rank1", "reid_rank5", "verification_auc", "verification_eer"),
+        *("images_per_s", "test_examples", "attack_converged", "feature_map_converged"),
+        *("face_similarity_inner", "mse", "held_out_loss", "attack_steps"),
+        *("feature_reid_rank1", "feature_reid_rank5"),
+        *("feature_verification_auc", "feature_verification_eer"),
+        *("linkage_rank1", "linkage_rank5", "linkage_auc", "linkage_eer"),
+        *(f"probe_{kind}/{m}" for kind in ("linear", "mlp") for m in ("mcc", "auc", "accuracy")),
+        "probe_majority/accuracy",
+    }
+    assert contract <= MEANINGS.keys()
+    assert all(column.meaning for column in MEANINGS.values())
+
+
+@pytest.mark.parametrize("column", MEANINGS.values(), ids=MEANINGS.keys())
+def test_a_meaning_says_which_way_is_better(column):
+    direction = f"{column.better.capitalize()} is " if column.better else ""
+    assert direction in column.meaning
+
+
+@pytest.mark.parametrize(
+    ("name", "better"),
+    [
+        *((f"{prefix}reid_rank{k}", "lower") for prefix in ("", "feature_") for k in (1, 5)),
+        *((f"{prefix}_auc", "lower") for prefix in ("feature_verification", "linkage")),
+        *((f"{prefix}_eer", "higher") for prefix in ("feature_verification", "linkage")),
+        ("linkage_rank1", "lower"),
+        ("lda_score", "lower"),
+        ("face_similarity_inner", "lower"),
+        ("mse", "higher"),
+        ("probe_linear/mcc", "lower"),
+        ("probe_mlp/auc", "lower"),
+    ],
+)
+def test_the_private_way_is(name, better):
+    assert describe(name).better == better
+    assert f"{better.capitalize()} is more private." in describe(name).meaning
+
+
+@pytest.mark.parametrize(
+    "name", ["face_similarity", "face_similarity_inner", "reid_rank1", "verification_eer"]
+)
+def test_another_recognisers_metric_is_the_same_measure_by_it(name):
+    plain, other = describe(name), describe(f"{name}/casia/v2")
+    assert other == dataclasses.replace(
+        plain,
+        name=f"{plain.name} (casia/v2)",
+        meaning=plain.meaning + " By casia/v2, a recogniser that no attacker learned from.",
+    )
+
+
+def test_attributes_and_unknown_metrics_are_described_too():
+    assert "Smiling" in describe("mcc/Smiling").meaning
+    assert describe("mcc/Smiling").better == "higher"
+    for name in ("ours", "ours/casia", "psnr/casia", "face_/casia"):
+        assert describe(name) == Column(name)
+
+
+def test_report_does_not_import_tensorflow():
+    code = (
+        "import sys, tfadv.reporting.page; sys.exit(bool({'tensorflow', 'keras'} & {*sys.modules}))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

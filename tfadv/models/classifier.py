@@ -1,0 +1,76 @@
+"""f: features to attributes."""
+
+import keras
+import tensorflow as tf
+
+from tfadv.models import resnet
+from tfadv.models.layers import build_in_order, track
+
+
+class Classifier(keras.Model):
+    """The rest of ResNet after the split, then two fully connected layers: f of the paper.
+
+    Args:
+        split: split point of the encoder whose features it takes: one of `resnet.SPLITS`.
+        attributes: number of attributes of the task, one logit each.
+        depth: 18, 34 or 50, the encoder's.
+        width: multiplier of the channel counts, the encoder's.
+        hidden: units of the first fully connected layer.
+        dtype: Keras dtype policy; None is the global one.
+        name: name of the model.
+
+    Raises:
+        ValueError: on another depth or split point, or a number that isn't positive.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        attributes: int,
+        depth: int = 50,
+        width: float = 1.0,
+        hidden: int = 512,
+        dtype: keras.DTypePolicy | str | None = None,
+        name: str = "classifier",
+    ):
+        resnet.check(depth, width, split)
+        for field, value in (("attributes", attributes), ("hidden", hidden)):
+            if value < 1:
+                raise ValueError(f"{field} must be at least 1, not {value!r}")
+        super().__init__(dtype=dtype, name=name)
+        self.split = split
+        self.attributes = attributes
+        self.depth = depth
+        self.width = width
+        self.hidden = hidden
+        first = resnet.SPLITS.index(split) + 1
+        stages = resnet.stages(depth, width, self.dtype_policy)[first:]
+        self.stages = track(self, "stage", [stage for _, stage in stages])
+        head = [
+            keras.layers.Dense(hidden, activation="relu", dtype=self.dtype_policy),
+            keras.layers.Dense(attributes, dtype="float32"),
+        ]
+        self.head = track(self, "head", head)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates all variables, for features [N, ...] of the encoder."""
+        build_in_order([*self.stages, *self.head], input_shape)
+
+    def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Classifies features.
+
+        Args:
+            features: float [N, ...], as the encoder gives them at the split point.
+            training: whether batch normalisation uses and updates the batch's statistics.
+
+        Returns:
+            Logits, float32 [N, attributes].
+        """
+        for layer in [*self.stages, *self.head]:
+            features = layer(features, training=training)
+        return features
+
+    def get_config(self) -> dict:
+        """The arguments that give this architecture again; precision is not one of them."""
+        names = ("split", "attributes", "depth", "width", "hidden")
+        return {name: getattr(self, name) for name in names}

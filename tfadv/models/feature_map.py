@@ -1,0 +1,111 @@
+"""M: features to face embeddings (Eq. 10)."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from tfadv.models.layers import build_in_order, track
+from tfadv.training.distribution import uniform_by_row
+
+POOLINGS = ("flatten", "average")
+# On 3,600 public CelebA pictures one hidden layer with this much dropout had the lowest held-out
+# error, of one and two layers, with dropout and without, and with batch normalisation.
+DROPOUT = 0.5
+
+
+class FeatureMap(keras.Model):
+    """A perceptron with one hidden layer from a feature, of any split point, to an embedding.
+
+    Args:
+        feature_shape: shape of one picture's feature, without the batch.
+        embedding: E, the size of the embedding.
+        hidden: units of the hidden layer.
+        pooling: what happens to a map [H, W, C]: "flatten", or "average" over height and width.
+        dtype: Keras dtype policy; None is the global one.
+        name: name of the model.
+
+    Raises:
+        ValueError: there is no such pooling, or a number isn't positive.
+    """
+
+    def __init__(
+        self,
+        feature_shape: tuple[int, ...],
+        embedding: int,
+        hidden: int = 1024,
+        pooling: str = "flatten",
+        dtype: keras.DTypePolicy | str | None = None,
+        name: str = "feature_map",
+    ):
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, not {pooling!r}")
+        for field, value in (("embedding", embedding), ("hidden", hidden)):
+            if value < 1:
+                raise ValueError(f"{field} must be at least 1, not {value!r}")
+        super().__init__(dtype=dtype, name=name)
+        self.feature_shape = tuple(feature_shape)
+        self.embedding = embedding
+        self.pooling = pooling
+        dtype = self.dtype_policy
+        layers = [
+            keras.layers.Flatten(dtype=dtype),
+            keras.layers.Dense(hidden, activation="relu", dtype=dtype),
+            Dropout(DROPOUT, dtype=dtype),
+            keras.layers.Dense(embedding, dtype="float32"),
+        ]
+        self.mlp = track(self, "mlp", layers)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates all variables, for features [N, *feature_shape]."""
+        shape = self.feature_shape
+        if self.pooling == "average":
+            shape = shape[-1:]
+        build_in_order(self.mlp, (None, math.prod(shape)))
+
+    def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Guesses embeddings, float32 [N, embedding], from features [N, *feature_shape]."""
+        if self.pooling == "average":
+            features = tf.reduce_mean(features, axis=range(1, len(self.feature_shape)))
+        for layer in self.mlp:
+            features = layer(features, training=training)
+        return features
+
+
+class Dropout(keras.layers.Layer):
+    """Dropout (Srivastava et al. 2014) that goes on as before where training is resumed.
+
+    What is dropped depends on a seed, drawn where it is built, on how often it was called in
+    training, and on the row's place in the whole batch, however many replicas there are.
+
+    Args:
+        rate: share of values set to 0; the others grow by 1 / (1 - rate).
+        **kwargs: as for `keras.layers.Layer`.
+    """
+
+    def __init__(self, rate: float, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = rate
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the seed, and the count of calls."""
+        seed = keras.random.randint((), 0, 2**31 - 1, dtype="int32")
+        options = {"dtype": "int32", "trainable": False, "autocast": False}
+        self.seed = self.add_weight(shape=(), initializer=lambda *_, **__: seed, **options)
+        self.calls = self.add_weight(
+            shape=(), initializer="zeros", aggregation="only_first_replica", **options
+        )
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's shape."""
+        return input_shape
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Drops values of [N, C] in training."""
+        if not training:
+            return inputs
+        seed = tf.stack([self.seed.value, self.calls.value])
+        self.calls.assign_add(1)
+        drawn = uniform_by_row(tf.shape(inputs)[0], inputs.shape[-1], seed)
+        kept = tf.cast(drawn >= self.rate, inputs.dtype)
+        return inputs * kept / tf.cast(1.0 - self.rate, inputs.dtype)

@@ -1,0 +1,100 @@
+"""Batch normalisation on TensorFlow's fused kernel, which Keras 3 doesn't use."""
+
+import keras
+import tensorflow as tf
+
+from tfadv.training.distribution import all_reduce_mean, replicas
+
+MOMENTUM = 0.9
+EPSILON = 1e-5
+
+
+class BatchNormalization(keras.layers.Layer):
+    """Batch normalisation (Ioffe and Szegedy 2015) over N, H and W of [N, H, W, C].
+
+    As in PyTorch and unlike in Keras: momentum 0.9, epsilon 1e-5, and the moving variance follows
+    the unbiased batch variance (divided by n - 1). Inputs and outputs have the compute dtype, all
+    variables and statistics are float32.
+
+    With `training=False` it uses the moving statistics and leaves them as they are. On several
+    replicas each one normalises by its own share of the batch, and the moving statistics take the
+    mean over the replicas, so that they stay equal; `synchronise` has it normalise by the whole.
+    """
+
+    is_synchronised = False
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates gamma, beta, moving_mean and moving_variance, each float32 [C]."""
+        self.gamma = self._add_vector("gamma", "ones", input_shape[-1], trainable=True)
+        self.beta = self._add_vector("beta", "zeros", input_shape[-1], trainable=True)
+        self.moving_mean = self._add_vector("moving_mean", "zeros", input_shape[-1])
+        self.moving_variance = self._add_vector("moving_variance", "ones", input_shape[-1])
+
+    def _add_vector(
+        self, name: str, initializer: str, channels: int, trainable: bool = False
+    ) -> keras.Variable:
+        return self.add_weight(
+            name=name,
+            shape=(channels,),
+            initializer=initializer,
+            dtype="float32",
+            trainable=trainable,
+            autocast=False,
+            aggregation="none" if trainable else "mean",
+        )
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The input's shape."""
+        return input_shape
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Normalises [N, H, W, C] by the batch's statistics, or by the moving ones."""
+        if not training:
+            return self._normalise(inputs, self.moving_mean.value, self.moving_variance.value)[0]
+        normalize = self._normalise_together if self.is_synchronised else self._normalise
+        outputs, mean, variance = normalize(inputs)
+        _move(self.moving_mean, mean)
+        _move(self.moving_variance, variance)
+        return outputs
+
+    def _normalise(
+        self,
+        inputs: tf.Tensor,
+        mean: tf.Tensor | None = None,
+        variance: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            scale=self.gamma.value,
+            offset=self.beta.value,
+            mean=mean,
+            variance=variance,
+            epsilon=EPSILON,
+            is_training=mean is None,
+        )
+
+    def _normalise_together(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """By the statistics of all replicas' shares, through which gradients go as well."""
+        values = tf.cast(inputs, tf.float32)
+        own_mean, own_variance = tf.nn.moments(values, axes=[0, 1, 2])
+        mean = all_reduce_mean(own_mean)
+        # Not E[x^2] - E[x]^2, which loses a small variance beside a large mean.
+        variance = all_reduce_mean(own_variance + tf.square(own_mean - mean))
+        scale = tf.math.rsqrt(variance + EPSILON) * self.gamma.value
+        outputs = values * scale + (self.beta.value - mean * scale)
+        count = tf.cast(replicas() * tf.size(inputs) // tf.shape(inputs)[-1], tf.float32)
+        return tf.cast(outputs, inputs.dtype), mean, variance * count / (count - 1.0)
+
+
+def synchronise(network: keras.Model) -> None:
+    """Has a network's batch normalisation in training see the whole batch, not a replica's share.
+
+    On one replica nothing changes.
+    """
+    for layer in network._flatten_layers():
+        if isinstance(layer, BatchNormalization):
+            layer.is_synchronised = replicas() > 1
+
+
+def _move(statistic: keras.Variable, batch_value: tf.Tensor) -> None:
+    statistic.assign(MOMENTUM * statistic.value + (1.0 - MOMENTUM) * batch_value)

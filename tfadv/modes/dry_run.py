@@ -1,0 +1,117 @@
+"""How long runs will take, from a few steps of each kind on made-up pictures."""
+
+import functools
+import gc
+import math
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from tfadv.attacks.inverters import ImageInverter
+from tfadv.config.experiment import Part
+from tfadv.config.schema import defences, flatten
+from tfadv.defences import build as defence_build
+from tfadv.models import build as models
+from tfadv.modes import protect, recognizer
+from tfadv.training import distribution, trainer
+
+_STEPS = 3  # after two that aren't counted
+_ATTRIBUTES = 40
+_PEOPLE = 1000
+_EMBEDDING = 128
+
+
+def describe(parts: Sequence[Part]) -> str:
+    """Says how long runs take at most, and what they leave on the disk."""
+    if not parts:
+        return "nothing is left to do"
+    seconds, size, known = 0.0, 0, {}
+    for part in parts:
+        kind = _kind(part)
+        if kind not in known:
+            print(f"timing a few steps of {part.path.name}", file=sys.stderr, flush=True)
+            known[kind] = _measure(part)
+        seconds += part.config.train.steps * known[kind][0]
+        size += known[kind][1]
+    return (
+        f"{len(parts)} runs are left: at most {_duration(seconds)} of training, {size / 2**30:.1f} "
+        f"GiB of checkpoints; attacks end before their cap on steps once they no longer improve, "
+        f"and measuring comes on top"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds > 3600 else f"{math.ceil(seconds / 60)} minutes"
+
+
+def _kind(part: Part) -> str:
+    """What decides how long a step takes."""
+    config, loss = part.config, part.config.loss
+    terms = [bool(each) for each in (loss.mu1, loss.mu2)] + sorted(defences(flatten(config)))
+    encoder = (part.target.config.model, part.target.config.bottleneck) if part.target else None
+    train = (config.train.batch, config.train.decoder_steps, config.runtime.precision)
+    return repr((part.mode, config.data.size, config.model, encoder, terms, train))
+
+
+def _measure(part: Part) -> tuple[float, int]:
+    """Seconds a step, and the bytes of two checkpoints: weights and Adam's two moments."""
+    config = part.config
+    trainer.set_up(config.runtime)
+    build = {"recognizer": _recognizer, "protect": _protector, "attack": _inverter}[part.mode]
+    with distribution.make_strategy(config.runtime).scope():
+        distribution.check_batch(config.train.batch)
+        model, batch = build(part)
+        batches = iter(distribution.distribute(tf.data.Dataset.from_tensors(batch).repeat()))
+        step = tf.function(functools.partial(distribution.run, model.train_step))
+        seconds = []
+        for _ in range(2 + _STEPS):
+            began = time.perf_counter()
+            for loss in step(next(batches)).values():
+                loss.numpy()
+            seconds.append(time.perf_counter() - began)
+    size = sum(2 * 3 * 4 * math.prod(each.shape) for each in model.trainable_variables)
+    keras.backend.clear_session()
+    gc.collect()
+    return statistics.median(seconds[2:]), size
+
+
+def _recognizer(part: Part):
+    labels = tf.zeros(part.config.train.batch, tf.int64)
+    return recognizer.build(part.config, _PEOPLE), {"images": _pictures(part), "labels": labels}
+
+
+def _protector(part: Part):
+    config = part.config
+    attributes = len(config.task.attributes) or _ATTRIBUTES
+    g = models.load_g(config, "protect")
+    model = protect.build(config, attributes, defence_build.Surroundings(g, _PEOPLE, _EMBEDDING))
+    private = {
+        "images": _pictures(part),
+        "labels": tf.zeros((config.train.batch, attributes), tf.uint8),
+        "identity": tf.zeros(config.train.batch, tf.int64),
+        "embeddings": tf.random.normal((config.train.batch, _EMBEDDING)),
+    }
+    public = tf.stack([_pictures(part)] * config.train.decoder_steps, axis=1)
+    return model, {"private": private, "public": {"images": public}}
+
+
+def _inverter(part: Part):
+    config, encoder = part.config, part.target.config
+    shape = models.feature_shape(encoder, len(encoder.task.attributes) or _ATTRIBUTES)
+    g = models.load_g(config, "attack")
+    inverter = ImageInverter(models.build_adversary(config, shape, encoder.model.split, g), shape)
+    inverter.compile(
+        trainer.adam(config.train.learning_rate, config.train.clip_norm),
+        models.discriminator_optimizer(config),
+    )
+    features = tf.random.normal((config.train.batch, *shape))
+    return inverter, {"images": _pictures(part), "features": features}
+
+
+def _pictures(part: Part) -> tf.Tensor:
+    shape = (part.config.train.batch, part.config.data.size, part.config.data.size, 3)
+    return tf.cast(tf.random.uniform(shape, maxval=256, dtype=tf.int32), tf.uint8)

@@ -1,0 +1,99 @@
+"""What the page and the terminal's table of --mode=recognizer say."""
+
+from collections.abc import Mapping
+
+from tfadv.config import run_folder
+from tfadv.data.dataset import Dataset
+from tfadv.reporting import figures, page, protect
+from tfadv.reporting.glossary import Column
+from tfadv.reporting.page import Card, Figure, Section, Table
+from tfadv.reporting.text import format_value
+from tfadv.training.history import History
+
+# Of real pictures, so that here a high rank is what is wanted.
+COLUMNS = {
+    "verification_auc": Column(
+        "Verification AUC",
+        "Chance that two pictures of one person match better than pictures of two. 0.5 is a coin "
+        "toss, 1 is perfect. Higher is better.",
+        "higher",
+    ),
+    "verification_eer": Column(
+        "Verification EER",
+        "Error rate where as many strangers are accepted as true matches are rejected. 50% is a "
+        "coin toss. Lower is better.",
+        "lower",
+        "z.1%",
+    ),
+    "reid_rank1": Column(
+        "Rank 1",
+        "Pictures whose nearest other picture is of the right person. Higher is better.",
+        "higher",
+        "z.1%",
+    ),
+    "reid_rank5": Column(
+        "Rank 5",
+        "Pictures with the right person among the five nearest. Higher is better.",
+        "higher",
+        "z.1%",
+    ),
+}
+_NOTE = (
+    "Blurred pictures are enlarged from a quarter of their side and compared with pictures as they "
+    "are: a recogniser that is to judge reconstructions, which are blurred, must stand that."
+)
+_MEASURED = (
+    "Measured with the exported SavedModel: each test picture, {}, against all other test "
+    "pictures, where it is known whom they show."
+)
+_TRAINING = (
+    "Softmax over {} people of the {} split with a cosine margin (CosFace). The AUC is of pictures "
+    "of people of that split who were held out from training."
+)
+
+
+def write(
+    run: run_folder.RunFolder,
+    dataset: Dataset,
+    metrics: Mapping[str, float | list[float]],
+    history: History,
+) -> Table:
+    """Writes report.html of a recogniser; returns its table for the terminal.
+
+    Args:
+        run: the run's folder.
+        dataset: what it was trained and measured on.
+        metrics: as in metrics.json.
+        history: of the training.
+    """
+    rows = [
+        [name, *(metrics[prefix + metric] for metric in COLUMNS)]
+        for name, prefix in (("as they are", ""), ("blurred", "blurred/"))
+    ]
+    table = Table("Test people", [Column("pictures"), *COLUMNS.values()], rows, _NOTE)
+    curves = {"loss": ("identity", "nats"), "held-out AUC": ("held_out_auc", "AUC")}
+    charts = [
+        Figure(name, figures.curve_figure({name: history.series(metric)}, "steps", unit))
+        for name, (metric, unit) in curves.items()
+        if history.series(metric)[0]
+    ]
+    measured = _MEASURED.format(protect.strangers(dataset))
+    known = f"{metrics['identities']:,}"
+    split = run.config.recognizer.split
+    page.write_page(
+        run.path / "report.html",
+        f"Face recogniser trained on {known} people",
+        "It measures how much of a person's identity survives in features and reconstructions.",
+        [
+            Section("Telling people apart", [table], measured),
+            Section("Training", charts, _TRAINING.format(known, split)),
+        ],
+        run_folder.summary(run.mode, run.config, dataset.description),
+        [Card(COLUMNS[name], metrics[name], _interval(name, metrics)) for name in COLUMNS],
+    )
+    return table
+
+
+def _interval(name: str, metrics: Mapping[str, float | list[float]]) -> str:
+    low, high = (format_value(end, COLUMNS[name].format) for end in metrics[f"{name}_ci95"])
+    return f"95%: {low} to {high}"
