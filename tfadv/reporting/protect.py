@@ -1,14 +1,13 @@
 """What the page and the terminal's table of a protect run say, and what all modes say."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from tfadv.config import run_folder
 from tfadv.config.schema import defences, flatten
 from tfadv.data.dataset import Dataset
 from tfadv.reporting import figures, page
-from tfadv.reporting.glossary import Column, describe
-from tfadv.reporting.page import Card, Figure, Section, Table
-from tfadv.reporting.text import format_value
+from tfadv.reporting.page import Figure, Section, Table
+from tfadv.reporting.tables import cards, comparison
 from tfadv.training.history import History
 
 LOSSES = (
@@ -54,9 +53,8 @@ def write_protect_page(
         metrics: of this encoder first, then of the baseline if there is one; by name.
         history: of this encoder's training.
     """
-    table = _comparison(
-        "Test split", "encoder", metrics, ("mcc_task", "mcc_task_tuned", "dfil", "images_per_s")
-    )
+    names = ("mcc_task", "mcc_task_tuned", "dfil", "images_per_s")
+    table = comparison("Test split", "encoder", metrics, names)
     bars = {
         name: {
             attribute.removeprefix("mcc/"): value
@@ -90,7 +88,7 @@ def write_protect_page(
             ),
         ],
         run_folder.summary(run.mode, run.config, dataset.description),
-        _cards(metrics, ("mcc_task", "mcc_task_tuned")),
+        cards(metrics, ("mcc_task", "mcc_task_tuned")),
     )
     return table
 
@@ -103,34 +101,6 @@ def strangers(dataset: Dataset) -> str:
     if dataset.extra:
         who += f" (whether {', '.join(dataset.extra)} shows them too can't be told)"
     return who
-
-
-def _comparison(
-    title: str,
-    heading: str,
-    metrics: Mapping[str, Mapping[str, float]],
-    columns: Sequence[str],
-    note: str = "",
-) -> Table:
-    """A row for each encoder, a column for each metric that any of them has."""
-    columns = [name for name in columns if any(name in values for values in metrics.values())]
-    rows = [[name, *(values.get(c) for c in columns)] for name, values in metrics.items()]
-    return Table(title, [Column(heading), *map(describe, columns)], rows, note)
-
-
-def _cards(metrics: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> list[Card]:
-    """The first encoder's key numbers, each beside the others'."""
-    (_, subject), *others = metrics.items()
-    cards = []
-    for name in names:
-        column = describe(name)
-        beside = [
-            f"{other}: {format_value(values[name], column.format)}"
-            for other, values in others
-            if name in values
-        ]
-        cards.append(Card(column, subject[name], ", ".join(beside)))
-    return cards
 
 
 def print_start(dataset: Dataset, precision: str) -> None:

@@ -6,8 +6,8 @@ from tfadv.config import run_folder
 from tfadv.data.dataset import Dataset
 from tfadv.reporting import figures, page, protect
 from tfadv.reporting.glossary import Column
-from tfadv.reporting.page import Card, Figure, Section, Table
-from tfadv.reporting.text import format_value
+from tfadv.reporting.page import Figure, Section, Table
+from tfadv.reporting.tables import cards, comparison
 from tfadv.training.history import History
 
 # Of real pictures, so that here a high rank is what is wanted.
@@ -66,11 +66,10 @@ def write(
         metrics: as in metrics.json.
         history: of the training.
     """
-    rows = [
-        [name, *(metrics[prefix + metric] for metric in COLUMNS)]
-        for name, prefix in (("as they are", ""), ("blurred", "blurred/"))
-    ]
-    table = Table("Test people", [Column("pictures"), *COLUMNS.values()], rows, _NOTE)
+    columns = list(COLUMNS.items())
+    blurred = {name.removeprefix("blurred/"): metrics[name] for name in metrics if "/" in name}
+    rows = {"as they are": metrics, "blurred": blurred}
+    table = comparison("Test people", "pictures", rows, columns, _NOTE)
     curves = {"loss": ("identity", "nats"), "held-out AUC": ("held_out_auc", "AUC")}
     charts = [
         Figure(name, figures.curve_figure({name: history.series(metric)}, "steps", unit))
@@ -89,11 +88,6 @@ def write(
             Section("Training", charts, _TRAINING.format(known, split)),
         ],
         run_folder.summary(run.mode, run.config, dataset.description),
-        [Card(COLUMNS[name], metrics[name], _interval(name, metrics)) for name in COLUMNS],
+        cards({"as they are": metrics}, columns),
     )
     return table
-
-
-def _interval(name: str, metrics: Mapping[str, float | list[float]]) -> str:
-    low, high = (format_value(end, COLUMNS[name].format) for end in metrics[f"{name}_ci95"])
-    return f"95%: {low} to {high}"

@@ -15,7 +15,8 @@ from tfadv.evaluation import tsne
 from tfadv.evaluation.whitening import to_vectors
 from tfadv.reporting import figures, page
 from tfadv.reporting.glossary import Column, describe
-from tfadv.reporting.page import Estimate, Figure, Label, Section, Table
+from tfadv.reporting.page import Figure, Label, Section, Table
+from tfadv.reporting.tables import comparison
 
 _CLAIMS = (
     "Each claim as a difference between two rows. It holds clearly where the 95% intervals of the "
@@ -134,27 +135,20 @@ def _difference(metrics: Mapping[str, Mapping], metric: str, less: str, more: st
 
 
 def _rows(plan: Plan, found: Mapping[str, Metrics]) -> Table:
-    """Ours, and beside each number the paper's."""
+    """Our number and the paper's for each row and metric."""
     experiment = plan.experiment
-    columns, rows = [Column("row")], []
+    names = []
     for metric in experiment.metrics:
         column = describe(metric)
-        columns.append(replace(column, name="ours", group=f"{column.name} {column.arrow}".strip()))
-        if any(metric in row.paper for row in experiment.rows):
-            columns.append(Column("paper", "", "", column.format, columns[-1].group))
-    for row in experiment.rows:
-        cells = []
-        for metric in experiment.metrics:
-            cells.append(_estimate(found[row.name], metric))
-            if any(metric in each.paper for each in experiment.rows):
-                cells.append(row.paper.get(metric))
-        rows.append([Label(row.name, row.about), *cells])
-    return Table(experiment.title, columns, rows)
-
-
-def _estimate(metrics: Metrics, metric: str) -> Estimate | float | None:
-    value, interval = metrics.get(metric), metrics.get(f"{metric}_ci95")
-    return Estimate(value, *interval) if interval else value
+        group = f"{column.name} {column.arrow}".strip()
+        names.append((metric, replace(column, name="ours", group=group)))
+        names.append((f"paper/{metric}", Column("paper", format=column.format, group=group)))
+    rows = {
+        Label(row.name, row.about): found[row.name]
+        | {f"paper/{metric}": value for metric, value in row.paper.items()}
+        for row in experiment.rows
+    }
+    return comparison(experiment.title, "row", rows, names)
 
 
 def _missing(rows: list[str]) -> str:

@@ -1,0 +1,37 @@
+from tfadv.reporting.glossary import Column, describe
+from tfadv.reporting.page import Card, Estimate, Label
+from tfadv.reporting.tables import cards, cell, comparison
+
+OURS = {"psnr": 14.5, "psnr_ci95": [14.0, 15.0], "reid_rank1": 0.25}
+CHANCE = {"reid_rank1": 0.5, "verification_auc": 0.5}
+ROWS = {"ours": OURS, Label("chance", "A guess."): CHANCE}
+
+
+def test_a_cell_has_its_interval_where_one_was_measured():
+    assert cell(OURS, "psnr") == Estimate(14.5, 14.0, 15.0)
+    assert cell(OURS, "reid_rank1") == 0.25
+    assert cell(OURS, "mcc") is None
+
+
+def test_a_comparison_has_the_columns_that_any_row_has():
+    table = comparison("T", "features", ROWS, ("verification_auc", "mcc", "psnr"), "A note.")
+    assert (table.title, table.note) == ("T", "A note.")
+    assert table.columns == [Column("features"), describe("verification_auc"), describe("psnr")]
+    assert table.rows == [
+        ["ours", None, Estimate(14.5, 14.0, 15.0)],
+        [Label("chance", "A guess."), 0.5, None],
+    ]
+
+
+def test_a_column_of_a_comparison_can_be_replaced():
+    column = Column("PSNR", group="decoder")
+    assert comparison("T", "features", ROWS, [("psnr", column)]).columns[1] is column
+
+
+def test_cards_show_the_first_row_and_list_the_others():
+    names = ("mcc", "psnr", "reid_rank1")
+    found = cards(ROWS | {"no encoder": {}}, names, {"reid_rank1": "by ridge", "psnr": "by M"})
+    assert found == [
+        Card(describe("psnr"), Estimate(14.5, 14.0, 15.0), "by M"),
+        Card(describe("reid_rank1"), 0.25, "by ridge; chance: 50.0%"),
+    ]
