@@ -116,7 +116,7 @@ def _protect(config):
 def _attack(config):
     import tensorflow as tf
 
-    from tfadv.attacks.inverters import ImageInverter
+    from tfadv.attacks.decoder import ImageInverter
     from tfadv.models import build as models
     from tfadv.training import trainer
 

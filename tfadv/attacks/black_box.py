@@ -1,47 +1,64 @@
-"""The black box that an attacker gets from a SavedModel, and f from the one beside it."""
+"""The encoder as attacks see it, a black box, and the classifier that lies beside it."""
 
 import contextlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from tfadv.config import schema as settings
+from tfadv.config import schema
 from tfadv.config.errors import UserError
 from tfadv.training.distribution import over_devices
 from tfadv.training.signals import time_limit
 from tfadv.training.tf_errors import error_line
 
 
+class BlackBox(Protocol):
+    """A callable from images, uint8 [N, S, S, 3], to features, float32 [N, ...].
+
+    Attributes:
+        feature_shape: of one image's feature.
+        split: the layer of our ResNet that gives the feature; None for any other encoder.
+    """
+
+    feature_shape: tuple[int, ...]
+    split: str | None
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Returns the features."""
+
+
 class SavedEncoder:
-    """The black box: a callable from pictures to features, from any SavedModel that makes some.
+    """A black box from a SavedModel: one of ours, or any other that gives features of images.
 
     Args:
         path: the SavedModel's folder.
         config: how to call an encoder that is not ours.
+        size: S, pixels per side of the images.
 
     Attributes:
         path: the SavedModel's folder.
-        feature_shape: of one picture's feature.
-        split: the split point that an encoder of ours was cut at, else None.
+        feature_shape: of one image's feature.
+        split: the layer of our ResNet that gives the feature; None for any other encoder.
 
     Raises:
-        UserError: it is no SavedModel, or has no signature from one picture batch to features.
+        UserError: it is no SavedModel, or has no signature from one batch of images to features.
     """
 
-    def __init__(self, path: str, config: settings.BlackBox, size: int):
+    def __init__(self, path: str, config: schema.BlackBox, size: int):
         self.path = path
         self._config = config
         self.split, trained_at = _described(Path(path) / "encoder.json")
         if trained_at not in (None, size):
             raise UserError(
-                f"encoder {path} was trained at {trained_at} pixels and data.size is {size}, which "
-                f"would flatter it: set --config.data.size={trained_at}"
+                f"encoder {path} was trained at {trained_at} pixels and data.size is {size}: at "
+                f"another size it seems to leak less; set --config.data.size={trained_at}"
             )
         try:
-            with self._answers("loading"):
+            with self._limited("loading"):
                 self._model = tf.saved_model.load(path)
         except Exception as error:  # a damaged file raises nearly anything, IndexError too
             raise UserError(f"encoder {path} does not load: {error_line(error)}") from None
@@ -53,38 +70,40 @@ class SavedEncoder:
         self.feature_shape = self(np.zeros((2, size, size, 3), np.uint8)).shape[1:]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Returns the features, float32 [N, ...], of pictures, uint8 [N, S, S, 3]."""
+        """Returns the features, float32 [N, ...], of images, uint8 [N, S, S, 3]."""
         try:
-            with self._answers(f"{len(images)} pictures"):
+            with self._limited(f"{len(images)} images"):
                 features = self._encode(images)
         except (TypeError, ValueError, tf.errors.OpError) as error:
-            what = f"fails on pictures of shape {images.shape}"
-            raise UserError(f"encoder {self.path} {what}: {error_line(error)}") from None
+            shape = tuple(images.shape)
+            raise UserError(
+                f"encoder {self.path} fails on images of shape {shape}: {error_line(error)}"
+            ) from None
         return self._checked(features, len(images))
 
     def differentiable(self) -> Callable[[tf.Tensor], tf.Tensor] | None:
-        """Returns the encoder as a function that gradients can be had through.
+        """Returns the encoder as a function with gradients, or None.
 
-        From float32 [N, S, S, 3] in [-1, 1] to features, float32 [N, ...]. None where the only
-        input takes whole numbers.
+        It maps images, float32 [N, S, S, 3] in [-1, 1], to features, float32 [N, ...]. There is
+        none if the encoder takes integers only.
         """
         if self.split and "encode" in self._model.signatures:
             return self._encode_floats
         return self._floats_to_features if self._spec.dtype.is_floating else None
 
     def _encode_floats(self, images: tf.Tensor) -> tf.Tensor:
-        """What the signature `encode` of an encoder of ours makes of pictures in [-1, 1]."""
+        """Calls the signature `encode` of an encoder of ours, which takes images in [-1, 1]."""
         return self._model.signatures["encode"](images=images)["features"]
 
     def _floats_to_features(self, images: tf.Tensor) -> tf.Tensor:
-        """What the signature makes of pictures in [-1, 1]; not rounded where they are resized."""
+        """Calls the signature on images in [-1, 1]; resized images are not rounded."""
         sides = self._sides(images)
         if sides != tuple(images.shape[1:3]):
             images = tf.image.resize(images, sides, antialias=True)
         return tf.cast(self._features_of((images + 1.0) / 2.0), tf.float32)
 
     def _to_features(self, images: tf.Tensor) -> tf.Tensor:
-        """What the signature makes of pictures, brought to the size and range that it wants."""
+        """Calls the signature on uint8 images, brought to its size and range."""
         sides = self._sides(images)
         if sides != tuple(images.shape[1:3]):
             images = tf.round(tf.image.resize(images, sides, antialias=True))
@@ -93,14 +112,14 @@ class SavedEncoder:
         return self._features_of(images)
 
     def _sides(self, images: tf.Tensor) -> tuple[int, ...]:
-        """The height and width that the input wants."""
+        """The height and width of the signature's input."""
         return tuple(
             wanted or side
             for wanted, side in zip(self._spec.shape[1:3], images.shape[1:3], strict=True)
         )
 
     def _features_of(self, images: tf.Tensor) -> tf.Tensor:
-        """Calls the signature with pictures of its size: in [0, 1] if it takes floats."""
+        """Calls the signature on images of its size; in [0, 1] if it takes floats."""
         if self._spec.dtype.is_floating:
             low, high = self._config.low, self._config.high
             images = images * (high - low) + low
@@ -112,25 +131,25 @@ class SavedEncoder:
         if not is_feature or shape[0] != count:
             raise UserError(
                 f"encoder {self.path} gives {dtype.name} {shape} for {count} "
-                f"pictures; features must be floating-point [{count}, ...]"
+                f"images; features must be floating-point [{count}, ...]"
             )
         if self.feature_shape not in (None, shape[1:]):
             raise UserError(
-                f"encoder {self.path} gives features {shape[1:]}, and gave {self.feature_shape} "
-                f"before; they must be of one shape"
+                f"encoder {self.path} gives features of shape {shape[1:]} and, before, of shape "
+                f"{self.feature_shape}; all must have one shape"
             )
-        with np.errstate(over="ignore"):  # told below
+        with np.errstate(over="ignore"):  # infinite values are an error below
             features = features.astype(np.float32)
         if not np.isfinite(features).all():
             raise UserError(f"encoder {self.path} gives features that are not finite")
         return features
 
-    def _answers(self, task: str) -> contextlib.AbstractContextManager:
-        """Ends the process if what is within takes too long."""
+    def _limited(self, task: str) -> contextlib.AbstractContextManager:
+        """Ends the process if the block takes too long."""
         seconds = self._config.timeout
         return time_limit(
             seconds,
-            f"encoder {self.path} has not answered for {seconds:g} s ({task}): it hangs, or needs "
+            f"encoder {self.path} has not returned for {seconds:g} s ({task}): it hangs, or needs "
             f"more than --config.black_box.timeout={seconds:g}",
         )
 
@@ -141,16 +160,18 @@ class SavedEncoder:
         if len(signatures) == 1:
             return next(iter(signatures.values()))
         found = ", ".join(sorted(signatures)) or "none"
-        raise UserError(f"encoder {self.path} needs a signature serving_default; it has {found}")
+        raise UserError(
+            f"encoder {self.path} needs a signature called serving_default; it has {found}"
+        )
 
     def _choose_input(self):
         specs = self._signature.structured_input_signature[1]
-        if len(specs) != 1 or not all(map(_takes_pictures, specs.values())):
+        if len(specs) != 1 or not all(map(_takes_images, specs.values())):
             found = [
                 f"{name} {spec.dtype.name} {spec.shape}" for name, spec in sorted(specs.items())
             ]
             raise UserError(
-                f"encoder {self.path} must take one input, pictures [N, H, W, 3] for any N; "
+                f"encoder {self.path} must take one input, images [N, H, W, 3] for any N; "
                 f"it takes {', '.join(found) or 'none'}"
             )
         return next(iter(specs.items()))
@@ -170,13 +191,13 @@ class SavedEncoder:
 
 
 class SavedClassifier:
-    """f as exported: a callable from features to logits, float32 [N, ...] to [N, A].
+    """The exported classifier: a callable from features, float32 [N, ...], to logits, [N, A].
 
     Attributes:
         attributes: the names of the A attributes.
-        feature_shape: of one picture's feature.
-        thresholds: logits from which on an attribute is there, float64 [A]: those that were best on
-            held-out private pictures. None if they were never tuned.
+        feature_shape: of one image's feature.
+        thresholds: logits above which an attribute is predicted, float64 [A], tuned on held-out
+            private images. None if they were never tuned.
     """
 
     def __init__(self, folder: Path):
@@ -194,8 +215,52 @@ class SavedClassifier:
         return self._classify(features)
 
 
+class AveragedEncoder:
+    """A random encoder that is asked several times: the mean averages fresh noise away.
+
+    Args:
+        encoder: the black box.
+        repeats: number of queries per image.
+    """
+
+    def __init__(self, encoder: BlackBox, repeats: int):
+        self._encoder, self._repeats = encoder, repeats
+        self.feature_shape, self.split = encoder.feature_shape, encoder.split
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Returns the mean feature of each image."""
+        total = self._encoder(images)
+        for _ in range(self._repeats - 1):
+            total = total + self._encoder(images)
+        return total / self._repeats
+
+
+class PredictionsEncoder:
+    """A service that sends the classifier's predictions and no feature.
+
+    Args:
+        encoder: the encoder.
+        classify: its classifier.
+        hard: whether predictions are 1 and -1, at the tuned thresholds if there are any; else they
+            are logits.
+    """
+
+    def __init__(self, encoder: BlackBox, classify: SavedClassifier, *, hard: bool):
+        self._encoder, self._classify, self._hard = encoder, classify, hard
+        self.feature_shape = (len(classify.attributes),)
+        self.split = None
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Returns the predictions, float32 [N, A]."""
+        logits = self._classify(self._encoder(images))
+        if not self._hard:
+            return logits
+        tuned = self._classify.thresholds
+        return np.where(logits > (0.0 if tuned is None else tuned), 1, -1).astype(np.float32)
+
+
 def load_classifier(encoder_path: str) -> SavedClassifier | None:
-    """Returns the classifier exported beside an encoder, if there is one."""
+    """Returns the classifier that lies beside an encoder, or None."""
     folder = Path(encoder_path).parent / "classifier"
     return SavedClassifier(folder) if (folder / "classifier.json").exists() else None
 
@@ -205,7 +270,7 @@ def predict(
     classify: Callable[[np.ndarray], np.ndarray],
     batches: Iterable[dict[str, tf.Tensor]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the labels of all pictures, uint8 [N, ...], and f(Enc(X)), float32 [N, A]."""
+    """Returns the labels of all images, uint8 [N, ...], and f(Enc(X)), float32 [N, A]."""
     labels, logits = [], []
     for batch in batches:
         logits.append(classify(encoder(batch["images"].numpy())))
@@ -214,7 +279,7 @@ def predict(
 
 
 def _described(path: Path) -> tuple[str, int] | tuple[None, None]:
-    """The split point and the picture size of an encoder of ours."""
+    """The feature layer and the image size of an encoder of ours."""
     if not path.exists():
         return None, None
     try:
@@ -222,17 +287,17 @@ def _described(path: Path) -> tuple[str, int] | tuple[None, None]:
         split, size = description["split"], int(description["input"]["size"])
     except (ValueError, TypeError, KeyError):
         split, size = None, None
-    if split not in settings.SPLITS:
+    if split not in schema.SPLITS:
         raise UserError(
-            f"{path} names no split point of ours: export the encoder again, or move that file "
-            f"away if the encoder is not ours"
+            f"{path} names no layer of our ResNet: export the encoder again, or, if the encoder is "
+            f"not ours, remove that file"
         )
     return split, size
 
 
-def _takes_pictures(spec: tf.TensorSpec) -> bool:
-    pictures = tf.TensorShape((None, None, None, 3))
-    if spec.shape.rank is None or not pictures.is_compatible_with(spec.shape):
+def _takes_images(spec: tf.TensorSpec) -> bool:
+    images = tf.TensorShape((None, None, None, 3))
+    if spec.shape.rank is None or not images.is_compatible_with(spec.shape):
         return False
     batch, channels_if_first, _, _ = spec.shape
     holds_pixels = spec.dtype.is_floating or (spec.dtype.is_integer and spec.dtype.max >= 255)

@@ -1,108 +1,252 @@
-"""The attackers of an audit that are decoders trained by gradients, at several budgets."""
+"""Decoder attacks: a network trained to turn features back into images (Eq. 1 to 5)."""
 
 import dataclasses
-import functools
-import itertools
 import json
+from collections.abc import Callable
+from pathlib import Path
 
-from tfadv.attacks import inversion
-from tfadv.attacks.knowledge import Measurement, Member, Target, of_pictures
+import keras
+
+from tfadv.attacks.attack import (
+    RECONSTRUCTION_METRICS,
+    Attack,
+    FittedAttack,
+    NotApplicableError,
+)
+from tfadv.attacks.knowledge import Knowledge
+from tfadv.attacks.network_training import Schedule, Standardisation, train_network
 from tfadv.config.files import write_json
-from tfadv.config.schema import Config
-from tfadv.evaluation.closure import BUDGETS
+from tfadv.data.images import normalize, to_uint8
+from tfadv.evaluation.results import Training
+from tfadv.models.adversary import Adversary
 from tfadv.training.distribution import over_devices
-from tfadv.training.trainer import TrainingError
+from tfadv.training.trainer import TrainingError, adam, write_pictures
 
-RATES = (3e-4, 1e-3, 3e-3)
-_ARCHITECTURES = {"figure6": "the decoder of Figure 6", "residual": "larger, of residual blocks"}
-_LOSSES = {
-    "pixels": ("pixels", {"mu1": 0.0, "mu2": 0.0}),
-    "gan": ("pixels against a discriminator", {"mu1": 0.1, "mu2": 0.0}),
-    "perceptual": ("pixels and VGG19's features", {"mu1": 0.0, "mu2": 1.0}),
-    "recognizer": ("pixels and the recogniser's embedding", {"mu1": 0.0, "mu2": 1.0}),
-}
+BUDGETS = (1, 2, 4)  # times the smallest budget of steps
+RATES = (3e-4, 1e-3, 3e-3)  # learning rates that the smallest budget is tried at
+
+# From a feature's shape, the encoder's feature layer and g, to Dec^a with its D; not compiled.
+BuildAdversary = Callable[[tuple[int, ...], str | None, Callable | None], Adversary]
+MeasureScale = Callable[[Adversary], None]
 
 
-def decoders(config: Config) -> dict[str, Member]:
-    """Returns a member for each decoder, loss, seed and budget that an audit asks for.
+class ImageInverter(keras.Model):
+    """Dec^a: learns from pairs of a public image and its feature to reconstruct the image.
 
-    Names are those of families with -x1, -x2 and -x4 behind them, for the budget.
+    A step's data is {"images": uint8 [N, S, S, 3], "features": float [N, ...]}.
+
+    Args:
+        adversary: Dec^a, which takes standardised features, with D and g as its losses need them.
+        feature_shape: of one image's feature.
     """
-    found = {}
-    for architecture, loss in itertools.product(config.audit.decoders, config.audit.losses):
-        for seed in range(config.audit.seeds):
-            family = f"{architecture}-{loss}" + (f"-{seed}" if config.audit.seeds > 1 else "")
-            for times in BUDGETS:
-                found[f"{family}-x{times}"] = Member(
-                    f"{family} decoder, {times * config.audit.steps:,} steps",
-                    f"A network, {_ARCHITECTURES[architecture]}, trained on {_LOSSES[loss][0]}.",
-                    functools.partial(
-                        decoder,
-                        family=family,
-                        architecture=architecture,
-                        loss=loss,
-                        seed=seed,
-                        times=times,
-                    ),
-                    is_quick=False,
-                    metrics=("mse", "reid_rank1", "verification_auc"),
-                )
-    return found
 
+    def __init__(self, adversary: Adversary, feature_shape: tuple[int, ...], **kwargs):
+        super().__init__(**kwargs)
+        self.standardisation = Standardisation(dtype="float32")
+        self.standardisation.build((None, *feature_shape))
+        self.adversary = adversary
 
-def decoder(
-    target: Target, *, family: str, architecture: str, loss: str, seed: int, times: int
-) -> Measurement:
-    """Dec^a with a budget; the rate decays to 0 over it, and the best point on the way counts.
+    def compile(self, optimizer, discriminator_optimizer=None, **kwargs):
+        """Takes the optimizers of Dec^a and of D; builds both with their variables."""
+        kwargs.setdefault("jit_compile", False)
+        super().compile(optimizer=optimizer, **kwargs)
+        self.adversary.compile(optimizer, discriminator_optimizer)
 
-    The smallest budget is tried at each of `RATES`; the others take the rate that left the least
-    error on held-out pictures.
-    """
-    g = target.faces if loss == "recognizer" else target.g
-    if loss == "recognizer" and g is None:
-        raise ValueError("gradients reach only a recogniser that --mode=recognizer made")
-    steps = times * target.config.audit.steps
-    rates = target.folder / f"{family}-rates.json"
-    tried = json.loads(rates.read_text()) if rates.exists() else {}
-    chosen = [min(tried, key=tried.get)] if times > 1 and tried else map(str, RATES)
-    best = None
-    for rate in chosen:
-        config = dataclasses.replace(
-            target.config,
-            model=dataclasses.replace(target.config.model, decoder=architecture),
-            loss=dataclasses.replace(target.config.loss, **_LOSSES[loss][1]),
-            train=dataclasses.replace(
-                target.config.train,
-                steps=steps,
-                learning_rate=float(rate),
-                evaluate_every=max(1, steps // 8),
-                checkpoint_every=max(1, steps // 2),
-            ),
-            runtime=dataclasses.replace(
-                target.config.runtime, seed=target.config.runtime.seed + seed
-            ),
+    @property
+    def measurements(self) -> tuple[str, ...]:
+        """The names of the losses that `train_step` returns."""
+        return self.adversary.measurements
+
+    @property
+    def learned(self) -> list[keras.Variable]:
+        """The variables of Dec^a and of its D."""
+        networks = [self.adversary.decoder, self.adversary.discriminator]
+        return [variable for each in networks if each is not None for variable in each.variables]
+
+    def call(self, features, training=False):
+        """Returns reconstructions, float32 [N, S, S, 3] in [-1, 1]."""
+        return self.adversary(self.standardisation(features), training=training)
+
+    def train_step(self, data):
+        """Makes one update by Eq. 5; returns the losses."""
+        features = self.standardisation(data["features"])
+        return self.adversary.update(normalize(data["images"]), features)
+
+    def test_step(self, data):
+        """Returns L_p, and L_p + mu_2 L_perc as `held_out_loss`, without learning."""
+        losses = self.adversary.distances(
+            normalize(data["images"]),
+            self(data["features"]),
+            perceptual=bool(self.adversary.mu2),
         )
-        name = f"{family}-x{times}-{rate}"
-        try:
-            inverter, effort = inversion.invert_pictures(
-                target.train,
-                target.held_out,
-                target.dataset,
-                config,
-                target.split,
-                g,
-                target.folder / name,
-                f"{name} on {target.name}",
-                decays=True,
-            )
-        except TrainingError as error:
-            print(f"{name} on {target.name} diverged: {error}", flush=True)
-            continue
-        if times == 1:
-            tried[rate] = effort.held_out_loss
-            write_json(rates, tried)
-        if best is None or effort.held_out_loss < best[0]:
-            best = effort.held_out_loss, inverter
-    if best is None:
-        raise TrainingError("it diverged at every learning rate")
-    return of_pictures(over_devices(best[1]))
+        return losses | {"held_out_loss": self.adversary.distance(losses)}
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderTraining:
+    """How Dec^a is made and trained.
+
+    Attributes:
+        build: makes Dec^a with its D.
+        build_discriminator_optimizer: makes the optimizer of D; None without D.
+        measure_scale: measures the scale of g's layers before the first step.
+        schedule: how long it is trained.
+        shown_images: reconstructions that TensorBoard shows; 0: none.
+    """
+
+    build: BuildAdversary
+    build_discriminator_optimizer: Callable[[], keras.Optimizer | None]
+    measure_scale: MeasureScale
+    schedule: Schedule
+    shown_images: int = 0
+
+
+class Decoder(Attack):
+    """Dec^a of the paper, trained until held-out images no longer improve."""
+
+    title = "decoder Dec^a"
+    meaning = "A network trained to reconstruct the image from its feature (Eq. 1 to 5)."
+    metrics = RECONSTRUCTION_METRICS
+    is_quick = False
+
+    def __init__(self, training: DecoderTraining):
+        self._training = training
+
+    def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
+        """Trains Dec^a."""
+        title = f"decoder on {knowledge.name}"
+        return _fitted(*train_decoder(self._training, knowledge, knowledge.g, folder, title))
+
+
+class BudgetedDecoder(Attack):
+    """Dec^a with a fixed budget of steps, over which its learning rate decays to 0.
+
+    The smallest budget is tried at each of `RATES`. Larger ones use the rate with the lowest loss
+    on held-out images.
+
+    Args:
+        training: of the smallest budget.
+        family: architecture and loss, such as figure6-pixels.
+        meaning: what the network is and what it is trained on.
+        budget: how many times the smallest budget.
+        by_recognizer: whether the recognizer's embedding takes the place of g.
+    """
+
+    metrics = RECONSTRUCTION_METRICS
+    is_quick = False
+
+    def __init__(
+        self,
+        training: DecoderTraining,
+        family: str,
+        meaning: str,
+        budget: int,
+        *,
+        by_recognizer: bool = False,
+    ):
+        self._training = training
+        self._by_recognizer = by_recognizer
+        self.family, self.budget, self.meaning = family, budget, meaning
+        steps = budget * training.schedule.train.steps
+        self.title = f"{family} decoder, {steps:,} steps"
+
+    def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
+        """Trains Dec^a at each rate that is to be tried; returns the best."""
+        g = knowledge.faces if self._by_recognizer else knowledge.g
+        if self._by_recognizer and g is None:
+            raise NotApplicableError("only a recognizer of --mode=recognizer has gradients")
+        losses_file = folder.parent / f"{self.family}-rates.json"
+        losses = json.loads(losses_file.read_text()) if losses_file.exists() else {}
+        rates = list(map(str, RATES))
+        if self.budget > 1 and losses:
+            rates = [min(losses, key=losses.get)]
+        best, diverged = None, []
+        for rate in rates:
+            name = f"{self.family}-x{self.budget}-{rate}"
+            training = self._at(float(rate))
+            title = f"{name} on {knowledge.name}"
+            try:
+                found = train_decoder(training, knowledge, g, folder.parent / name, title)
+            except TrainingError as error:
+                diverged.append(str(error))
+                continue
+            loss = found[1].held_out_loss
+            if self.budget == 1:
+                losses[rate] = loss
+                write_json(losses_file, losses)
+            if best is None or loss < best[1].held_out_loss:
+                best = found
+        if best is None:
+            raise TrainingError("; ".join(diverged))
+        return _fitted(*best)
+
+    def _at(self, rate: float) -> DecoderTraining:
+        """The training with this budget and learning rate."""
+        schedule = self._training.schedule
+        steps = self.budget * schedule.train.steps
+        train = dataclasses.replace(
+            schedule.train,
+            steps=steps,
+            learning_rate=rate,
+            evaluate_every=max(1, steps // 8),
+            checkpoint_every=max(1, steps // 2),
+        )
+        schedule = dataclasses.replace(schedule, train=train, rate_drops=0, decays=True)
+        return dataclasses.replace(self._training, schedule=schedule)
+
+
+def train_decoder(
+    training: DecoderTraining,
+    knowledge: Knowledge,
+    g: Callable | None,
+    folder: Path,
+    title: str,
+) -> tuple[ImageInverter, Training]:
+    """Trains Dec^a by Eq. 5; returns it at its best point.
+
+    Args:
+        training: how.
+        knowledge: of one encoder.
+        g: for the perceptual distance; None without.
+        folder: for checkpoints and logs.
+        title: its name on the progress line.
+
+    Raises:
+        TrainingError: it diverges.
+    """
+    schedule, pairs = training.schedule, knowledge.train.pairs
+    keras.utils.set_random_seed(schedule.seed)
+    inverter = ImageInverter(
+        training.build(pairs.feature_shape, knowledge.encoder.split, g), pairs.feature_shape
+    )
+    inverter.standardisation.adapt(batch["features"] for batch in pairs.batches())
+    train = schedule.train
+    optimizer = adam(train.learning_rate, train.clip_norm, decay_steps=schedule.decay_steps)
+    inverter.compile(optimizer, training.build_discriminator_optimizer())
+
+    def show(trainer, step):
+        if training.shown_images:
+            first = next(knowledge.held_out.pairs.batches())
+            images, features = (first[n][: training.shown_images] for n in ("images", "features"))
+            rebuilt = to_uint8(inverter(features).numpy())
+            write_pictures(trainer.writer, step, "input over reconstruction", images, rebuilt)
+
+    found = train_network(
+        inverter,
+        schedule,
+        lambda step: pairs.training_batches(train.batch, seed=schedule.seed, start=step),
+        knowledge.held_out.pairs.batches,
+        folder,
+        title,
+        before_first_step=lambda: training.measure_scale(inverter.adversary),
+        show=show,
+    )
+    return inverter, found
+
+
+def _fitted(inverter: ImageInverter, training: Training) -> FittedAttack:
+    return FittedAttack(
+        reconstruct=over_devices(inverter),
+        held_out_loss=training.held_out_loss,
+        training=training,
+    )

@@ -1,34 +1,34 @@
-"""White-box inversion: searches for pictures whose features are those that leaked.
+"""A white-box attack: it searches for images with the same features, by gradients.
 
-Beyond the paper's threat model, whose attacker can only call the encoder: this one has its weights
-and takes gradients through it (Mahendran and Vedaldi 2015). An encoder that ships on devices can't
-be kept from anyone, so that this attacker is no fancy.
+The paper's attacker can only call the encoder. This one has its weights and takes gradients through
+it (Mahendran and Vedaldi 2015). An encoder that ships on devices cannot be kept from attackers.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from tfadv.attacks.inverters import Standardisation
-from tfadv.attacks.pairs import Pairs
-from tfadv.config.errors import UserError
+from tfadv.attacks.attack import GRADIENTS, Attack, FittedAttack, NotApplicableError
+from tfadv.attacks.knowledge import Knowledge, Pairs
+from tfadv.attacks.network_training import Standardisation
 from tfadv.training.tf_errors import error_line
 
 Encode = Callable[[tf.Tensor], tf.Tensor]
 
-_NOISE = 0.1  # deviation of the starts, before tanh
-_EPSILON = 1e-8  # keeps the gradient of total variation finite where a picture is flat
+_NOISE = 0.1  # standard deviation of the starts, before tanh
+_EPSILON = 1e-8  # keeps the gradient of total variation finite where an image is flat
 
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """How pictures are searched for.
+    """How images are searched for.
 
     Attributes:
         weight: of the total variation.
-        learning_rate: Adam's at the beginning; cosine decay to 0.
+        learning_rate: of Adam at the start; it decays to 0 by a cosine.
         steps: of Adam.
     """
 
@@ -45,31 +45,30 @@ SEARCHES = tuple(
 
 
 class InputOptimiser:
-    """Minimises a feature distance + weight x total variation over pictures, by Adam.
+    """Minimises a feature distance + weight x total variation over images, by Adam.
 
-    The feature distance is the mean squared difference of standardised features: of two pictures
-    that have nothing to do with each other, 2. A picture is tanh of what is optimised. It is
-    searched for from several starts, the mean public picture with different noise, and the one
-    whose features come nearest counts, which the attacker can tell without the true picture. What
-    becomes of a picture doesn't depend on those beside it.
+    The feature distance is the mean squared difference of standardised features; it is 2 for two
+    unrelated images. An image is tanh of the optimised values. The search begins at several starts:
+    the mean public image with different noise. The result whose features come nearest counts; an
+    attacker can tell that without the true image. An image's result does not depend on its batch.
 
     Args:
         encode: float32 [N, S, S, 3] in [-1, 1] to features, float [N, ...], with gradients.
         standardisation: adapted to public features.
-        mean_picture: float [S, S, 3] in [-1, 1].
-        restarts: how many starts.
-        batch: pictures optimised together.
+        mean_image: float [S, S, 3] in [-1, 1].
+        restarts: number of starts.
+        batch: images optimised together.
         seed: of the noise.
 
     Raises:
-        UserError: no gradient comes through the encoder.
+        NotApplicableError: no gradient comes through the encoder.
     """
 
     def __init__(
         self,
         encode: Encode,
         standardisation: Standardisation,
-        mean_picture: np.ndarray,
+        mean_image: np.ndarray,
         *,
         restarts: int = 3,
         batch: int = 32,
@@ -78,57 +77,57 @@ class InputOptimiser:
         self._encode = encode
         self._standardisation = standardisation
         self._batch = batch
-        centre = np.arctanh(np.clip(mean_picture, -0.99, 0.99)).astype(np.float32)
+        centre = np.arctanh(np.clip(mean_image, -0.99, 0.99)).astype(np.float32)
         noise = tf.random.stateless_normal((restarts, *centre.shape), (seed, 0), stddev=_NOISE)
         self._starts = centre + noise
         _check_gradient(encode, tf.tanh(self._starts))
 
     def __call__(self, features: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray]:
-        """Searches for the pictures with these features.
+        """Searches for images with these features.
 
         Args:
-            features: float [N, ...], as the encoder gives them.
+            features: float [N, ...], of the encoder.
             search: how.
 
         Returns:
-            Pictures, float32 [N, S, S, 3] in [-1, 1], and their feature distances, float32 [N].
+            Images, float32 [N, S, S, 3] in [-1, 1], and their feature distances, float32 [N].
         """
         features, count = np.asarray(features, np.float32), len(features)
-        # Filled up with copies of the last, so that all batches are of one shape.
+        # Filled with copies of the last one, so that all batches have one shape.
         places = np.minimum(np.arange(-(-count // self._batch) * self._batch), count - 1)
         batches = [
             self._nearest(tf.constant(features[rows]), search)
             for rows in places.reshape(-1, self._batch)
         ]
-        pictures, distances = map(np.concatenate, zip(*batches, strict=True))
-        return pictures[:count], distances[:count]
+        images, distances = map(np.concatenate, zip(*batches, strict=True))
+        return images[:count], distances[:count]
 
     def _nearest(self, features: tf.Tensor, search: Search) -> tuple[np.ndarray, np.ndarray]:
-        """Of each picture of a batch, the find from the start that brought it nearest."""
-        # Tensors: of every number of Python's there would be another trace.
+        """For each feature of a batch, the result of the start that came nearest."""
+        # Tensors: every Python number would be traced anew.
         weight, rate = tf.unstack(tf.constant([search.weight, search.learning_rate], tf.float32))
         steps = tf.constant(search.steps)
         found = [self._descend(features, start, weight, rate, steps) for start in self._starts]
-        pictures, distances = (np.stack(parts) for parts in zip(*found, strict=True))
+        images, distances = (np.stack(parts) for parts in zip(*found, strict=True))
         best = np.where(np.isfinite(distances), distances, np.inf).argmin(0)
         rows = np.arange(len(best))
-        return pictures[best, rows], distances[best, rows]
+        return images[best, rows], distances[best, rows]
 
     @tf.function
     def _descend(self, features, start, weight, learning_rate, steps):
-        """The finds from one start, [N, S, S, 3], and their feature distances, [N]."""
+        """The results of one start, [N, S, S, 3], and their feature distances, [N]."""
         targets = self._standardisation(features)
         inputs = tf.tile(start[tf.newaxis], (self._batch, 1, 1, 1))
-        # Adam by hand (Kingma and Ba 2015, Algorithm 1): of Keras's the state is variables, which
-        # would have to be set back for every batch.
+        # Adam by hand (Kingma and Ba 2015, Algorithm 1): the state of Keras' Adam is variables,
+        # which would have to be reset for every batch.
         mean = square = tf.zeros_like(inputs)
         for step in tf.range(steps):
             with tf.GradientTape() as tape:
                 tape.watch(inputs)
-                pictures = tf.tanh(inputs)
-                loss = self._distances(pictures, targets) + weight * total_variation(pictures)
+                images = tf.tanh(inputs)
+                loss = self._distances(images, targets) + weight * total_variation(images)
             gradient = tape.gradient(loss, inputs)
-            # A square root at 0 in a foreign encoder would spoil the picture for good.
+            # A square root at 0 inside an encoder would make the image NaN for good.
             gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
             mean = 0.9 * mean + 0.1 * gradient
             square = 0.999 * square + 0.001 * tf.square(gradient)
@@ -137,33 +136,33 @@ class InputOptimiser:
             unbiased_mean = mean / (1 - 0.9 ** (done + 1))
             unbiased_square = square / (1 - 0.999 ** (done + 1))
             inputs -= rate * unbiased_mean / (tf.sqrt(unbiased_square) + 1e-12)
-        pictures = tf.tanh(inputs)
-        return pictures, self._distances(pictures, targets)
+        images = tf.tanh(inputs)
+        return images, self._distances(images, targets)
 
-    def _distances(self, pictures: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        squares = tf.square(self._standardisation(self._encode(pictures)) - targets)
+    def _distances(self, images: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        squares = tf.square(self._standardisation(self._encode(images)) - targets)
         return tf.reduce_mean(squares, axis=tf.range(1, tf.rank(squares)))
 
 
 class InputInverter:
-    """The white-box attacker: `InputOptimiser` as public pictures say that it works best.
+    """`InputOptimiser` with the search that works best on public images.
 
     Args:
         encode: as for `InputOptimiser`.
-        train: public pairs, for the mean picture and the statistics of the features.
-        held_out: public pairs of other people, on the first of which the search is chosen.
+        train: public pairs, for the mean image and the statistics of the features.
+        held_out: public pairs of other people; the search is chosen on the first of them.
         searches: to choose from, by the mean squared error of pixels.
-        examples: held-out pictures that it is chosen on.
+        examples: number of held-out images that the search is chosen on.
         restarts: as for `InputOptimiser`.
-        batch: as well.
-        seed: as well.
+        batch: as for `InputOptimiser`.
+        seed: as for `InputOptimiser`.
 
     Attributes:
-        search: the one chosen.
-        held_out_loss: its mean squared error on those held-out pictures, in [-1, 1].
+        search: the chosen one.
+        held_out_loss: its mean squared error on those held-out images, in [-1, 1].
 
     Raises:
-        UserError: no gradient comes through the encoder.
+        NotApplicableError: no gradient comes through the encoder.
     """
 
     def __init__(
@@ -182,7 +181,7 @@ class InputInverter:
         standardisation.build((None, *train.feature_shape))
         standardisation.adapt(pairs["features"] for pairs in train.batches())
         self._optimise = InputOptimiser(
-            encode, standardisation, _mean_picture(train), restarts=restarts, batch=batch, seed=seed
+            encode, standardisation, _mean_image(train), restarts=restarts, batch=batch, seed=seed
         )
         few = {name: values[:examples] for name, values in next(held_out.batches()).items()}
         errors = [self._error(search, few["images"], few["features"]) for search in searches]
@@ -194,32 +193,81 @@ class InputInverter:
         return self._optimise(features, self.search)[0]
 
     def _error(self, search: Search, images: np.ndarray, features: np.ndarray) -> float:
-        pictures, _ = self._optimise(features, search)
-        return float(np.square(pictures - (images / 127.5 - 1.0)).mean())
+        found, _ = self._optimise(features, search)
+        return float(np.square(found - (images / 127.5 - 1.0)).mean())
 
 
-def total_variation(pictures: tf.Tensor) -> tf.Tensor:
+class GradientSearch(Attack):
+    """Searches for images with the same features, by gradients through the encoder.
+
+    Args:
+        examples: number of test images that it searches for.
+        searches: to choose from.
+        restarts: number of starts of each search.
+        seed: of the starts.
+    """
+
+    title = "search by gradients (white box)"
+    meaning = (
+        "Searches for an image with the same feature, by gradients through the encoder. It needs "
+        "the encoder's weights, and searches for the first test images only."
+    )
+    needs = frozenset({GRADIENTS})
+    is_quick = False
+
+    def __init__(
+        self,
+        examples: int,
+        searches: Sequence[Search] = SEARCHES,
+        restarts: int = 3,
+        seed: int = 0,
+    ):
+        self._examples, self._searches = examples, searches
+        self._restarts, self._seed = restarts, seed
+
+    def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
+        """Chooses the search on held-out public images."""
+        differentiable = getattr(knowledge.encoder, "differentiable", None)
+        if differentiable is None:
+            raise NotApplicableError("predictions, and means of several features, have no gradient")
+        encode = differentiable()
+        if encode is None:
+            raise NotApplicableError("the encoder takes integers")
+        inverter = InputInverter(
+            encode,
+            knowledge.train.pairs,
+            knowledge.held_out.pairs,
+            self._searches,
+            restarts=self._restarts,
+            seed=self._seed,
+        )
+        return FittedAttack(
+            reconstruct=inverter, examples=self._examples, held_out_loss=inverter.held_out_loss
+        )
+
+
+def total_variation(images: tf.Tensor) -> tf.Tensor:
     """Returns the mean length of the gradient over places and channels, [N], of [N, S, S, 3].
 
     Isotropic (Rudin et al. 1992), over the places that have a neighbour below and to the right.
     """
-    down = pictures[:, 1:, :-1] - pictures[:, :-1, :-1]
-    right = pictures[:, :-1, 1:] - pictures[:, :-1, :-1]
+    down = images[:, 1:, :-1] - images[:, :-1, :-1]
+    right = images[:, :-1, 1:] - images[:, :-1, :-1]
     return tf.reduce_mean(tf.sqrt(tf.square(down) + tf.square(right) + _EPSILON), axis=(1, 2, 3))
 
 
-def _check_gradient(encode: Encode, pictures: tf.Tensor) -> None:
-    """Raises a UserError unless the features of pictures have gradients that lead somewhere."""
+def _check_gradient(encode: Encode, images: tf.Tensor) -> None:
+    """Raises a NotApplicableError unless features have finite gradients other than 0."""
     try:
         with tf.GradientTape() as tape:
-            tape.watch(pictures)
-            features = encode(pictures)
-            # Mixed at random: the plain sum of features may be constant.
+            tape.watch(images)
+            features = encode(images)
+            # Weighted at random: the plain sum of features may be constant.
             mixed = features * tf.random.stateless_normal(
                 features.shape, (0, 1), dtype=features.dtype
             )
-        gradient = tape.gradient(mixed, pictures)
-    except LookupError as error:  # an operation that has none, or lost it when it was saved
+        gradient = tape.gradient(mixed, images)
+    except LookupError as error:  # an operation that has no gradient, or lost it in the export
         raise _no_gradient(error_line(error)) from None
     if gradient is None or not np.any(gradient):
         raise _no_gradient("it is 0 everywhere, as if the encoder rounded")
@@ -227,13 +275,10 @@ def _check_gradient(encode: Encode, pictures: tf.Tensor) -> None:
         raise _no_gradient("it is not finite")
 
 
-def _no_gradient(why: str) -> UserError:
-    return UserError(
-        f"inversion by input optimisation doesn't apply: no gradient of the features comes back "
-        f"to the picture ({why}); use the attackers that only call the encoder"
-    )
+def _no_gradient(reason: str) -> NotApplicableError:
+    return NotApplicableError(f"no gradient of the features comes back to the image: {reason}")
 
 
-def _mean_picture(pairs: Pairs) -> np.ndarray:
+def _mean_image(pairs: Pairs) -> np.ndarray:
     sums = sum(batch["images"].sum(0, dtype=np.float64) for batch in pairs.batches())
     return sums / pairs.count / 127.5 - 1.0

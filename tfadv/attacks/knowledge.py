@@ -1,118 +1,226 @@
-"""What every attacker of an audit has of one encoder, and what an attacker is."""
+"""What an attacker knows of one encoder: images, the features that come back, and identities."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import tensorflow as tf
 
-from tfadv.attacks.pairs import BlackBox, FirstPairs, Pairs
-from tfadv.attacks.ridge import whiten
-from tfadv.attacks.scoring import EvaluationSet, Finding
-from tfadv.config.schema import Config
+from tfadv.attacks.black_box import BlackBox
 from tfadv.data.dataset import Dataset
-from tfadv.evaluation.recognition.recognizer import FaceFeatures
-from tfadv.evaluation.whitening import Whitening
+from tfadv.data.streams import in_memory_batches
+from tfadv.evaluation.recognition.recognizer import Embeddings, FaceFeatures
+from tfadv.evaluation.whitening import Whitening, to_vectors
 from tfadv.models.vgg import VGGFeatures
 
-Measurement = Callable[[Pairs, EvaluationSet], Finding]
+_FEWEST = 1024  # images of a pass in another order, however small the memory
+
+
+class Pairs:
+    """Pairs of an image and its feature, from one part of a split.
+
+    Each image is sent to the black box once and its feature is kept, if all pairs fit the memory;
+    else it is sent again whenever it is needed.
+
+    Args:
+        black_box: uint8 [N, S, S, 3] to features, float [N, ...].
+        dataset: where the images come from.
+        split: the public split to learn from, or the test split.
+        part: of the split.
+        memory_mb: what may be kept in memory, in MiB.
+    """
+
+    def __init__(
+        self, black_box: BlackBox, dataset: Dataset, split: str, part: str, memory_mb: float
+    ):
+        self._black_box = black_box
+        self._dataset = dataset
+        self._split = split
+        self._part = part
+        self._memory = memory_mb * 2**20
+        self.size = dataset.size
+        self.feature_shape = tuple(black_box.feature_shape)
+        self.count = dataset.count(split, part)
+        self._kept = None
+        bytes_each = 4 * math.prod(self.feature_shape) + 3 * self.size**2
+        if self.count * bytes_each <= self._memory:
+            self._kept = self._keep()
+
+    def batches(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yields every pair once, in order: `images` uint8, `features` float32 and `index`."""
+        batch = self._dataset.evaluation_batch
+        if self._kept is not None:
+            for start in range(0, self.count, batch):
+                yield {name: array[start : start + batch] for name, array in self._kept.items()}
+            return
+        for found in self._dataset.batches(self._split, self._part, batch):
+            images, index = found["images"].numpy(), found["index"].numpy()
+            yield {"images": images, "features": self._encode(images), "index": index}
+
+    def training_batches(self, batch: int, *, seed: int, start: int = 0) -> tf.data.Dataset:
+        """Returns shuffled full batches without end, in an order that depends on `seed` alone."""
+        if self._kept is not None:
+            return in_memory_batches(self._kept, batch, seed=seed, start=start)
+
+        def encode(found):
+            features = tf.numpy_function(self._encode, [found["images"]], tf.float32)
+            features.set_shape((batch, *self.feature_shape))
+            return {"images": found["images"], "features": features, "index": found["index"]}
+
+        images = self._dataset.training_batches(
+            self._split, self._part, batch, seed=seed, start=start
+        )
+        return images.map(encode).prefetch(2)
+
+    def images(self, index: np.ndarray) -> np.ndarray:
+        """Returns the images at some positions, uint8 [N, S, S, 3]; one pass if none are kept."""
+        if self._kept is not None:
+            return self._kept["images"][index]
+        wanted, places = np.unique(index, return_inverse=True)
+        batches = self._dataset.batches(self._split, self._part, self._dataset.evaluation_batch)
+        found = [
+            batch["images"].numpy()[np.isin(batch["index"].numpy(), wanted)] for batch in batches
+        ]
+        return np.concatenate(found)[places]
+
+    def features(self, index: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields the features at some positions, float32 [N, ...], in that order, in batches.
+
+        If features are not kept, as many images as fit the memory are put in order, in one pass
+        over all images, and are sent again: images are far smaller than maps of features.
+        """
+        if self._kept is not None:
+            for places in _blocks(index, self._dataset.evaluation_batch):
+                yield self._kept["features"][places]
+            return
+        bytes_each = 3 * 3 * self.size**2  # `images` holds them three times
+        for places in _blocks(index, max(_FEWEST, int(self._memory // bytes_each))):
+            for images in _blocks(self.images(places), self._dataset.evaluation_batch):
+                yield self._encode(images)
+
+    def _encode(self, images: np.ndarray) -> np.ndarray:
+        return np.asarray(self._black_box(images), np.float32)
+
+    def _keep(self) -> dict[str, np.ndarray]:
+        """All pairs, filled in batch by batch: a list of batches would take twice the memory."""
+        images = np.empty((self.count, self.size, self.size, 3), np.uint8)
+        features = np.empty((self.count, *self.feature_shape), np.float32)
+        done = 0
+        for batch in self.batches():
+            rows = slice(done, done := done + len(batch["images"]))
+            images[rows], features[rows] = batch["images"], batch["features"]
+        return {"images": images, "features": features, "index": np.arange(self.count)}
+
+
+class PairsSubset:
+    """Some of the pairs: those of an attacker with less data.
+
+    Args:
+        pairs: all of them.
+        places: positions of those in the subset, int [M], ascending.
+    """
+
+    def __init__(self, pairs: Pairs, places: Sequence[int]):
+        self._pairs = pairs
+        self._places = np.asarray(places)
+        self.count = len(self._places)
+        self.size, self.feature_shape = pairs.size, pairs.feature_shape
+
+    def batches(self) -> Iterator[dict[str, np.ndarray]]:
+        """Yields every pair of the subset once, in order; `index` counts from 0 in the subset."""
+        for batch in self._pairs.batches():
+            is_in = np.isin(batch["index"], self._places)
+            if is_in.any():
+                kept = {name: values[is_in] for name, values in batch.items()}
+                yield kept | {"index": np.searchsorted(self._places, kept["index"])}
+
+    def images(self, index: np.ndarray) -> np.ndarray:
+        """Returns the images at some positions of the subset, uint8 [N, S, S, 3]."""
+        return self._pairs.images(self._places[index])
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
-    """What every attacker has of one encoder.
+class KnownImages:
+    """Images with their features, and what the attacker knows of these images.
+
+    Attributes:
+        pairs: N images with their features.
+        identities: int64 [N], -1 where it is not known.
+        embeddings: of the first recognizer, float32 [N, E]; None without a recognizer.
+        labels: of the attributes that the task does not train, uint8 [N, A], 0 or 1, and UNKNOWN
+            where it is not known; None if there are no such attributes.
+    """
+
+    pairs: Pairs | PairsSubset
+    identities: np.ndarray
+    embeddings: Embeddings | None = None
+    labels: np.ndarray | None = None
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return self.pairs.count
+
+    def vectors(self) -> np.ndarray:
+        """Returns the features as vectors, float32 [N, D]; see `to_vectors`."""
+        return self.map(to_vectors)
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Returns what a function makes of all features, batch by batch."""
+        return np.concatenate([function(batch["features"]) for batch in self.pairs.batches()])
+
+    def at(self, places: np.ndarray) -> "KnownImages":
+        """Returns the same of the images at some positions, ascending."""
+        return KnownImages(
+            PairsSubset(self.pairs, places),
+            self.identities[places],
+            self.embeddings and Embeddings(*(each[places] for each in self.embeddings)),
+            None if self.labels is None else self.labels[places],
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Knowledge:
+    """What the attacker of one encoder knows.
 
     Attributes:
         name: of the encoder, for progress lines.
-        train: public pairs to learn from.
-        held_out: public pairs of other people, to stop and choose by.
-        identities: who is in the former and in the latter, int64 [N] each, -1 where not known.
-        embeddings: C(X) of the former and of the latter, float32 [N, E] each; None without C.
-        dataset: where the pairs come from.
-        g: for the perceptual distance; None without.
-        config: of the run.
-        folder: for checkpoints.
-        split: the encoder's split point, if it has one of ours.
-        faces: the recogniser as a `g` that gradients reach; None where there is no such.
-        labels: 0 or 1, of the attributes that the task doesn't train, in pictures to learn from and
-            in those held out, [N, A] each; None without any.
-        hidden: the columns of these attributes in the dataset.
-        box: the encoder, for whoever looks into it.
+        encoder: the black box.
+        train: public images to learn from.
+        held_out: public images of other people, to stop training and choose settings by.
+        attributes: names and label columns of the attributes that the task does not train.
+        recognizer: name of the recognizer that gave the embeddings; empty without one.
+        g: VGG19, for the perceptual distance; None without.
+        faces: the recognizer as a function that gradients pass; None where there is none.
     """
 
     name: str
-    train: Pairs
-    held_out: Pairs
-    identities: tuple[np.ndarray, np.ndarray]
-    embeddings: tuple[np.ndarray, np.ndarray] | None
-    dataset: Dataset
-    g: VGGFeatures | None
-    config: Config
-    folder: Path
-    split: str | None
+    encoder: BlackBox
+    train: KnownImages
+    held_out: KnownImages
+    attributes: tuple[Sequence[str], Sequence[int]] = ((), ())
+    recognizer: str = ""
+    g: VGGFeatures | None = None
     faces: FaceFeatures | None = None
-    labels: tuple[np.ndarray, np.ndarray] | None = None
-    hidden: Sequence[int] = ()
-    box: BlackBox | None = None
 
     @functools.cached_property
     def whitening(self) -> Whitening:
-        """What all but the networks start from."""
-        return whiten(self.train)
+        """The whitening of the training features, as vectors."""
+        batches = self.train.pairs.batches()
+        return Whitening(to_vectors(batch["features"]) for batch in batches)
+
+    def with_fewer(self, count: int) -> "Knowledge":
+        """Returns the knowledge of an attacker with so many public images to learn from.
+
+        They show as few people as possible: an attacker with few images has few people.
+        """
+        people = self.train.identities
+        order = np.argsort(np.where(people < 0, np.iinfo(np.int64).max, people), kind="stable")
+        return dataclasses.replace(self, train=self.train.at(np.sort(order[:count])))
 
 
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """An attacker.
-
-    Attributes:
-        title: in a table.
-        meaning: in plain words.
-        attack: from what it has to what measures it.
-        needs_embeddings: whether it can't do without a face recogniser.
-        needs_labels: whether it reads attributes that the task doesn't train.
-        is_quick: whether it learns in seconds.
-        metrics: of one that is trained by gradients, and so may diverge.
-    """
-
-    title: str
-    meaning: str
-    attack: Callable[[Target], Measurement]
-    needs_embeddings: bool = False
-    needs_labels: bool = False
-    is_quick: bool = True
-    metrics: tuple[str, ...] = ()
-
-
-def with_less(target: Target, count: int) -> Target:
-    """Returns a target of whose public pictures to learn from only some are known.
-
-    They are of as few people as can be, in the order of their numbers: who has few pictures has
-    few people.
-    """
-    people = target.identities[0]
-    order = np.argsort(np.where(people < 0, np.iinfo(np.int64).max, people), kind="stable")
-    return with_places(target, np.sort(order[:count]))
-
-
-def with_places(target: Target, places: np.ndarray) -> Target:
-    """Returns a target of whose public pictures to learn from only these are known, ascending."""
-
-    def of_places(known):
-        return known and (known[0][places], known[1])
-
-    return dataclasses.replace(
-        target,
-        train=FirstPairs(target.train, places),
-        identities=of_places(target.identities),
-        embeddings=of_places(target.embeddings),
-        labels=of_places(target.labels),
-    )
-
-
-def of_pictures(decode: Callable[[np.ndarray], np.ndarray]) -> Measurement:
-    """Measures who rebuilds pictures [N, S, S, 3] in [-1, 1] from features [N, ...]."""
-    return lambda pairs, seen: seen.of_pictures(
-        pairs.batches(), lambda batch: decode(batch["features"])
-    )
+def _blocks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Parts of at most `size` rows."""
+    return (rows[start : start + size] for start in range(0, len(rows), size))

@@ -1,43 +1,49 @@
-"""Linkage: who a stranger is, from features alone, by a metric learned on public people."""
+"""Linkage attacks: whether two features are of the same person, from features alone."""
+
+from pathlib import Path
 
 import numpy as np
 
+from tfadv.attacks.attack import IDENTITIES, RECOGNIZER, Attack, FittedAttack, NotApplicableError
+from tfadv.attacks.knowledge import Knowledge
+from tfadv.attacks.ridge import embedding_ridge
+from tfadv.evaluation.metrics.info_nce import choose_scale
 from tfadv.evaluation.metrics.roc import area_under, roc_curve
-from tfadv.evaluation.whitening import Whitening
+from tfadv.evaluation.whitening import Whitening, to_vectors
 
-# Of the spread within people, towards its mean over directions. The least ones for what a defence
-# left in directions of next to no variance.
+# Of the covariance within people, towards its mean over directions. The smallest ones are for what
+# a defence left in directions of almost no variance.
 SHRINKAGES = (1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.03, 0.1, 0.3, 0.6, 0.9)
 COMPONENTS = (8, 16, 32, 64, 128, 256, 512)
-# A direction counts as the power of the share s / (1 + s) of its spread that lies between people:
-# 0, all alike; 1/2, by its root; 1, in full.
+# A direction is weighted by this power of s / (1 + s), the share of its variance that lies between
+# people: 0 is no weight, 1/2 its root, 1 the share itself.
 EMPHASES = (0.0, 0.5, 1.0)
-_COMPARED = 600  # held-out pictures, about: every choice compares all pairs of them
+_COMPARED = 600  # held-out images, about: every choice compares all pairs of them
 
 
 class Linkage:
-    """Codes of features that are close, by cosine, where the person is the same.
+    """A metric that is learned on public people: codes of features, to be compared by cosine.
 
-    Linear discriminant analysis (Fisher 1936): directions in which people differ most beside how
-    much their own pictures do. Shrinkage of the spread within people, how many directions count and
-    how much less those count that tell people apart less, are chosen by the verification AUC on
-    held-out people, on the first of them where there are many.
+    Linear discriminant analysis (Fisher 1936): directions in which people differ most, relative to
+    how much each person's own features vary. Three settings are chosen by the verification AUC on
+    held-out people (the first of them, if there are many): shrinkage of the covariance within
+    people, number of directions, and the weight of directions that separate people less.
 
     Args:
-        vectors: of public pictures, float [N, D].
-        identities: who is in them, int [N]; -1, nobody known, is left out.
+        vectors: of public images, float [N, D].
+        identities: int [N]; images of unknown identity, -1, are left out.
         held_out: vectors of other public people, [M, D].
-        held_out_identities: who they are, int [M].
-        whitening: of all `vectors`, where it is at hand; of use where nobody is left out.
+        held_out_identities: int [M].
+        whitening: of all `vectors`, if it is known; it is used if no image is left out.
 
     Attributes:
-        shrinkage: chosen.
-        components: chosen.
-        emphasis: chosen.
+        shrinkage: the chosen one.
+        components: the chosen one.
+        emphasis: the chosen one.
 
     Raises:
-        ValueError: there are no two people with two pictures each, in either part; or everybody's
-            pictures have the same features.
+        NotApplicableError: fewer than two people have two images, in either part; or all images
+            have the same feature.
     """
 
     def __init__(
@@ -56,27 +62,26 @@ class Linkage:
         self._whitening = whitening
         # In the standardised vectors' eigenbasis: rotated, but not white.
         deviations = np.sqrt(self._whitening.variances)
-        within, means = _scatter(self._whitening(vectors) * deviations, people)
+        within, means = _covariance(self._whitening(vectors) * deviations, people)
         spreads, directions = np.linalg.eigh(within)
-        if not spreads.size or spreads[-1] < 1e-12:  # of standardised vectors: nothing but rounding
+        if not spreads.size or spreads[-1] < 1e-12:  # of standardised vectors: only rounding
             if np.abs(means).max(initial=0.0) < 1e-6:
-                raise ValueError("everybody's pictures have the same features")
-            spreads = np.ones_like(spreads)  # each person's are all alike: any metric tells them
-        asked = self._whitening(held_out) * deviations
-        pairs = _pairs(others)
+                raise NotApplicableError("all images have the same feature")
+            spreads = np.ones_like(spreads)  # features do not vary within people: any metric works
+        queries, pairs = self._whitening(held_out) * deviations, _pairs(others)
         best = (-np.inf,)
         for shrinkage in SHRINKAGES:
             shrunk = (1 - shrinkage) * spreads + shrinkage * spreads.mean()
             basis = directions / np.sqrt(np.maximum(shrunk, np.finfo(np.float64).tiny))
-            # The most telling direction first; K people differ in K - 1 directions at most.
+            # The most separating direction first; K people differ in at most K - 1 directions.
             _, separations, rotation = np.linalg.svd(means @ basis, full_matrices=False)
-            telling = slice(min(people.max(), COMPONENTS[-1]))
-            share = np.square(separations[telling])
+            kept = slice(min(people.max(), COMPONENTS[-1]))
+            share = np.square(separations[kept])
             share = share / (1.0 + share)
-            directed = basis @ rotation[telling].T
+            directed = basis @ rotation[kept].T
             for emphasis in EMPHASES:
                 metric = (directed * share**emphasis).astype(np.float32)
-                codes = asked @ metric
+                codes = queries @ metric
                 for components in sorted({min(count, len(share)) for count in COMPONENTS}):
                     auc = _auc(codes[:, :components], *pairs)
                     if auc > best[0]:
@@ -89,30 +94,66 @@ class Linkage:
         return _unit(self._whitening(vectors) @ self._metric)
 
 
+class FeatureLinkage(Attack):
+    """Compares features by a metric that is learned on public people."""
+
+    title = "linkage"
+    meaning = "Compares features with features, by a metric learned on public people."
+    needs = frozenset({IDENTITIES})
+    metrics = ("linkage_rank1", "linkage_auc")
+
+    def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
+        """Learns the metric."""
+        train, held_out = knowledge.train, knowledge.held_out
+        metric = Linkage(
+            train.vectors(),
+            train.identities,
+            held_out.vectors(),
+            held_out.identities,
+            knowledge.whitening,
+        )
+        scale = choose_scale(metric(held_out.vectors()), held_out.identities)
+        return FittedAttack(link=lambda features: metric(to_vectors(features)), critic_scale=scale)
+
+
+class LinkageByGuesses(Attack):
+    """Compares the face embeddings that are guessed from two features."""
+
+    title = "linkage by guessed faces"
+    meaning = "Compares the face embeddings that ridge regression guesses from two features."
+    needs = frozenset({IDENTITIES, RECOGNIZER})
+    metrics = ("linkage_rank1", "linkage_auc")
+
+    def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
+        """Solves the regression."""
+        ridge = embedding_ridge(knowledge, to_vectors, knowledge.whitening)
+        mean = knowledge.train.embeddings.embedding.mean(0)
+        return FittedAttack(link=lambda features: ridge(to_vectors(features)) - mean)
+
+
 def _of_people(
-    vectors: np.ndarray, identities: np.ndarray, what: str
+    vectors: np.ndarray, identities: np.ndarray, part: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The vectors of people with several pictures, and their numbers from 0 on."""
+    """The vectors of people with at least two images, and their numbers from 0."""
     people, person, count = np.unique(identities, return_inverse=True, return_counts=True)
-    is_seen_again = (count[person] > 1) & (identities >= 0)
-    numbers = np.unique(person[is_seen_again], return_inverse=True)[1]
+    is_kept = (count[person] > 1) & (identities >= 0)
+    numbers = np.unique(person[is_kept], return_inverse=True)[1]
     if len(people) < 2 or numbers.max(initial=0) < 1:
-        raise ValueError(f"there are no two known people with two pictures each {what}")
-    return np.asarray(vectors)[is_seen_again], numbers
+        raise NotApplicableError(f"no two known people have two images each {part}")
+    return np.asarray(vectors)[is_kept], numbers
 
 
 def _first(vectors: np.ndarray, person: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The pictures of the first people, two at least, and as many as there is time to compare."""
-    seen = np.cumsum(np.bincount(person))
-    is_kept = person <= max(1, np.searchsorted(seen, _COMPARED))
+    """The images of the first people: at least two, and as many as there is time to compare."""
+    images = np.cumsum(np.bincount(person))
+    is_kept = person <= max(1, np.searchsorted(images, _COMPARED))
     return vectors[is_kept], person[is_kept]
 
 
-def _scatter(vectors: np.ndarray, person: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The covariance within people, float64 [D, D], and what gives that between their means.
+def _covariance(vectors: np.ndarray, person: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The covariance within people, float64 [D, D], and a root of that between their means.
 
-    The latter is B, float64 [K, D], of which B'B is the covariance: people are often fewer than
-    dimensions.
+    The root is B, float64 [K, D], with the covariance B'B: people are often fewer than dimensions.
     """
     count = np.bincount(person)
     order = np.argsort(person, kind="stable")
@@ -125,9 +166,9 @@ def _scatter(vectors: np.ndarray, person: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _pairs(person: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where pairs of one person's pictures and pairs of two people's are in a flat [N, N].
+    """Where genuine and impostor pairs lie in a flat [N, N], and the weights of genuine pairs.
 
-    And how much each of the former counts, so that all pictures count alike.
+    With these weights all images count alike.
     """
     first, second = np.triu_indices(len(person), 1)
     is_genuine = person[first] == person[second]
@@ -139,7 +180,7 @@ def _pairs(person: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _auc(
     codes: np.ndarray, genuine: np.ndarray, impostor: np.ndarray, weights: np.ndarray
 ) -> float:
-    """The chance that two pictures of one person are nearer than two of strangers."""
+    """The verification AUC of codes."""
     codes = _unit(codes)
     scores = (codes @ codes.T).ravel()
     order = np.argsort(scores[genuine])

@@ -1,133 +1,131 @@
-"""Probes: attributes read from features that were never trained to hold them."""
+"""Attribute inference: probes for attributes that the task does not train."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 
+from tfadv.attacks.attack import (
+    LABELS,
+    Attack,
+    AttributeScores,
+    FittedAttack,
+    NotApplicableError,
+)
+from tfadv.attacks.knowledge import Knowledge
 from tfadv.attacks.ridge import Ridge
-from tfadv.evaluation.metrics.utility import mcc, tuned_thresholds
-from tfadv.evaluation.whitening import Whitening
+from tfadv.data.pipeline import UNKNOWN
+from tfadv.evaluation.metrics.utility import tuned_thresholds
+from tfadv.evaluation.whitening import Whitening, to_vectors
 
 _HIDDEN = 256
 _PATIENCE = 10  # epochs without improvement before the MLP ends
-_EPOCHS = 500  # a cap
+_EPOCHS = 500  # at most
 _BLOCK = 512
 
-
-Scorer = Callable[[np.ndarray], np.ndarray]  # vectors [N, D] to scores [N, A]
+Probe = Callable[[np.ndarray], np.ndarray]  # vectors [N, D] to scores [N, A]
 
 
 class Examples(NamedTuple):
-    """Features as vectors, float [N, D], and the attributes of their pictures, 0 or 1, [N, A]."""
+    """Features as vectors, float [N, D], and the labels of their images, 0 or 1, [N, A]."""
 
     vectors: np.ndarray
     labels: np.ndarray
 
 
-def probe_attributes(
-    train: Examples,
-    held_out: Examples,
-    test: Examples,
-    names: Sequence[str],
-    seed: int,
-    whitening: Whitening | None = None,
-) -> dict[str, float]:
-    """Measures how well attributes are read from features, by a linear and by an MLP probe.
+class LinearProbe(Attack):
+    """Ridge regression from features to attributes."""
 
-    The linear probe is ridge regression on the labels, its strength chosen for each attribute on
-    held-out pictures; the MLP has one hidden layer, and ends when its log loss on held-out pictures
-    no longer improves. Thresholds come from held-out pictures too: for MCC the one of the highest
-    MCC, for accuracy that of the highest accuracy.
+    title = "linear probe"
+    meaning = "Ridge regression from features to attributes that the task does not train."
+    needs = frozenset({LABELS})
+    metrics = ("attribute_mcc",)
 
-    Args:
-        train: public pictures to learn from.
-        held_out: public pictures of other people.
-        test: pictures to be measured on.
-        names: of the A attributes.
-        seed: of the MLP.
-        whitening: of the training vectors, where it is at hand.
-
-    Returns:
-        `probe_linear/mcc`, `probe_linear/auc` and `probe_linear/accuracy`, means over attributes;
-        `.../NAME` of each; the same of `probe_mlp`; and `probe_majority/accuracy`, what the
-        commoner answer among the training pictures gets. An attribute that test pictures all have,
-        or all lack, has MCC 0 and no AUC.
-    """
-    metrics = {}
-    whitening = whitening or Whitening([train.vectors])
-    for probe, score in (
-        ("probe_linear", linear_probe(train, held_out, whitening)),
-        ("probe_mlp", mlp_probe(train, held_out, whitening, seed)),
-    ):
-        scores = score(held_out.vectors), score(test.vectors)
-        thresholds = tuned_thresholds(held_out.labels, scores[0])
-        metrics |= _named(f"{probe}/mcc", names, mcc(test.labels, scores[1], thresholds))
-        correct = (scores[1] > accurate_thresholds(held_out.labels, scores[0])) == test.labels
-        metrics |= _named(f"{probe}/accuracy", names, correct.mean(0))
-        metrics |= _named(f"{probe}/auc", names, _auc(test.labels, scores[1]))
-    majority = train.labels.mean(0) > 0.5
-    return metrics | _named("probe_majority/accuracy", names, (test.labels == majority).mean(0))
+    def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
+        """Solves the regression."""
+        return _fitted(knowledge, linear_probe)
 
 
-def accurate_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Returns the threshold of each attribute above which "yes" is right most often.
+class MlpProbe(Attack):
+    """A network with one hidden layer, from features to attributes.
 
     Args:
-        labels: 0 or 1, [N, A].
-        scores: [N, A].
-
-    Returns:
-        float64 [A]; of equally good ones the lowest. Minus infinity where "yes" is always best,
-        infinity where "no" is.
+        seed: of its initial weights.
     """
-    order = np.argsort(scores, axis=0)
-    ranked = np.take_along_axis(scores, order, axis=0).astype(np.float64)
-    edge = np.full((1, ranked.shape[1]), np.inf)
-    bounds = np.concatenate([-edge, ranked, edge])
-    # With the k lowest called "no": what changes is whether they are right.
-    gains = np.where(np.take_along_axis(labels, order, axis=0), -1, 1).cumsum(axis=0)
-    gains = np.concatenate([np.zeros((1, ranked.shape[1])), gains])
-    gains = np.where(bounds[1:] > bounds[:-1], gains, -np.inf)  # equal scores can't be told apart
-    best = gains.argmax(axis=0)[None]
-    below, above = (np.take_along_axis(each, best, axis=0)[0] for each in (bounds[:-1], bounds[1:]))
-    return np.where(np.isinf(above), above, np.where(np.isinf(below), below, (below + above) / 2))
+
+    title = "MLP probe"
+    meaning = (
+        "A network with one hidden layer, from features to attributes that the task does not train."
+    )
+    needs = frozenset({LABELS})
+    metrics = ("attribute_mcc",)
+
+    def __init__(self, seed: int = 0):
+        self._seed = seed
+
+    def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
+        """Trains the network."""
+        return _fitted(knowledge, lambda *data: mlp_probe(*data, self._seed))
 
 
-def linear_probe(train: Examples, held_out: Examples, whitening: Whitening) -> Scorer:
-    """Returns ridge regression on the labels, its strength chosen for each attribute."""
+def _fitted(
+    knowledge: Knowledge, learn: Callable[[Examples, Examples, Whitening], Probe]
+) -> FittedAttack:
+    train = Examples(knowledge.train.vectors(), knowledge.train.labels)
+    held_out = Examples(knowledge.held_out.vectors(), knowledge.held_out.labels)
+    whitening = knowledge.whitening
+    is_known = (train.labels != UNKNOWN).all(axis=1)  # further data sets lack some attributes
+    if not is_known.any():
+        raise NotApplicableError("no public image has labels of these attributes")
+    if not is_known.all():
+        train = Examples(train.vectors[is_known], train.labels[is_known])
+        whitening = Whitening([train.vectors])
+    probe = learn(train, held_out, whitening)
+    scores = probe(held_out.vectors)
+    names, columns = knowledge.attributes
+    return FittedAttack(
+        attributes=AttributeScores(
+            score=lambda features: probe(to_vectors(features)),
+            columns=columns,
+            names=names,
+            mcc_thresholds=tuned_thresholds(held_out.labels, scores),
+            accuracy_thresholds=accurate_thresholds(held_out.labels, scores),
+            majority=train.labels.mean(0) > 0.5,
+        )
+    )
+
+
+def linear_probe(train: Examples, held_out: Examples, whitening: Whitening) -> Probe:
+    """Returns ridge regression on the labels, with a strength of its own for each attribute."""
     return Ridge(lambda: _blocks(train), lambda: _blocks(held_out), whitening, per_target=True)
 
 
-def _blocks(examples: Examples):
-    for start in range(0, len(examples.vectors), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        # Around 0, where a threshold lies that held-out pictures don't tell.
-        yield examples.vectors[rows], examples.labels[rows].astype(np.float32) - 0.5
+def mlp_probe(train: Examples, held_out: Examples, whitening: Whitening, seed: int) -> Probe:
+    """Returns a network with one hidden layer; scores are log odds.
 
-
-def mlp_probe(train: Examples, held_out: Examples, whitening: Whitening, seed: int) -> Scorer:
-    """Returns a network of one hidden layer; scores are log odds."""
-    if not whitening.variances.size:  # features that never differ say nothing
+    It ends when its log loss on held-out images no longer improves.
+    """
+    if not whitening.variances.size:  # features that never vary predict nothing
         return lambda vectors: np.zeros((len(vectors), train.labels.shape[1]))
-    # Standardised, in the eigenbasis; white, directions of noise would be as loud as any.
+    # Standardised, in the eigenbasis. White inputs would give noise the weight of any direction.
     scale = np.sqrt(whitening.variances).astype(np.float32)
-    learned, asked = (whitening(examples.vectors) * scale for examples in (train, held_out))
+    inputs, held_out_inputs = (whitening(each.vectors) * scale for each in (train, held_out))
     network = MLPClassifier(_HIDDEN, random_state=seed)
-    # One column of labels is read as classes, which may be one only; a constant one is ignored.
+    # scikit-learn reads one column as classes, of which there may be one only. It ignores a
+    # constant column.
     labels = np.concatenate([train.labels, np.zeros_like(train.labels[:, :1])], axis=1)
     classes = np.arange(labels.shape[1])
 
-    def chances(inputs):
+    def probabilities(inputs):
         return np.clip(network.predict_proba(inputs)[:, :-1], 1e-7, 1 - 1e-7)
 
-    # Its own early stopping counts pictures with every attribute right: of forty, next to none.
+    # Its own early stopping counts images with all attributes right: of forty, almost none.
     lowest, waited, best = np.inf, 0, None
     for _ in range(_EPOCHS):
-        network.partial_fit(learned, labels, classes=classes)
-        loss = _log_loss(held_out.labels, chances(asked))
+        network.partial_fit(inputs, labels, classes=classes)
+        loss = _log_loss(held_out.labels, probabilities(held_out_inputs))
         waited += 1
         if loss < lowest:
             lowest, waited = loss, 0
@@ -138,33 +136,42 @@ def mlp_probe(train: Examples, held_out: Examples, whitening: Whitening, seed: i
     network.coefs_, network.intercepts_ = best[:layers], best[layers:]
 
     def score(vectors):
-        found = chances(whitening(vectors) * scale)
+        found = probabilities(whitening(vectors) * scale)
         return np.log(found / (1 - found))
 
     return score
 
 
-def _log_loss(labels: np.ndarray, chances: np.ndarray) -> float:
-    return float(-np.log(np.where(labels, chances, 1 - chances)).mean())
+def accurate_thresholds(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Returns the threshold of each attribute with the highest accuracy.
+
+    Args:
+        labels: 0 or 1, [N, A].
+        scores: [N, A]; a score above the threshold predicts 1.
+
+    Returns:
+        float64 [A]; the lowest of equally good ones. Minus infinity where 1 is always best,
+        infinity where 0 is.
+    """
+    order = np.argsort(scores, axis=0)
+    ranked = np.take_along_axis(scores, order, axis=0).astype(np.float64)
+    edge = np.full((1, ranked.shape[1]), np.inf)
+    bounds = np.concatenate([-edge, ranked, edge])
+    # How the number of right predictions changes if the k lowest scores predict 0.
+    gains = np.where(np.take_along_axis(labels, order, axis=0), -1, 1).cumsum(axis=0)
+    gains = np.concatenate([np.zeros((1, ranked.shape[1])), gains])
+    gains = np.where(bounds[1:] > bounds[:-1], gains, -np.inf)  # no threshold parts equal scores
+    best = gains.argmax(axis=0)[None]
+    below, above = (np.take_along_axis(each, best, axis=0)[0] for each in (bounds[:-1], bounds[1:]))
+    return np.where(np.isinf(above), above, np.where(np.isinf(below), below, (below + above) / 2))
 
 
-def _auc(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The area under each attribute's ROC curve, [A]; NaN where all have it, or none."""
-    is_mixed = labels.min(0) < labels.max(0)
-    return np.array(
-        [
-            roc_auc_score(labels[:, i], scores[:, i]) if is_mixed[i] else np.nan
-            for i in range(labels.shape[1])
-        ]
-    )
+def _blocks(examples: Examples):
+    for start in range(0, len(examples.vectors), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        # Around 0, the threshold of an attribute that held-out images do not tune.
+        yield examples.vectors[rows], examples.labels[rows].astype(np.float32) - 0.5
 
 
-def _named(metric: str, names: Sequence[str], values: np.ndarray) -> dict[str, float]:
-    """The mean, and the value of each attribute that has one."""
-    values = np.asarray(values, np.float64)
-    each = {
-        f"{metric}/{name}": float(value)
-        for name, value in zip(names, values, strict=True)
-        if not np.isnan(value)
-    }
-    return ({metric: float(np.nanmean(values))} if each else {}) | each
+def _log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    return float(-np.log(np.where(labels, probabilities, 1 - probabilities)).mean())

@@ -1,231 +1,148 @@
-"""The attackers of an audit: each learns from public pairs, and is then measured on any others.
-
-`MEMBERS` declares them, and `trained_decoders` those that are tried at several budgets. A member
-takes a `Target` and returns what measures it: on held-out public pictures, to choose by, and on
-test pictures, to report.
-"""
+"""All attacks by name. To add one, write its class in a file of this room and list it here."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 
-import numpy as np
+from tfadv.attacks import decoder, linkage, probes
+from tfadv.attacks.attack import Attack
+from tfadv.attacks.decoder import BUDGETS, BudgetedDecoder, DecoderTraining
+from tfadv.attacks.feature_map import FeatureMap
+from tfadv.attacks.gradient_search import GradientSearch
+from tfadv.attacks.nearest_neighbour import NearestNeighbour
+from tfadv.attacks.network_training import Schedule
+from tfadv.attacks.ridge import RidgeDecoder, RidgeFeatureMap
+from tfadv.config.schema import Config
+from tfadv.evaluation.results import AttackResult, EncoderResult, Flat
+from tfadv.models import build
+from tfadv.models.adversary import Adversary
 
-from tfadv.attacks import inversion
-from tfadv.attacks.knowledge import Measurement, Member, Target, of_pictures
-from tfadv.attacks.linkage import Linkage
-from tfadv.attacks.pairs import vectors
-from tfadv.attacks.probes import Examples, Scorer, linear_probe, mlp_probe
-from tfadv.attacks.ridge import ClosedFormDecoder, NearestNeighbour, RandomFeatures, Ridge
-from tfadv.attacks.scoring import critic_scale
-from tfadv.data.images import normalize
-from tfadv.evaluation.metrics.utility import tuned_thresholds
-from tfadv.evaluation.whitening import to_vectors
-from tfadv.training.distribution import over_devices
+# The attacks of the paper, whose metrics have plain names in metrics.json.
+DECODER, FEATURE_MAP, LINKAGE = "decoder", "feature_map", "linkage"
+PLAIN = (DECODER, FEATURE_MAP, LINKAGE)
+GRADIENT_SEARCH = "gradient_search"
 
-
-def closed_form(target: Target, random_features: int = 0) -> Measurement:
-    """Ridge regression to pixels."""
-    seed = target.config.runtime.seed
-    decode = ClosedFormDecoder(
-        target.train,
-        target.held_out,
-        target.dataset.size,
-        random_features,
-        seed,
-        target.whitening,
-    )
-    return _with_loss(of_pictures(decode), decode.held_out_loss)
-
-
-def random_features(target: Target) -> Measurement:
-    """Ridge regression to pixels from random features of the feature."""
-    return closed_form(target, target.config.attack.random_features)
-
-
-def nearest_neighbour(target: Target) -> Measurement:
-    """The public picture whose feature is nearest."""
-    search = NearestNeighbour(target.train, target.held_out, target.whitening)
-    return of_pictures(lambda features: normalize(target.train.pictures(search(features))).numpy())
-
-
-def feature_ridge(target: Target, random: int = 0) -> Measurement:
-    """Ridge regression to face embeddings."""
-    expand = to_vectors
-    if random:
-        features = RandomFeatures(target.whitening, random, target.config.runtime.seed)
-
-        def expand(batch):
-            return features(to_vectors(batch))
-
-    parts = _with_embeddings(target, expand)
-    ridge = Ridge(*parts, None if random else target.whitening)
-    measure = _of_guesses(target, lambda features: ridge(expand(features)))
-    return _with_loss(measure, ridge.held_out_error)
-
-
-def feature_random_ridge(target: Target) -> Measurement:
-    """Ridge regression to face embeddings from random features of the feature."""
-    return feature_ridge(target, target.config.attack.random_features)
-
-
-def feature_map(target: Target) -> Measurement:
-    """M, a network to face embeddings."""
-    inverter, effort = inversion.guess_embeddings(
-        target.train,
-        target.embeddings[0],
-        target.held_out,
-        target.embeddings[1],
-        target.config,
-        target.folder / "feature_map",
-        f"M on {target.name}",
-    )
-    measure = _of_guesses(target, over_devices(inverter))
-    return lambda pairs, seen: dataclasses.replace(
-        measure(pairs, seen), is_finished=effort.converged
-    )
-
-
-def linkage(target: Target) -> Measurement:
-    """A metric learned on public people, and features compared with features."""
-    metric = Linkage(
-        vectors(target.train),
-        target.identities[0],
-        vectors(target.held_out),
-        target.identities[1],
-        target.whitening,
-    )
-    scale = critic_scale(metric(vectors(target.held_out)), target.identities[1])
-    return lambda pairs, seen: seen.of_codes(metric(vectors(pairs)), scale)
-
-
-def linkage_through_guesses(target: Target) -> Measurement:
-    """Guessed face embeddings compared with guessed ones: no picture of the gallery needed."""
-    ridge = Ridge(*_with_embeddings(target, to_vectors), target.whitening)
-    centre = target.embeddings[0].mean(0)
-    return lambda pairs, seen: seen.of_codes(ridge(vectors(pairs)) - centre)
-
-
-def linear_attributes(target: Target) -> Measurement:
-    """Attributes that the task doesn't train, by ridge regression."""
-    return _of_scores(target, linear_probe(*_examples(target), target.whitening))
-
-
-def attributes(target: Target) -> Measurement:
-    """Attributes that the task doesn't train, by a network."""
-    seed = target.config.runtime.seed
-    return _of_scores(target, mlp_probe(*_examples(target), target.whitening, seed))
-
-
-def white_box(target: Target) -> Measurement:
-    """Search by gradients through the encoder itself."""
-    return inversion.search_inputs(target.box, target.train, target.held_out, target.config)
-
-
-MEMBERS = {
-    "ridge": Member(
-        "linear decoder", "Ridge regression from features to pixels, in closed form.", closed_form
-    ),
-    "random_features": Member(
-        "random-features decoder",
-        "Ridge regression from features and random ReLU features of them to pixels.",
-        random_features,
-    ),
-    "nearest_neighbour": Member(
-        "nearest neighbour",
-        "PredictionOutput with the public picture whose feature is nearest.",
-        nearest_neighbour,
-    ),
-    "feature_ridge": Member(
-        "linear M(Z)",
-        "Ridge regression from features to face embeddings.",
-        feature_ridge,
-        needs_embeddings=True,
-    ),
-    "feature_random_ridge": Member(
-        "random-features M(Z)",
-        "Ridge regression from features and random ReLU features of them to face embeddings.",
-        feature_random_ridge,
-        needs_embeddings=True,
-    ),
-    "feature_map": Member(
-        "M(Z)",
-        "A network that guesses the face embedding from the feature (Eq. 10).",
-        feature_map,
-        needs_embeddings=True,
-        is_quick=False,
-        metrics=("feature_reid_rank1", "feature_verification_auc"),
-    ),
-    "linkage": Member(
-        "linkage", "Compares features by a metric learned on public people.", linkage
-    ),
-    "linkage_through_guesses": Member(
-        "linkage by guessed faces",
-        "Compares the face embeddings that are guessed from two features.",
-        linkage_through_guesses,
-        needs_embeddings=True,
-    ),
-    "linear_attributes": Member(
-        "linear probe",
-        "Ridge regression from features to attributes that the task doesn't train.",
-        linear_attributes,
-        needs_labels=True,
-    ),
-    "attributes": Member(
-        "probe",
-        "A network with one hidden layer, from features to attributes that the task doesn't train.",
-        attributes,
-        needs_labels=True,
-    ),
+_ARCHITECTURES = {"figure6": "the decoder of Figure 6", "residual": "larger, of residual blocks"}
+# What a loss compares, and the weights mu_1 and mu_2 of Eq. 5.
+_LOSSES = {
+    "pixels": ("pixels", 0.0, 0.0),
+    "gan": ("pixels and a discriminator", 0.1, 0.0),
+    "perceptual": ("pixels and VGG19's features", 0.0, 1.0),
+    "recognizer": ("pixels and the recognizer's embedding", 0.0, 1.0),
 }
 
 
-# Beyond the paper's threat model, a black box: it is shown, and never the one that counts.
-WHITE_BOX = Member(
-    "search by gradients",
-    "Looks for the picture whose feature is the same, by gradients through the encoder.",
-    white_box,
-    is_quick=False,
-)
+def build_attacks(config: Config, measure_scale: Callable[[Adversary], None]) -> dict[str, Attack]:
+    """Returns the attacks of --mode=attack: name -> attack.
+
+    Args:
+        config: of the run.
+        measure_scale: measures the scale of VGG19's layers before a decoder's first step.
+    """
+    training = _decoder_training(config, measure_scale, config.train.steps)
+    return {DECODER: decoder.Decoder(training)} | _other_attacks(config)
 
 
-def _with_embeddings(target: Target, expand: Callable[[np.ndarray], np.ndarray]):
-    """What `Ridge` takes, of the pairs to learn from and of those held out."""
+def build_audit_attacks(
+    config: Config, measure_scale: Callable[[Adversary], None]
+) -> dict[str, Attack]:
+    """Returns the attacks of --mode=audit: decoders with several budgets take Dec^a's place.
 
-    def batches(pairs, embeddings):
-        for batch in pairs.batches():
-            yield expand(batch["features"]), embeddings[batch["index"]]
-
-    parts = zip((target.train, target.held_out), target.embeddings, strict=True)
-    return [functools.partial(batches, *part) for part in parts]
-
-
-def _with_loss(measure: Measurement, held_out_loss: float) -> Measurement:
-    """The same, with the loss that its regularisation was chosen by."""
-
-    def both(pairs, seen):
-        finding = measure(pairs, seen)
-        finding.metrics["held_out_loss"] = held_out_loss
-        return finding
-
-    return both
+    Args:
+        config: of the run.
+        measure_scale: as for `build_attacks`.
+    """
+    return _other_attacks(config) | _budgeted_decoders(config, measure_scale)
 
 
-def _examples(target: Target) -> tuple[Examples, Examples]:
-    parts = zip((target.train, target.held_out), target.labels, strict=True)
-    return tuple(Examples(vectors(pairs), labels) for pairs, labels in parts)
+def flat_metrics(
+    results: Mapping[str, EncoderResult], references: Mapping[str, AttackResult]
+) -> Flat:
+    """Returns metrics.json: plain names of the first encoder, NAME/METRIC of the others."""
+    flat: Flat = {}
+    for i, (name, result) in enumerate(results.items()):
+        prefix = f"{name}/" if i else ""
+        flat |= {prefix + metric: value for metric, value in encoder_metrics(result).items()}
+    for name, reference in references.items():
+        flat |= {f"{name}/{metric}": value for metric, value in reference.metrics.items()}
+    return flat
 
 
-def _of_scores(target: Target, score: Scorer) -> Measurement:
-    thresholds = tuned_thresholds(target.labels[1], score(vectors(target.held_out)))
-    return lambda pairs, seen: seen.of_scores(score(vectors(pairs)), target.hidden, thresholds)
+def encoder_metrics(result: EncoderResult) -> Flat:
+    """Returns all numbers of one encoder as one flat object."""
+    flat = dict(result.utility) | dict(result.separation)
+    for name, attack in result.attacks.items():
+        for metric, value in attack.metrics.items():
+            is_shared = name != DECODER and metric in ("held_out_loss", "test_examples")
+            is_plain = name in PLAIN and not is_shared
+            flat[metric if is_plain else f"{name}/{metric}"] = value
+        if attack.training is not None:
+            prefix = "attack" if name == DECODER else name
+            flat[f"{prefix}_steps"] = attack.training.steps
+            flat[f"{prefix}_converged"] = float(attack.training.converged)
+            if name == DECODER:
+                flat["images_per_s"] = attack.training.images_per_s
+    return flat
 
 
-def _of_guesses(target: Target, guess: Callable[[np.ndarray], np.ndarray]) -> Measurement:
-    centre = target.embeddings[0].mean(0)
+def _other_attacks(config: Config) -> dict[str, Attack]:
+    """All attacks but decoders."""
+    count, seed = config.attack.random_features, config.runtime.seed
+    attacks = {
+        "ridge": RidgeDecoder(),
+        "random_features": RidgeDecoder(count, seed),
+        "nearest_neighbour": NearestNeighbour(),
+        FEATURE_MAP: FeatureMap(config.feature_map, _schedule(config, seed)),
+        "feature_ridge": RidgeFeatureMap(),
+        "feature_random_features": RidgeFeatureMap(count, seed),
+        LINKAGE: linkage.FeatureLinkage(),
+        "linkage_by_guesses": linkage.LinkageByGuesses(),
+        "probe_linear": probes.LinearProbe(),
+        "probe_mlp": probes.MlpProbe(seed),
+    }
+    if config.attack.white_box:
+        attacks[GRADIENT_SEARCH] = GradientSearch(config.attack.white_box, seed=seed)
+    return attacks
 
-    def measure(pairs, seen):
-        guesses = [guess(batch["features"]) for batch in pairs.batches()]
-        return seen.of_guesses(np.concatenate(guesses), centre)
 
-    return measure
+def _budgeted_decoders(
+    config: Config, measure_scale: Callable[[Adversary], None]
+) -> dict[str, Attack]:
+    """A decoder for each architecture, loss, seed and budget; FAMILY-x1, -x2 and -x4."""
+    attacks = {}
+    audit, runtime = config.audit, config.runtime
+    for architecture, loss in itertools.product(audit.decoders, audit.losses):
+        compared, mu1, mu2 = _LOSSES[loss]
+        for seed in range(audit.seeds):
+            family = f"{architecture}-{loss}" + (f"-{seed}" if audit.seeds > 1 else "")
+            changed = dataclasses.replace(
+                config,
+                model=dataclasses.replace(config.model, decoder=architecture),
+                loss=dataclasses.replace(config.loss, mu1=mu1, mu2=mu2),
+                runtime=dataclasses.replace(runtime, seed=runtime.seed + seed),
+            )
+            training = _decoder_training(changed, measure_scale, audit.steps)
+            meaning = f"A network, {_ARCHITECTURES[architecture]}, trained on {compared}."
+            for budget in BUDGETS:
+                attacks[f"{family}-x{budget}"] = BudgetedDecoder(
+                    training, family, meaning, budget, by_recognizer=loss == "recognizer"
+                )
+    return attacks
+
+
+def _decoder_training(
+    config: Config, measure_scale: Callable[[Adversary], None], steps: int
+) -> DecoderTraining:
+    train = dataclasses.replace(config.train, steps=steps)
+    return DecoderTraining(
+        build=functools.partial(build.build_adversary, config),
+        build_discriminator_optimizer=functools.partial(build.discriminator_optimizer, config),
+        measure_scale=measure_scale,
+        schedule=dataclasses.replace(_schedule(config, config.runtime.seed), train=train),
+        shown_images=config.report.examples if config.report.pictures else 0,
+    )
+
+
+def _schedule(config: Config, seed: int) -> Schedule:
+    return Schedule(config.train, config.attack.patience, config.attack.rate_drops, seed=seed)

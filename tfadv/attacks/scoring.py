@@ -1,246 +1,175 @@
-"""Measures what attackers recovered of the pictures, and of who is in them."""
+"""Scores attacks: compares what they recovered of images and people with the truth."""
 
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import normalize as unit_rows
 
+from tfadv.attacks.attack import AttributeScores, FittedAttack
 from tfadv.attacks.black_box import SavedClassifier
-from tfadv.attacks.pairs import Pairs
-from tfadv.config.schema import Config
-from tfadv.data.dataset import TEST, WHOLE, Dataset
+from tfadv.attacks.knowledge import Pairs
+from tfadv.data.dataset import Dataset
 from tfadv.data.images import normalize, to_uint8
-from tfadv.evaluation.metrics.bootstrap import IdentityBootstrap, percentile_interval
+from tfadv.evaluation.metrics.bootstrap import IdentityBootstrap
+from tfadv.evaluation.metrics.features import lda_metrics, pictures_by_person
 from tfadv.evaluation.metrics.identity import Identification, cosine_similarity, identify
 from tfadv.evaluation.metrics.image import psnr, ssim
-from tfadv.evaluation.metrics.info_nce import choose_scale, info_nce
+from tfadv.evaluation.metrics.info_nce import info_nce
 from tfadv.evaluation.metrics.utility import mcc, resampled_mcc, utility_metrics
 from tfadv.evaluation.recognition.embedding_cache import embed_split
 from tfadv.evaluation.recognition.recognizer import Embeddings, Recognizer
+from tfadv.evaluation.results import AttackResult, Flat, PairScores, Score
 
 Batch = dict[str, np.ndarray]
+EmbedImages = Callable[[Recognizer, Batch], Embeddings]
 
-# In dB, of the error of rounding to 8 bits: a nearest neighbour can be the very picture, and one
-# infinity would leave no mean.
-_FINEST_PSNR = 10 * np.log10(12 * 255**2)
-_NOTHING = 1e-3  # of a direction of length 1: less than recognisers round
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """What one attacker recovered.
-
-    Attributes:
-        metrics: by the names of metrics.json; NAME_ci95 holds an interval, [low, high].
-        pictures: reconstructions of the first pictures, uint8 [N, S, S, 3], of an attacker
-            who makes some.
-        identification: by recogniser, or by "" where none is needed.
-        replicates: each metric that has an interval on resampled people, float64 [R].
-        is_finished: whether an attacker that trains until it no longer improves did so.
-    """
-
-    metrics: dict[str, float | list[float]] = dataclasses.field(default_factory=dict)
-    pictures: np.ndarray | None = None
-    identification: dict[str, Identification] = dataclasses.field(default_factory=dict)
-    replicates: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    is_finished: bool = True
-
-    def add(self, identified: Identification, name: Callable[[str], str]) -> None:
-        """Takes over how well people are recognised, each metric under another name."""
-        for metric, values in identified.replicates.items():
-            self.metrics[name(metric)] = identified.metrics[metric]
-            self.metrics[f"{name(metric)}_ci95"] = identified.metrics[f"{metric}_ci95"]
-            self.replicates[name(metric)] = values
+# In dB, of the rounding error of 8 bits. A nearest neighbour can be the very image, and one
+# infinite value would leave no mean.
+_HIGHEST_PSNR = 10 * np.log10(12 * 255**2)
+_ROUNDING = 1e-3  # of a direction of length 1: smaller differences are rounding
 
 
 class EvaluationSet:
-    """Pictures that attackers are measured on, who is in them, and what face recognisers see.
+    """Images that attacks are scored on, with their identities, labels and embeddings.
 
     Args:
-        dataset: where they are.
-        recognizers: C; the first is the one that M learns from, its metrics have plain names. Those
-            of the others are called METRIC/RECOGNISER.
-        config: of the run.
-        cache: folder for the embeddings of the real pictures.
-        split: of the dataset; the test split, but where attackers are chosen among.
+        dataset: where the images come from.
+        split: of the data set.
         part: of the split.
-        is_centred: whether people are told apart by what the embedding of a reconstruction has
-            beyond the mean of all, and a face's beyond that of all faces. Reconstructions have a
-            blur in common, which whoever collects them can take off; the paper doesn't.
+        recognizers: the first one gives the plain metrics, those of others are METRIC/RECOGNIZER.
+        cache: folder for the embeddings of the images.
+        replicates: number of bootstrap samples of the people, for intervals.
+        seed: of the bootstrap.
+        examples: number of first reconstructions that a result keeps.
     """
 
     def __init__(
         self,
         dataset: Dataset,
-        recognizers: list[Recognizer],
-        config: Config,
+        split: str,
+        part: str,
+        recognizers: Sequence[Recognizer],
         cache: Path,
-        split: str = TEST,
-        part: str = WHOLE,
         *,
-        is_centred: bool = False,
+        replicates: int = 1000,
+        seed: int = 0,
+        examples: int = 8,
     ):
-        self._is_centred = is_centred
-        self._dataset = dataset
-        self._where = split, part
-        self._recognizers = recognizers
-        self._examples = config.report.examples
+        self._dataset, self._where = dataset, (split, part)
+        self._recognizers, self._examples = recognizers, examples
         self.identities, self.labels = dataset.annotations(split, part)
-        self.bootstrap = IdentityBootstrap(
-            self.identities, config.metrics.replicates, config.runtime.seed
-        )
+        self.bootstrap = IdentityBootstrap(self.identities, replicates, seed)
         self.embeddings = {
             recognizer.name: embed_split(recognizer, dataset, split, part, cache)
             for recognizer in recognizers
         }
 
     def batches(self) -> Iterable[Batch]:
-        """Yields `images` uint8 [N, S, S, 3] and `index` of all pictures, in order."""
+        """Yields `images` uint8 [N, S, S, 3] and `index` of all images, in order."""
         for batch in self._dataset.batches(*self._where):
             yield {"images": batch["images"].numpy(), "index": batch["index"].numpy()}
 
-    def of_pictures(
+    def score(self, fitted: FittedAttack, pairs: Pairs) -> AttackResult:
+        """Returns what a fitted attack recovers of these images.
+
+        Args:
+            fitted: the attack.
+            pairs: these images with their features.
+        """
+        if fitted.reconstruct is not None:
+            if fitted.examples:
+                return self._score_first_images(fitted, pairs)
+            embed = None
+            if fitted.embed_images is not None:
+
+                def embed(recognizer, batch):
+                    return fitted.embed_images(recognizer, batch["features"])
+
+            reconstruct = fitted.reconstruct
+            return self.score_images(
+                pairs.batches(), lambda batch: reconstruct(batch["features"]), embed
+            )
+        if fitted.embed is not None:
+            guesses = [fitted.embed(batch["features"]) for batch in pairs.batches()]
+            return self._score_guesses(np.concatenate(guesses), fitted.mean_embedding)
+        if fitted.link is not None:
+            codes = [fitted.link(batch["features"]) for batch in pairs.batches()]
+            return self._score_codes(np.concatenate(codes), fitted.critic_scale)
+        scores = [fitted.attributes.score(batch["features"]) for batch in pairs.batches()]
+        return self._score_attributes(np.concatenate(scores), fitted.attributes)
+
+    def score_images(
         self,
         batches: Iterable[Batch],
         reconstruct: Callable[[Batch], np.ndarray],
-        embed: Callable[[Recognizer, Batch], Embeddings] | None = None,
-    ) -> Finding:
-        """Compares reconstructions with the pictures.
+        embed: EmbedImages | None = None,
+    ) -> AttackResult:
+        """Compares reconstructions with the images.
+
+        Identification runs twice: on the embeddings as they are, as in the paper, and after the
+        mean is taken off (`_centred`). Reconstructions have a blur in common, which an attacker who
+        collects them can take off.
 
         Args:
-            batches: of all pictures in order, with `images` and `index`, and with whatever
-                `reconstruct` needs.
-            reconstruct: a batch to pictures, float32 [N, S, S, 3] in [-1, 1].
-            embed: what a recogniser sees in the reconstructions of a batch, where that is known
-                already; embedding pictures is what takes longest here.
+            batches: of all images in order, with `images`, `index` and what `reconstruct` needs.
+            reconstruct: a batch to images, float32 [N, S, S, 3] in [-1, 1].
+            embed: what a recognizer sees in the reconstructions of a batch, where that is known;
+                embedding images is what takes longest here.
         """
         pixels = {"ssim": [], "psnr": [], "mse": []}
-        guesses = {recognizer.name: [] for recognizer in self._recognizers}
+        embedded = {recognizer.name: [] for recognizer in self._recognizers}
         first = None
         for batch in batches:
             images = normalize(batch["images"]).numpy()
             rebuilt = np.asarray(reconstruct(batch), np.float32)
-            for name, values in _pixels(images, rebuilt).items():
+            for name, values in _compare_pixels(images, rebuilt).items():
                 pixels[name].append(values)
             for recognizer in self._recognizers:
-                seen = embed(recognizer, batch) if embed else recognizer(rebuilt)
-                guesses[recognizer.name].append(self._compare(recognizer, seen, batch["index"]))
+                found = embed(recognizer, batch) if embed else recognizer(rebuilt)
+                embedded[recognizer.name].append(found)
             if first is None:
                 first = to_uint8(rebuilt[: self._examples])
-        finding = Finding(pictures=first)
-        for name, values in pixels.items():
-            self._add_mean(finding, name, np.concatenate(values))
-        finding.metrics["test_examples"] = len(self.identities)
-        for i, (name, parts) in enumerate(guesses.items()):
-            embedding, face, inner = map(np.concatenate, zip(*parts, strict=True))
-            suffix = f"/{name}" if i else ""
-            pairs = embedding, self.embeddings[name].embedding
-            identified = self._identify(*(map(_beyond_mean, pairs) if self._is_centred else pairs))
-            finding.identification[name] = identified
-            self._add_mean(finding, f"face_similarity{suffix}", face)
-            self._add_mean(finding, f"face_similarity_inner{suffix}", inner)
-            finding.add(identified, lambda metric, suffix=suffix: metric + suffix)
-        return finding
+        scores = {name: self._mean(np.concatenate(values)) for name, values in pixels.items()}
+        pairs = {}
+        for i, (name, parts) in enumerate(embedded.items()):
+            found = Embeddings(*map(np.concatenate, zip(*parts, strict=True)))
+            real, suffix = self.embeddings[name], f"/{name}" if i else ""
+            for metric, one, other in (
+                ("face_similarity", found.embedding, real.embedding),
+                ("face_similarity_inner", found.inner, real.inner),
+            ):
+                scores[metric + suffix] = self._mean(cosine_similarity(one, other))
+            plain = self._identify(found.embedding, real.embedding)
+            centred = self._identify(_centred(found.embedding), _centred(real.embedding))
+            scores |= _named(plain, lambda metric, end=suffix: metric + end)
+            scores |= _named(centred, lambda metric, end=suffix: f"{metric}_centred{end}")
+            pairs |= _pairs(name, plain)
+        return AttackResult(scores, first, pairs, examples=len(self.identities))
 
-    def of_first_pictures(
-        self, batch: Batch, reconstruct: Callable[[Batch], np.ndarray]
-    ) -> Finding:
-        """Compares the pixels of reconstructions of the first pictures only.
-
-        Args:
-            batch: theirs, with `images` and whatever `reconstruct` needs.
-            reconstruct: as for `of_pictures`.
-        """
-        images = normalize(batch["images"]).numpy()
-        rebuilt = np.asarray(reconstruct(batch), np.float32)
-        finding = Finding({"test_examples": len(images)}, to_uint8(rebuilt[: self._examples]))
-        for name, values in _pixels(images, rebuilt).items():
-            padded = np.full(len(self.identities), np.nan)  # the bootstrap leaves them out
-            padded[: len(values)] = values
-            self._add_mean(finding, name, padded)
-        return finding
-
-    def of_real_pictures(self) -> Finding:
-        """Returns what recognisers make of the pictures themselves: no attacker does better."""
-        finding = Finding()
+    def score_real_images(self) -> AttackResult:
+        """Returns what recognizers see in the images themselves: no attack does better."""
+        scores, pairs = {}, {}
         for i, (name, real) in enumerate(self.embeddings.items()):
-            identified = self._identify(real.embedding, real.embedding)
-            finding.identification[name] = identified
             suffix = f"/{name}" if i else ""
-            finding.add(identified, lambda metric, suffix=suffix: metric + suffix)
-        return finding
+            found = self._identify(real.embedding, real.embedding)
+            scores |= _named(found, lambda metric, end=suffix: metric + end)
+            pairs |= _pairs(name, found)
+        return AttackResult(scores, pairs=pairs)
 
-    def of_guesses(self, guesses: np.ndarray, centre: np.ndarray) -> Finding:
-        """Compares guessed embeddings with C(X) of the first recogniser.
-
-        People are told apart by what an embedding has beyond the mean: a guess is mostly mean, and
-        that is near the same few pictures whoever is asked for.
-
-        Args:
-            guesses: M(Z), float32 [N, E].
-            centre: the mean embedding of public pictures, float32 [E].
-        """
-        name, real = next(iter(self.embeddings.items()))
-        finding = self.of_one_guess(guesses)
-        identified = self._identify(guesses - centre, real.embedding - centre)
-        finding.identification[name] = identified
-        finding.add(identified, lambda metric: f"feature_{metric}")
-        return finding
-
-    def of_one_guess(self, guess: np.ndarray) -> Finding:
-        """Returns how similar guessed embeddings are, [N, E], or one for all, [1, E]."""
+    def score_constant_guess(self, embedding: np.ndarray) -> AttackResult:
+        """Returns how similar one guessed embedding, [E], is to all images."""
         real = next(iter(self.embeddings.values())).embedding
-        finding = Finding()
-        similarity = cosine_similarity(np.broadcast_to(guess, real.shape), real)
-        self._add_mean(finding, "feature_similarity", similarity)
-        return finding
+        similarity = cosine_similarity(np.broadcast_to(embedding, real.shape), real)
+        return AttackResult({"feature_similarity": self._mean(similarity)})
 
-    def of_codes(self, codes: np.ndarray, scale: float | None = None) -> Finding:
-        """Compares codes of features, float32 [N, K], with one another: linkage.
+    def utility(self, classify: SavedClassifier | None, pairs: Pairs) -> Flat:
+        """Returns how well a classifier does its task on these images' features.
 
         Args:
-            codes: of these pictures' features.
-            scale: of a critic, from `info_nce.choose_scale` on other people; adds `info_nce_bits`.
-        """
-        identified = self._identify(codes, codes)
-        finding = Finding(identification={"": identified})
-        finding.add(identified, lambda metric: f"linkage_{metric.partition('_')[2]}")
-        if scale is not None:
-            try:
-                nats, _ = info_nce(codes, self.identities, scale)
-            except ValueError as error:
-                print(f"information on identity isn't measured: {error}", flush=True)
-            else:
-                self._add_mean(finding, "info_nce_bits", nats / np.log(2))
-        return finding
-
-    def of_scores(
-        self, scores: np.ndarray, columns: Sequence[int], thresholds: np.ndarray
-    ) -> Finding:
-        """Compares what probes read of attributes with what is true.
-
-        Args:
-            scores: of these pictures, [N, A].
-            columns: of the labels, the A attributes that are read.
-            thresholds: from other people, [A].
-        """
-        labels = self.labels[:, columns]
-        replicates = resampled_mcc(labels, scores, thresholds, self.bootstrap).mean(axis=1)
-        finding = Finding({"probe_mcc": float(mcc(labels, scores, thresholds).mean())})
-        finding.metrics["probe_mcc_ci95"] = list(percentile_interval(replicates))
-        finding.replicates["probe_mcc"] = replicates
-        return finding
-
-    def utility(
-        self, classify: SavedClassifier | None, pairs: Pairs
-    ) -> dict[str, float | list[float]]:
-        """Returns how well f does its task on these pictures' features.
-
-        Args:
-            classify: f; None gives nothing, nor does one of other features or another dataset.
-            pairs: of these pictures.
+            classify: None gives nothing; so does a classifier of other features or attributes.
+            pairs: these images with their features.
         """
         known = self._dataset.attributes
         if classify is None or classify.feature_shape != pairs.feature_shape:
@@ -257,48 +186,124 @@ class EvaluationSet:
             bootstrap=self.bootstrap,
         )
 
-    def _compare(
-        self, recognizer: Recognizer, seen: Embeddings, index: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The embeddings of reconstructions, and how alike they are to those of the pictures."""
-        real = self.embeddings[recognizer.name]
-        return (
-            seen.embedding,
-            cosine_similarity(seen.embedding, real.embedding[index]),
-            cosine_similarity(seen.inner, real.inner[index]),
-        )
+    def separation(self, pairs: Pairs) -> Flat:
+        """Returns how far apart people lie in feature space (Table 3)."""
+        order = pictures_by_person(self.identities)
+        return lda_metrics(pairs.features(order), self.identities[order])
+
+    def _score_first_images(self, fitted: FittedAttack, pairs: Pairs) -> AttackResult:
+        """Compares the pixels of reconstructions of the first images only."""
+        batch = first_pairs(pairs, fitted.examples)
+        images = normalize(batch["images"]).numpy()
+        rebuilt = np.asarray(fitted.reconstruct(batch["features"]), np.float32)
+        scores = {}
+        for name, values in _compare_pixels(images, rebuilt).items():
+            padded = np.full(len(self.identities), np.nan)  # the bootstrap leaves NaN out
+            padded[: len(values)] = values
+            scores[name] = self._mean(padded)
+        return AttackResult(scores, to_uint8(rebuilt[: self._examples]), examples=len(images))
+
+    def _score_guesses(self, guesses: np.ndarray, mean: np.ndarray) -> AttackResult:
+        """Compares guessed embeddings, [N, E], with those of the first recognizer.
+
+        Identification runs on differences from the mean embedding of public images, [E]: a guess is
+        mostly mean, and the mean is near the same few images for every query.
+        """
+        name, real = next(iter(self.embeddings.items()))
+        similarity = self._mean(cosine_similarity(guesses, real.embedding))
+        found = self._identify(guesses - mean, real.embedding - mean)
+        scores = {"feature_similarity": similarity}
+        scores |= _named(found, lambda metric: f"feature_{metric}")
+        return AttackResult(scores, pairs=_pairs(name, found), examples=len(self.identities))
+
+    def _score_codes(self, codes: np.ndarray, critic_scale: float | None) -> AttackResult:
+        """Compares codes of features, [N, K], with one another: linkage."""
+        found = self._identify(codes, codes)
+        scores = _named(found, lambda metric: f"linkage_{metric.partition('_')[2]}")
+        if critic_scale is not None and _has_two_pairs(self.identities):
+            nats, _ = info_nce(codes, self.identities, critic_scale)
+            scores["info_nce_bits"] = self._mean(nats / np.log(2))
+        return AttackResult(scores, pairs=_pairs("", found), examples=len(self.identities))
+
+    def _score_attributes(self, values: np.ndarray, attributes: AttributeScores) -> AttackResult:
+        """Compares the scores of attributes, [N, A], with the labels."""
+        labels = self.labels[:, attributes.columns]
+        by_attribute = {
+            "attribute_mcc": mcc(labels, values, attributes.mcc_thresholds),
+            "attribute_accuracy": ((values > attributes.accuracy_thresholds) == labels).mean(0),
+            "attribute_auc": _auc(labels, values),
+            "attribute_majority_accuracy": (labels == attributes.majority).mean(0),
+        }
+        replicates = resampled_mcc(labels, values, attributes.mcc_thresholds, self.bootstrap)
+        scores = {}
+        for metric, found in by_attribute.items():
+            if not np.isnan(found).all():
+                scores[metric] = Score(float(np.nanmean(found)))
+            for name, value in zip(attributes.names, found, strict=True):
+                scores[f"{metric}/{name}"] = Score(float(value))
+        scores["attribute_mcc"] = Score(scores["attribute_mcc"].value, replicates.mean(axis=1))
+        return AttackResult(scores, examples=len(self.identities))
 
     def _identify(self, probes: np.ndarray, gallery: np.ndarray) -> Identification:
         return identify(probes, gallery, self.identities, self.bootstrap)
 
-    def _add_mean(self, finding: Finding, name: str, values: np.ndarray) -> None:
-        """Adds the mean of a value per picture, NaN left out, with its interval."""
-        replicates = self.bootstrap.means(values)
-        finding.metrics[name] = float(np.nanmean(values))
-        finding.metrics[f"{name}_ci95"] = list(percentile_interval(replicates))
-        finding.replicates[name] = replicates
+    def _mean(self, values: np.ndarray) -> Score:
+        """The mean of a value per image; NaN is left out."""
+        return Score(float(np.nanmean(values)), self.bootstrap.means(values))
 
 
-def _beyond_mean(embeddings: np.ndarray) -> np.ndarray:
-    """What directions have beyond their mean, float [N, E]; 0 where that is next to nothing."""
+def first_pairs(pairs: Pairs, count: int) -> Batch:
+    """Returns the first pairs: `images`, `features` and `index`."""
+    parts = []
+    for batch in pairs.batches():
+        parts.append({name: values[:count] for name, values in batch.items()})
+        count -= len(parts[-1]["index"])
+        if not count:
+            break
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _named(found: Identification, name: Callable[[str], str]) -> dict[str, Score]:
+    """The scores of an identification, each metric under another name."""
+    return {
+        name(metric): Score(found.metrics[metric], values)
+        for metric, values in found.replicates.items()
+    }
+
+
+def _has_two_pairs(identities: np.ndarray) -> bool:
+    """Whether at least two known people have at least two images each: InfoNCE needs them."""
+    _, count = np.unique(identities[identities >= 0], return_counts=True)
+    return np.count_nonzero(count > 1) > 1
+
+
+def _pairs(recognizer: str, found: Identification) -> dict[str, PairScores]:
+    if not found.metrics:
+        return {}
+    return {recognizer: PairScores(found.roc, found.genuine, found.impostor)}
+
+
+def _centred(embeddings: np.ndarray) -> np.ndarray:
+    """Directions minus their mean, float [N, E]; 0 where nothing but rounding is left."""
     directions = unit_rows(embeddings)
     rest = directions - directions.mean(0)
-    return np.where(np.linalg.norm(rest, axis=1, keepdims=True) > _NOTHING, rest, 0.0)
+    return np.where(np.linalg.norm(rest, axis=1, keepdims=True) > _ROUNDING, rest, 0.0)
 
 
-def critic_scale(codes: np.ndarray, identities: np.ndarray) -> float | None:
-    """Returns the scale of a critic of codes [N, K], chosen on people held out; None of too few."""
-    try:
-        return choose_scale(codes, identities)
-    except ValueError as error:
-        print(f"information on identity isn't measured: {error}", flush=True)
-        return None
-
-
-def _pixels(images: np.ndarray, rebuilt: np.ndarray) -> dict[str, np.ndarray]:
-    """How alike pictures in [-1, 1] and their reconstructions are, each [N]."""
+def _compare_pixels(images: np.ndarray, rebuilt: np.ndarray) -> dict[str, np.ndarray]:
+    """How similar images in [-1, 1] and their reconstructions are, each [N]."""
     return {
         "ssim": ssim(images, rebuilt),
-        "psnr": np.minimum(psnr(images, rebuilt), _FINEST_PSNR),
+        "psnr": np.minimum(psnr(images, rebuilt), _HIGHEST_PSNR),
         "mse": np.square(images - rebuilt).mean(axis=(1, 2, 3)),
     }
+
+
+def _auc(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The area under each attribute's ROC curve, [A]; NaN for an attribute of one value."""
+    return np.array(
+        [
+            roc_auc_score(label, score) if label.min() < label.max() else np.nan
+            for label, score in zip(labels.T, scores.T, strict=True)
+        ]
+    )

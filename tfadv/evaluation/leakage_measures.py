@@ -1,4 +1,4 @@
-"""The ways in which features leak, and limits on them; nothing here imports NumPy."""
+"""The measures of leakage of an audit, and limits on them. Nothing here imports NumPy."""
 
 import dataclasses
 import math
@@ -7,7 +7,12 @@ from typing import Any
 
 from tfadv.config.errors import UserError
 
-ENDS = ("unprotected", "answers", "logits")  # of the scale, in every audit
+# The reference rows of every audit. The first two are the ends of the scale.
+UNPROTECTED, HARD_PREDICTIONS, LOGITS = "unprotected", "hard_predictions", "logits"
+REFERENCES = (UNPROTECTED, HARD_PREDICTIONS, LOGITS)
+
+# What a measure, or an attack, can need.
+RECOGNIZER, IDENTITIES, LABELS = "recognizer", "identities", "labels"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,29 +20,38 @@ class Measure:
     """A way in which features leak.
 
     Attributes:
-        title: in a table.
-        metric: its name in metrics.json.
-        leaks_upwards: whether a higher value is a larger leak.
-        needs: "recognizer", "attributes" and "people", those that it can't be taken without.
+        title: its heading in a table.
+        metric: its name among an attack's metrics.
+        more_is_worse: whether a higher value is a larger leak.
+        needs: what it cannot be measured without.
     """
 
     title: str
     metric: str
-    leaks_upwards: bool = True
-    needs: tuple[str, ...] = ()
+    more_is_worse: bool = True
+    needs: frozenset[str] = frozenset()
+
+    @property
+    def sign(self) -> int:
+        """1 where a higher value is a larger leak, else -1."""
+        return 1 if self.more_is_worse else -1
 
 
-_FACES = ("recognizer", "people")
+_FACES = frozenset({RECOGNIZER, IDENTITIES})
 
 MEASURES = {
-    "pixels": Measure("pixels rebuilt (MSE)", "mse", leaks_upwards=False),
-    "face_rank1": Measure("named from the rebuilt face", "reid_rank1", needs=_FACES),
-    "face_auc": Measure("verified from the rebuilt face", "verification_auc", needs=_FACES),
-    "guess_rank1": Measure("named by M(Z)", "feature_reid_rank1", needs=_FACES),
-    "guess_auc": Measure("verified by M(Z)", "feature_verification_auc", needs=_FACES),
-    "linkage_rank1": Measure("linked", "linkage_rank1", needs=("people",)),
-    "linkage_auc": Measure("linked, AUC", "linkage_auc", needs=("people",)),
-    "attributes": Measure("other attributes (MCC)", "probe_mcc", needs=("attributes",)),
+    "pixels": Measure("reconstruction (MSE)", "mse", more_is_worse=False),
+    "face_rank1": Measure(
+        "re-identification by reconstruction, rank 1", "reid_rank1_centred", needs=_FACES
+    ),
+    "face_auc": Measure(
+        "verification by reconstruction, AUC", "verification_auc_centred", needs=_FACES
+    ),
+    "guess_rank1": Measure("re-identification by M(Z), rank 1", "feature_reid_rank1", needs=_FACES),
+    "guess_auc": Measure("verification by M(Z), AUC", "feature_verification_auc", needs=_FACES),
+    "linkage_rank1": Measure("linkage, rank 1", "linkage_rank1", needs=frozenset({IDENTITIES})),
+    "linkage_auc": Measure("linkage, AUC", "linkage_auc", needs=frozenset({IDENTITIES})),
+    "attributes": Measure("attribute inference (MCC)", "attribute_mcc", needs=frozenset({LABELS})),
 }
 
 
@@ -47,17 +61,16 @@ class Limit:
 
     Attributes:
         measure: its name in `MEASURES`.
-        value: the most that is allowed; for a measure that leaks downwards the least.
+        value: the most that is allowed; the least, for a measure where less is worse.
     """
 
     measure: str
     value: float
 
     def is_exceeded_by(self, value: float) -> bool:
-        """Whether test pictures leak more than that."""
-        if MEASURES[self.measure].leaks_upwards:
-            return value > self.value
-        return value < self.value
+        """Returns whether a measured value is a larger leak than allowed."""
+        sign = MEASURES[self.measure].sign
+        return sign * value > sign * self.value
 
 
 class LimitExceededError(Exception):
@@ -68,7 +81,7 @@ def parse_limit(text: str) -> Limit:
     """Returns the limit that MEASURE:VALUE names.
 
     Raises:
-        UserError: it isn't of that form, or there is no such measure.
+        UserError: it is not of that form, or there is no such measure.
     """
     name, colon, value = text.partition(":")
     try:
@@ -82,50 +95,47 @@ def parse_limit(text: str) -> Limit:
     return Limit(name, number)
 
 
-_LACKING = {
-    "recognizer": "and there is no face recogniser: name one with --config.recognizer.path",
-    "attributes": (
-        "and the task has all attributes of the dataset, or data.extra adds pictures without any: "
-        "there are no others to read"
-    ),
-    "people": "and nobody is known in the dataset's pictures: make it with identities",
+_MISSING = {
+    RECOGNIZER: "but there is no face recognizer: name one with --config.recognizer.path",
+    LABELS: "but the task has all attributes of the dataset: no other attribute can be inferred",
+    IDENTITIES: "but no identity is known in the dataset: prepare it with identities",
 }
 
 
-def check_measurable(limits: Iterable[str], lacking: Iterable[str]) -> None:
-    """Raises a UserError if a limit, MEASURE:VALUE, is on what can't be measured.
+def check_measurable(limits: Iterable[str], missing: Iterable[str]) -> None:
+    """Raises a UserError if a limit is on a measure that cannot be measured.
 
     Args:
         limits: each MEASURE:VALUE.
-        lacking: what there is none of, as in `Measure.needs`.
+        missing: what the audit has not got: RECOGNIZER, LABELS or IDENTITIES.
     """
     for limit in map(parse_limit, limits):
-        for need in MEASURES[limit.measure].needs:
-            if need in lacking:
-                raise UserError(f"audit.fail_above names {limit.measure}, {_LACKING[need]}")
+        for need in sorted(MEASURES[limit.measure].needs.intersection(missing)):
+            raise UserError(f"audit.fail_above names {limit.measure}, {_MISSING[need]}")
 
 
 def check_limits(report: dict[str, Any], limits: Iterable[str]) -> None:
-    """Compares an audit with limits, MEASURE:VALUE each; the ends of the scale may exceed them.
+    """Compares an audit with limits, MEASURE:VALUE each; the reference rows may exceed them.
 
     Args:
-        report: what audit.json holds.
+        report: the content of audit.json.
         limits: each MEASURE:VALUE.
 
     Raises:
-        LimitExceededError: an encoder leaks more, or its attackers didn't try hard enough to tell.
-        UserError: a measure wasn't taken.
+        LimitExceededError: an encoder leaks more, or its attacks had not converged.
+        UserError: a measure was not measured.
     """
     exceeded = []
     for name, encoder in report["encoders"].items():
-        for limit in map(parse_limit, () if name in ENDS else limits):
-            found = encoder["measures"].get(limit.measure)
-            if found is None or found["value"] is None:
-                raise UserError(f"audit.fail_above names {limit.measure}, which wasn't measured")
-            where = f"{name}: {limit.measure} is {found['value']:.4g}, the limit is {limit.value:g}"
-            if limit.is_exceeded_by(found["value"]):
-                exceeded.append(where)
-            elif not found["converged"]:
-                exceeded.append(f"{where}, but attackers had not converged")
+        for limit in map(parse_limit, () if name in REFERENCES else limits):
+            verdict = encoder["measures"].get(limit.measure)
+            if verdict is None or verdict["value"] is None:
+                raise UserError(f"audit.fail_above names {limit.measure}, which was not measured")
+            value = verdict["value"]
+            message = f"{name}: {limit.measure} is {value:.4g}, the limit is {limit.value:g}"
+            if limit.is_exceeded_by(value):
+                exceeded.append(message)
+            elif not verdict["converged"]:
+                exceeded.append(f"{message}, but the attacks had not converged")
     if exceeded:
         raise LimitExceededError("; ".join(exceeded))

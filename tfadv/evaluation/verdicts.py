@@ -1,50 +1,16 @@
-"""From what attackers got to what an audit says: verdicts, audit.json and metrics.json."""
+"""From the results of attacks to the verdicts of an audit."""
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tfadv.config.schema import Config
-from tfadv.data.dataset import Dataset
-from tfadv.evaluation import closure as audit
-from tfadv.evaluation.closure import BUDGETS, Score
-from tfadv.evaluation.leakage_measures import ENDS, MEASURES, Measure
-from tfadv.evaluation.recognition.recognizer import Recognizer
+from tfadv.evaluation.closure import Closure, closure, is_converged
+from tfadv.evaluation.leakage_measures import HARD_PREDICTIONS, MEASURES, UNPROTECTED, Measure
+from tfadv.evaluation.results import AttackResult, EncoderResult, Flat, Score
 
-UNPROTECTED, ANSWERS, _ = ENDS
-
-Results = dict[str, dict[str, Score]]  # member -> metric -> what it got
-
-
-@dataclasses.dataclass(frozen=True)
-class Audited:
-    """What was found out about one encoder, or one end of the scale.
-
-    Attributes:
-        results: of each attacker.
-        few: number of public pictures -> the quick attackers' results with no more than those.
-        queries: number of queries a picture -> their results with no more than those, of a random
-            encoder.
-        elsewhere: their results who learn from pictures of another domain alone.
-        beyond: the results of attackers who have more than a black box.
-        utility: of the encoder with its classifier, by the names of metrics.json.
-        pictures: attacker -> reconstructions of the first test pictures, uint8 [N, S, S, 3].
-        public: how many public pictures there are to learn from.
-        is_random: whether the same picture has another feature each time.
-        dfil: the Fisher information of an encoder's Gaussian noise, as protect measured it.
-    """
-
-    results: Results
-    few: dict[int, Results]
-    utility: dict[str, float | list[float]]
-    pictures: dict[str, np.ndarray]
-    public: int
-    is_random: bool = False
-    queries: dict[int, Results] = dataclasses.field(default_factory=dict)
-    elsewhere: Results = dataclasses.field(default_factory=dict)
-    beyond: Results = dataclasses.field(default_factory=dict)
-    dfil: float | None = None
+Results = Mapping[str, AttackResult]  # name of an attack -> its result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,159 +18,188 @@ class Verdict:
     """The largest leak of one encoder by one measure.
 
     Attributes:
-        member: whose it is.
-        score: what it got.
+        attack: the strongest attack.
+        score: its score.
         closure: of the gap between the ends of the scale; None for the ends themselves.
-        is_converged: whether every decoder that was tried had tried enough.
+        is_converged: whether all attacks that were trained had trained enough.
     """
 
-    member: str
+    attack: str
     score: Score
-    closure: audit.Closure | None
+    closure: Closure | None
     is_converged: bool
 
 
-def conclude(
-    audited: dict[str, Audited], recognizers: list[Recognizer]
-) -> dict[str, dict[str, Verdict]]:
-    """Returns encoder -> measure -> verdict; measures that nobody took are left out.
+Verdicts = Mapping[str, Mapping[str, Verdict]]  # encoder -> measure -> verdict
 
-    Measures by a further recogniser are called MEASURE/NAME: the attacker that counts is the one
-    that the first recogniser chose, so that nothing has seen the further one.
+
+def strongest(results: Results, measure: Measure) -> tuple[str, Score] | None:
+    """Returns the attack that leaked most on held-out public images, with its score.
+
+    An attack without a finite held-out score does not count; None if there is no other.
     """
-    verdicts = {}
-    for name, found in audited.items():
+    scores = _scores(results, measure)
+    if not scores:
+        return None
+    name = max(scores, key=lambda name: measure.sign * scores[name].held_out)
+    return name, scores[name]
+
+
+def conclude(
+    encoders: Mapping[str, EncoderResult], other_recognizers: Sequence[str] = ()
+) -> dict[str, dict[str, Verdict]]:
+    """Returns encoder -> measure -> verdict; a measure that no attack measured is left out.
+
+    Args:
+        encoders: results of each encoder, with those of both ends of the scale among them.
+        other_recognizers: names of recognizers that no attack learned from. A measure by one of
+            them is called MEASURE/NAME. It shows the attack that the first recognizer chose.
+    """
+    verdicts: dict[str, dict[str, Verdict]] = {}
+    for name, encoder in encoders.items():
         verdicts[name] = {}
         for key, measure in MEASURES.items():
-            scores = of_measure(found.results, measure)
-            if not scores:
+            found = strongest(encoder.attacks, measure)
+            if found is None:
                 continue
-            member = audit.strongest(scores, measure)
-            converged = is_converged(found.results, measure, most_gained(audited, measure))
-            verdicts[name][key] = Verdict(member, scores[member], None, converged)
-            for other in recognizers[1:]:
-                seen = found.results[member].get(f"{measure.metric}/{other.name}")
-                if seen is not None:
-                    by_other = Verdict(member, seen, None, converged)
-                    verdicts[name][f"{key}/{other.name}"] = by_other
-    ends = verdicts[UNPROTECTED], verdicts[ANSWERS]
-    for name in verdicts.keys() - {UNPROTECTED, ANSWERS}:
+            attack, score = found
+            converged = have_converged(encoder.attacks, measure, most_gained(encoders, measure))
+            verdicts[name][key] = Verdict(attack, score, None, converged)
+            for other in other_recognizers:
+                by_other = encoder.attacks[attack].scores.get(f"{measure.metric}/{other}")
+                if by_other is not None:
+                    verdicts[name][f"{key}/{other}"] = Verdict(attack, by_other, None, converged)
+    ends = verdicts[UNPROTECTED], verdicts[HARD_PREDICTIONS]
+    for name in verdicts.keys() - {UNPROTECTED, HARD_PREDICTIONS}:
         for key, verdict in verdicts[name].items():
-            scores = [verdict.score, *(end[key].score for end in ends if key in end)]
-            if len(scores) == 3:
-                closed = audit.closure(*scores, MEASURES[key.partition("/")[0]])
+            if all(key in end for end in ends):
+                scores = (verdict.score, *(end[key].score for end in ends))
+                closed = closure(*scores, MEASURES[key.partition("/")[0]])
                 verdicts[name][key] = dataclasses.replace(verdict, closure=closed)
     return verdicts
 
 
-def of_measure(results: Results, measure: Measure) -> dict[str, Score]:
-    """Returns member -> score, of those who took the measure."""
-    return {
-        member: scores[measure.metric]
-        for member, scores in results.items()
-        if measure.metric in scores and np.isfinite(scores[measure.metric].held_out)
-    }
+def most_gained(encoders: Mapping[str, EncoderResult], measure: Measure) -> float:
+    """Returns the most that the last doubling of a decoder's budget may gain on held-out images.
 
-
-def most_gained(audited: dict[str, Audited], measure: Measure) -> float:
-    """Returns what the last doubling of a decoder's budget may have gained, beside the interval.
-
-    Of pixels, where gains are hardly chance: a tenth of the gap between the ends of the scale, or
-    an interval that is wide for the lack of people would hide half of it.
+    For pixels it is a tenth of the gap between the ends of the scale: with few people an interval
+    is so wide that it would hide half of the gap. For other measures there is no such bound.
     """
     if measure is not MEASURES["pixels"]:
         return math.inf
-    ends = [of_measure(audited[end].results, measure) for end in (UNPROTECTED, ANSWERS)]
+    ends = [strongest(encoders[end].attacks, measure) for end in (UNPROTECTED, HARD_PREDICTIONS)]
     if not all(ends):
         return math.inf
-    values = [scores[audit.strongest(scores, measure)].held_out for scores in ends]
-    return abs(values[0] - values[1]) / 10
+    unprotected, hard_predictions = (score.held_out for _, score in ends)
+    return abs(unprotected - hard_predictions) / 10
 
 
-def is_converged(results: Results, measure: Measure, most: float = math.inf) -> bool:
-    """Returns whether all that train had enough: M, and each decoder with the last of its budgets.
+def have_converged(results: Results, measure: Measure, most: float = math.inf) -> bool:
+    """Returns whether all attacks that were trained had trained enough.
 
-    Who diverged hadn't.
+    A decoder with several budgets has if its last doubling gained little (`is_converged`). Another
+    attack has if it ended by itself. An attack that diverged has not.
 
     Args:
-        results: of each attacker.
-        measure: by which.
-        most: as for `audit.is_converged`.
+        results: of all attacks on one encoder.
+        measure: the measure that counts.
+        most: as for `closure.is_converged`.
     """
-    budgets: dict[str, dict[int, Score]] = {}
-    taken = [scores[measure.metric] for scores in results.values() if measure.metric in scores]
-    for member, scores in of_measure(results, measure).items():
-        family, found, times = member.rpartition("-x")
-        if found:
-            budgets.setdefault(family, {})[int(times)] = scores
-    if not all(score.is_finished for score in taken):
-        return False
+    budgets: dict[str, dict[int, Score | None]] = {}
+    for result in results.values():
+        if measure.metric not in result.scores:
+            continue
+        if result.budget:
+            budgets.setdefault(result.family, {})[result.budget] = _finite(result, measure)
+        elif result.diverged or (result.training and not result.training.converged):
+            return False
     return all(
-        set(by) == set(BUDGETS)
-        and audit.is_converged([by[times] for times in BUDGETS], measure, most)
-        for by in budgets.values()
+        None not in scores.values()
+        and is_converged([scores[budget] for budget in sorted(scores)], measure, most)
+        for scores in budgets.values()
     )
 
 
 def as_json(
-    verdicts: dict[str, dict[str, Verdict]],
-    audited: dict[str, Audited],
-    dataset: Dataset,
-    config: Config,
+    verdicts: Verdicts,
+    encoders: Mapping[str, EncoderResult],
     *,
-    people_are_known: bool,
+    dataset: str,
+    identities_are_known: bool,
+    limits: Sequence[str],
 ) -> dict:
-    """Returns what audit.json holds; docs/audit.schema.json describes it."""
+    """Returns the content of audit.json; docs/audit.schema.json describes it.
 
-    def number(value):
-        return None if value is None or not np.isfinite(value) else float(value)
-
-    def verdict_of(verdict):
-        closed = verdict.closure
-        return {
-            "attacker": verdict.member,
-            "value": number(verdict.score.test),
-            "interval": [number(each) for each in verdict.score.interval],
-            "held_out": number(verdict.score.held_out),
-            "converged": verdict.is_converged,
-            "closure": None if closed is None else number(closed.value),
-            "closure_interval": None
-            if closed is None
-            else [number(each) for each in closed.interval],
-        }
-
+    Args:
+        verdicts: from `conclude`.
+        encoders: the results that they were drawn from.
+        dataset: its name.
+        identities_are_known: whether it is known that no identity is in two splits.
+        limits: each MEASURE:VALUE, from `audit.fail_above`.
+    """
+    utility = ("mcc", "mcc_tuned", "mcc_task", "mcc_task_tuned")
     return {
-        "version": 1,
-        "dataset": dataset.description["name"],
-        "people_in_two_splits": 0 if people_are_known else None,
+        "version": 2,
+        "dataset": dataset,
+        "identities_in_two_splits": 0 if identities_are_known else None,
         "encoders": {
             name: {
-                **{
-                    metric: number(found.utility.get(metric))
-                    for metric in ("mcc", "mcc_tuned", "mcc_task", "mcc_task_tuned")
-                },
-                "random": found.is_random,
-                "measures": {key: verdict_of(each) for key, each in verdicts[name].items()},
-                "attackers": {
-                    member: {metric: number(score.test) for metric, score in scores.items()}
-                    for member, scores in found.results.items()
-                },
+                **{metric: _number(encoder.utility.get(metric)) for metric in utility},
+                "random": encoder.is_random,
+                "measures": {key: _verdict(each) for key, each in verdicts[name].items()},
+                "attacks": {key: _attack(each) for key, each in encoder.attacks.items()},
             }
-            for name, found in audited.items()
+            for name, encoder in encoders.items()
         },
-        "limits": list(config.audit.fail_above),
+        "limits": list(limits),
     }
 
 
-def flat(verdicts: dict[str, dict[str, Verdict]]) -> dict[str, float | list[float]]:
-    """Returns the first encoder's numbers by plain names, those of the others as NAME/...."""
-    values = {}
-    for i, (name, found) in enumerate(verdicts.items()):
+def flat(verdicts: Verdicts) -> Flat:
+    """Returns the numbers of metrics.json: plain names of the first encoder, NAME/... of others."""
+    values: Flat = {}
+    for i, (name, measures) in enumerate(verdicts.items()):
         prefix = f"{name}/" if i else ""
-        for key, verdict in found.items():
-            values[f"{prefix}{key}"] = verdict.score.test
+        for key, verdict in measures.items():
+            values[f"{prefix}{key}"] = verdict.score.value
             values[f"{prefix}{key}_ci95"] = list(verdict.score.interval)
             if verdict.closure is not None and np.isfinite(verdict.closure.value):
                 values[f"{prefix}closure/{key}"] = verdict.closure.value
                 values[f"{prefix}closure/{key}_ci95"] = list(verdict.closure.interval)
     return values
+
+
+def _scores(results: Results, measure: Measure) -> dict[str, Score]:
+    scores = {name: _finite(result, measure) for name, result in results.items()}
+    return {name: score for name, score in scores.items() if score is not None}
+
+
+def _finite(result: AttackResult, measure: Measure) -> Score | None:
+    """An attack's score by a measure, if it has a finite one on held-out images."""
+    score = result.scores.get(measure.metric)
+    return score if score is not None and math.isfinite(score.held_out) else None
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _verdict(verdict: Verdict) -> dict:
+    closed = verdict.closure
+    return {
+        "attack": verdict.attack,
+        "value": _number(verdict.score.value),
+        "interval": [_number(end) for end in verdict.score.interval],
+        "held_out": _number(verdict.score.held_out),
+        "converged": verdict.is_converged,
+        "closure": None if closed is None else _number(closed.value),
+        "closure_interval": None if closed is None else [_number(e) for e in closed.interval],
+    }
+
+
+def _attack(result: AttackResult) -> dict:
+    if result.not_applicable:
+        return {"not_applicable": result.not_applicable}
+    if result.diverged:
+        return {"diverged": result.diverged}
+    return {metric: _number(score.value) for metric, score in result.scores.items()}

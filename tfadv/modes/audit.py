@@ -1,164 +1,168 @@
-"""--mode=audit: every attacker on every encoder, the strongest counts, and what is left of it.
-
-Beside the encoders stand the two ends of the scale: the encoder without defence, and f's answers.
-"""
+"""--mode=audit: the strongest attack counts, between no defence and hard predictions only."""
 
 import dataclasses
+import json
 from pathlib import Path
 
-import numpy as np
-
-from tfadv.attacks.black_box import SavedClassifier, SavedEncoder, load_classifier
-from tfadv.attacks.pairs import BlackBox
-from tfadv.attacks.suite import Auditor
+from tfadv.attacks import registry
+from tfadv.attacks.black_box import BlackBox, PredictionsEncoder, SavedClassifier
+from tfadv.attacks.suite import Suite
 from tfadv.config.errors import UserError
 from tfadv.config.files import write_json
 from tfadv.config.run_folder import RunFolder
-from tfadv.config.schema import Config
-from tfadv.data.dataset import PUBLIC, TEST, Dataset
-from tfadv.evaluation.leakage_measures import ENDS, check_limits, check_measurable
-from tfadv.evaluation.verdicts import as_json, conclude, flat
+from tfadv.config.schema import Config, Data
+from tfadv.data.dataset import PRIVATE, PUBLIC, TEST, Dataset
+from tfadv.evaluation import verdicts
+from tfadv.evaluation.leakage_measures import (
+    HARD_PREDICTIONS,
+    IDENTITIES,
+    LABELS,
+    LOGITS,
+    RECOGNIZER,
+    REFERENCES,
+    UNPROTECTED,
+    check_limits,
+    check_measurable,
+)
+from tfadv.evaluation.recognition.embedding_cache import cache_folder
+from tfadv.evaluation.recognition.recognizer import Recognizer
 from tfadv.models import build
-from tfadv.modes import attack
+from tfadv.modes import loading
 from tfadv.modes.scope import in_scope
-from tfadv.reporting import audit, protect
+from tfadv.reporting import audit as page
+from tfadv.reporting import protect as pages
 from tfadv.training import trainer
-
-UNPROTECTED, ANSWERS, LOGITS = ENDS
 
 
 @in_scope
-def run(workdir: RunFolder) -> None:
-    """Audits each encoder and both ends of the scale, and reports.
+def run(run: RunFolder) -> None:
+    """Audits each encoder and the reference rows, and reports.
 
     Raises:
-        LimitExceededError: after all else, if a leak is larger than allowed.
+        LimitExceededError: at the very end, if a leak is larger than allowed.
     """
-    config = workdir.config
+    config = run.config
     precision = trainer.set_up(config.runtime)
     dataset = Dataset(config.data)
     paths = name_encoders(config)
-    boxes, classifiers = load(paths, config, dataset)
-    recognizers = attack.load_recognizers(config, dataset)
-    others = set(dataset.attributes) - set(classifiers[UNPROTECTED].attributes)
+    encoders, classifiers = loading.load_encoders(paths, config.black_box, dataset.size)
+    classify = classifiers.get(UNPROTECTED)
+    if classify is None:
+        raise UserError(
+            f"an audit needs the predictions of the unprotected encoder, but there is no "
+            f"classifier beside {paths[UNPROTECTED]}"
+        )
+    recognizers = loading.load_recognizers(config.recognizer, config.data.dataset)
     people = count_people(dataset)
-    lacking = {
-        "recognizer": not recognizers,
-        "attributes": not others or config.data.extra,
-        "people": not (people[PUBLIC] and people[TEST]),
-    }
-    check_measurable(config.audit.fail_above, [name for name in lacking if lacking[name]])
-    if recognizers:
-        for name, box in boxes.items():
-            attack.check_feature_map(config, name, box.feature_shape)
-    g = build.load_g(config, workdir.mode)
-    workdir.begin(
+    task = classify.attributes
+    check_measurable(config.audit.fail_above, missing(dataset, recognizers, people, task))
+    loading.check_feature_maps(config.feature_map, encoders, recognizers)
+    other_domain = load_other_domain(config.data, config.audit.domain)
+    g = build.load_g(config, run.mode)
+    run.begin(
         dataset=dataset.description,
         precision=precision,
         encoders=paths,
         recognizers={recognizer.name: recognizer.description for recognizer in recognizers},
     )
-    protect.print_start(dataset, precision)
+    pages.print_start(dataset, precision)
     if not recognizers:
-        print(protect.NO_RECOGNIZER, flush=True)
-    counts = ", ".join(f"{count:,} {name}" for name, count in people.items())
-    known = all(people.values())
-    print(f"people: {counts}; {'0 in two splits' if known else 'not compared'}", flush=True)
-    auditor = Auditor(workdir, dataset, recognizers, g, classifiers[UNPROTECTED].attributes)
-    audited = {name: auditor(name, box, classifiers.get(name)) for name, box in boxes.items()}
-    for end in (ANSWERS, LOGITS):  # f's answers are as good as they are
-        audited[end] = dataclasses.replace(audited[end], utility=audited[UNPROTECTED].utility)
-    verdicts = conclude(audited, recognizers)
-    report = as_json(verdicts, audited, dataset, config, people_are_known=known)
-    write_json(workdir.path / "audit.json", report)
-    table = audit.write(workdir, dataset, audited, verdicts, recognizers, auditor.test)
-    workdir.finish(flat(verdicts))
-    protect.print_result(workdir, table)
+        print(pages.NO_RECOGNIZER, flush=True)
+    identities_are_known = all(people.values())
+    print(_describe(people, identities_are_known), flush=True)
+    suite = Suite(
+        dataset,
+        recognizers,
+        cache_folder(run),
+        registry.build_audit_attacks(
+            config, lambda adversary: build.measure_scale(adversary, dataset)
+        ),
+        g=g,
+        memory_mb=config.attack.cache_mb,
+        replicates=config.metrics.replicates,
+        seed=config.runtime.seed,
+        examples=config.report.examples,
+        keeps_images=config.report.pictures,
+    )
+    results = {}
+    for name, encoder in with_references(encoders, classify).items():
+        found = suite.run(
+            name,
+            encoder,
+            run.path / "encoders" / name,
+            classify=classifiers.get(name),
+            task=task,
+            repeats=config.audit.repeats,
+            fewer_images=tuple(map(int, config.audit.few)),
+            other_domain=other_domain,
+        )
+        bound = measured_dfil(paths[name]) if name in paths else None
+        results[name] = dataclasses.replace(found, dfil=bound)
+    for name in (HARD_PREDICTIONS, LOGITS):  # predictions are as useful as their encoder
+        utility = results[UNPROTECTED].utility
+        results[name] = dataclasses.replace(results[name], utility=utility)
+    concluded = verdicts.conclude(results, [recognizer.name for recognizer in recognizers[1:]])
+    report = verdicts.as_json(
+        concluded,
+        results,
+        dataset=dataset.description["name"],
+        identities_are_known=identities_are_known,
+        limits=config.audit.fail_above,
+    )
+    write_json(run.path / "audit.json", report)
+    table = page.write(run, dataset, suite, results, concluded, recognizers)
+    run.finish(verdicts.flat(concluded))
+    pages.print_result(run, table)
     check_limits(report, config.audit.fail_above)
 
 
 def name_encoders(config: Config) -> dict[str, str]:
-    """Names the encoders to audit, and the one without defence, which ends the scale.
+    """Returns the encoders to audit by name, the unprotected one last.
 
-    That is `audit.unprotected`, or the one trained beside the first encoder, or the first without
-    defence among them.
+    The unprotected encoder is `audit.unprotected`, or the one trained beside the first encoder, or
+    the first unprotected one among the encoders.
 
     Raises:
-        UserError: there is none, or no other encoder.
+        UserError: there is no unprotected encoder, or no other.
     """
-    plain = config.audit.unprotected or attack.beside(config.encoder[0])
-    if not plain:
-        titles = {path: attack.trained_as(Path(path)) for path in config.encoder}
-        plain = next((path for path in titles if titles[path] == UNPROTECTED), None)
-    if not plain:
+    unprotected = config.audit.unprotected or loading.baseline_of(config.encoder[0])
+    if not unprotected:
+        unprotected = next(
+            (path for path in config.encoder if loading.trained_as(path) == UNPROTECTED), None
+        )
+    if not unprotected:
         raise UserError(
-            "an audit needs the same encoder without defence, to compare: train with "
+            "an audit needs the same encoder without defence, to compare with: train with "
             "--config.baseline, or name one with --config.audit.unprotected=PATH"
         )
-    subjects = [path for path in config.encoder if Path(path).resolve() != Path(plain).resolve()]
+    place = Path(unprotected).resolve()
+    subjects = [path for path in config.encoder if Path(path).resolve() != place]
     if not subjects:
         raise UserError(
-            f"{plain} is the encoder without defence, which ends the scale: name one to audit, or "
-            f"attack it with --mode=attack"
+            f"{unprotected} is the unprotected encoder, which is one end of the scale: name an "
+            f"encoder to audit, or use --mode=attack"
         )
-    return attack.name_each(subjects, taken=ENDS) | {UNPROTECTED: plain}
+    return loading.name_encoders(subjects, REFERENCES) | {UNPROTECTED: unprotected}
 
 
-def load(
-    paths: dict[str, str], config: Config, dataset: Dataset
-) -> tuple[dict[str, BlackBox], dict[str, SavedClassifier]]:
-    """Returns the encoders and the two ends as black boxes, and the classifiers beside encoders.
-
-    Raises:
-        UserError: there is no classifier beside the encoder without defence.
-    """
-    boxes = {
-        name: SavedEncoder(path, config.black_box, dataset.size) for name, path in paths.items()
+def with_references(
+    encoders: dict[str, BlackBox], classify: SavedClassifier
+) -> dict[str, BlackBox]:
+    """Returns the encoders, and what sends the unprotected encoder's predictions only."""
+    unprotected = encoders[UNPROTECTED]
+    return encoders | {
+        LOGITS: PredictionsEncoder(unprotected, classify, hard=False),
+        HARD_PREDICTIONS: PredictionsEncoder(unprotected, classify, hard=True),
     }
-    found = {name: load_classifier(path) for name, path in paths.items()}
-    classifiers = {name: each for name, each in found.items() if each is not None}
-    classify = classifiers.get(UNPROTECTED)
-    if classify is None:
-        raise UserError(
-            f"an audit needs the answers of the encoder without defence: there is no classifier "
-            f"beside {paths[UNPROTECTED]}"
-        )
-    plain = boxes[UNPROTECTED]
-    boxes[LOGITS] = Answering(plain, classify, hard=False)
-    boxes[ANSWERS] = Answering(plain, classify, hard=True)
-    return boxes, classifiers
-
-
-class Answering:
-    """What an attacker sees who is sent f's answers and no feature: uint8 [N, S, S, 3] to [N, A].
-
-    Args:
-        encoder: Enc.
-        classify: f.
-        hard: whether they are 1 and -1, at f's tuned thresholds if it has some, or logits.
-    """
-
-    def __init__(self, encoder: SavedEncoder, classify: SavedClassifier, *, hard: bool):
-        self._encoder, self._classify, self._hard = encoder, classify, hard
-        self.feature_shape = (len(classify.attributes),)
-        self.split = None
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Returns the answers to pictures, float32."""
-        logits = self._classify(self._encoder(images))
-        if not self._hard:
-            return logits
-        tuned = self._classify.thresholds
-        return np.where(logits > (0.0 if tuned is None else tuned), 1, -1).astype(np.float32)
 
 
 def count_people(dataset: Dataset) -> dict[str, int]:
-    """Returns split -> how many people are known in it; those of data_prep share nobody.
+    """Returns the number of known people in each split.
 
     Raises:
-        UserError: somebody is in two of them.
+        UserError: a person is in two splits.
     """
-    splits = {name: dataset.annotations(name)[0] for name in ("private", PUBLIC, TEST)}
+    splits = {name: dataset.annotations(name)[0] for name in (PRIVATE, PUBLIC, TEST)}
     known = {name: set(people[people >= 0].tolist()) for name, people in splits.items()}
     names = list(known)
     shared = sum(
@@ -167,7 +171,42 @@ def count_people(dataset: Dataset) -> dict[str, int]:
     if shared:
         raise UserError(
             f"{shared:,} people are in two of the splits private, public and test of "
-            f"{dataset.description['name']}: an audit would flatter its attackers; make the "
-            f"dataset with the scheme identity"
+            f"{dataset.description['name']}, which would help the attacks: prepare the dataset "
+            f"with the scheme identity"
         )
     return {name: len(people) for name, people in known.items()}
+
+
+def missing(
+    dataset: Dataset, recognizers: list[Recognizer], people: dict[str, int], task: tuple[str, ...]
+) -> list[str]:
+    """Returns what the audit has not got: of RECOGNIZER, LABELS and IDENTITIES."""
+    is_missing = {
+        RECOGNIZER: not recognizers,
+        LABELS: set(dataset.attributes) <= set(task),
+        IDENTITIES: not (people[PUBLIC] and people[TEST]),
+    }
+    return [need for need, answer in is_missing.items() if answer]
+
+
+def load_other_domain(data: Data, name: str) -> Dataset | None:
+    """Returns the data set with another domain's images among its public ones, if it is named."""
+    if not name:
+        return None
+    try:
+        return Dataset(dataclasses.replace(data, extra=(*data.extra, name)))
+    except UserError as error:
+        raise UserError(str(error).replace("data.extra", "audit.domain")) from None
+
+
+def measured_dfil(encoder: str) -> float | None:
+    """Returns the Fisher information that an encoder's protect run measured, if it did."""
+    try:
+        return json.loads((Path(encoder).parent / "metrics.json").read_text()).get("dfil")
+    except (OSError, ValueError, AttributeError):  # no metrics.json, or another program's
+        return None
+
+
+def _describe(people: dict[str, int], identities_are_known: bool) -> str:
+    counts = ", ".join(f"{count:,} {name}" for name, count in people.items())
+    return f"people: {counts}; {'0 in two splits' if identities_are_known else 'not compared'}"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from tfadv.attacks.inverters import ImageInverter
+from tfadv.attacks.decoder import ImageInverter
 from tfadv.config.experiment import Part
 from tfadv.config.schema import defences, flatten
 from tfadv.defences import build as defence_build

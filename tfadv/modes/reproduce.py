@@ -4,6 +4,7 @@ import gc
 
 import keras
 
+from tfadv.attacks.feature_map import check_size
 from tfadv.config.experiment import Plan
 from tfadv.config.run_folder import RunFolder
 from tfadv.data.dataset import Dataset
@@ -67,6 +68,6 @@ def check_data(plan: Plan) -> None:
             encoder = part.target.config
             of_task = Dataset(encoder.data).columns(encoder.task.attributes)
             shape = build.feature_shape(encoder, len(of_task))
-            attack.check_feature_map(part.config, f"row {part.rows[0]}", shape)
+            check_size(part.config.feature_map, f"row {part.rows[0]}", shape)
     if plan.experiment.latent:
         Dataset(plan.parts[-1].config.data).columns(plan.experiment.latent, "latent")

@@ -1,223 +1,227 @@
-"""The page and the pictures of an attack."""
+"""The page and the images of --mode=attack."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tfadv.attacks.battery import Leak
-from tfadv.attacks.scoring import EvaluationSet, Finding
+from tfadv.attacks.references import CHANCE, MEAN_FACE, REAL_IMAGE
+from tfadv.attacks.registry import DECODER, FEATURE_MAP, LINKAGE
+from tfadv.attacks.suite import Suite
 from tfadv.config import run_folder
+from tfadv.config.run_folder import RunFolder
 from tfadv.data.dataset import Dataset
-from tfadv.evaluation.metrics.identity import Identification
 from tfadv.evaluation.recognition.recognizer import Recognizer
-from tfadv.reporting import attack_tables, figures, page, protect
-from tfadv.reporting.attack_tables import LABELS
-from tfadv.reporting.glossary import describe
-from tfadv.reporting.page import Card, Figure, Section, Table
-from tfadv.reporting.text import format_value
+from tfadv.evaluation.results import PairScores
+from tfadv.reporting import attack_tables as tables
+from tfadv.reporting import figures
+from tfadv.reporting import protect as pages
+from tfadv.reporting.attack_tables import REFERENCES, Attacks, Encoders, References
+from tfadv.reporting.page import Card, Figure, Section, Table, write_page
+from tfadv.reporting.tables import cards
 
-_ATTACKERS = (
-    "Every attacker has public pictures and their features, and is measured on test pictures, {}. "
-    "Intervals are 95%, from {:,} bootstrap samples of the test people. What counts is the "
-    "strongest attacker, and how far it is from chance and the mean face."
+_ATTACKS = (
+    "Every attack learns from public images and their features. It is measured on test images, {}. "
+    "Intervals are 95%, from {:,} bootstrap samples of the test people. Look at the strongest "
+    "attack, and at its distance from chance and the mean face."
 )
 _CONVERGED = (
-    "An attacker who stops early flatters the defence. Each went on until held-out public "
-    "pictures no longer improved, and then at lower rates from its best point until that no "
-    "longer helped; the best point counts. With more public pictures an attacker would do better."
+    "An attack that stops early flatters the defence. Each network trained until held-out public "
+    "images no longer improved, then at lower rates from its best point until that no longer "
+    "helped. The best point counts. With more public images an attack would do better."
 )
 _CAPPED = (
-    "An attacker who stops early flatters the defence, and here some did: {}, while held-out "
-    "public pictures may still have improved. Give them more steps."
+    "An attack that stops early flatters the defence, and some did here: {}. Held-out public "
+    "images may still have improved. Give these attacks more steps."
 )
-_CAPS = {"decoder": "train.steps", "feature_map": "feature_map.steps"}
-_NOBODY_KNOWN = (
-    "The dataset doesn't say that anybody is in two test pictures, so re-identification, "
-    "verification and linkage are not measured."
+_CAPS = {DECODER: "train.steps", FEATURE_MAP: "feature_map.steps"}
+_NO_IDENTITIES = (
+    "The data set does not say that any two test images show the same person, so that "
+    "re-identification, verification and linkage are not measured."
+)
+_ROC = (
+    "How often the right person is accepted, and how often others are accepted, for all "
+    "thresholds. A curve on the dotted line is no better than chance."
 )
 
 
 def write(
-    run: run_folder.RunFolder,
+    run: RunFolder,
     dataset: Dataset,
-    leaks: Mapping[str, Leak],
-    references: Mapping[str, Finding],
-    test: EvaluationSet,
+    suite: Suite,
+    encoders: Encoders,
+    references: References,
     recognizers: Sequence[Recognizer],
 ) -> Table:
-    """Writes report.html and reconstructions.png of an attack; returns a table for the terminal.
+    """Writes report.html and reconstructions.png; returns the table for the terminal.
 
     Args:
         run: the run's folder.
-        dataset: what the attackers learned from and were measured on.
-        leaks: of each encoder, the one that the attack is about first.
-        references: what needs no features.
-        test: the test pictures.
+        dataset: where the images come from.
+        suite: the attacks, and the test images.
+        encoders: results, those of the attacked encoder first.
+        references: results that need no features.
         recognizers: C; M learned from the first.
     """
-    effort = _effort(leaks)
-    sections = [
-        *_pictures(run, dataset, leaks, references, test),
-        Section(
-            "Side by side",
-            [attack_tables.side_by_side(leaks, references)],
-            _ATTACKERS.format(protect.strangers(dataset), run.config.metrics.replicates),
-        ),
-        Section(
-            "Attacker by attacker",
-            [attack_tables.by_attacker(name, leak, references) for name, leak in leaks.items()],
-            " ".join(_unmeasured(references, recognizers)),
-        ),
-        *attack_tables.by_recognizer(leaks, references, recognizers[1:]),
-        *_curves_of_identity(leaks, references, recognizers),
-        *attack_tables.probes(leaks),
-        Section("Did they try hard enough?", attack_tables.efforts(leaks), effort or _CONVERGED),
-        *attack_tables.recognizer_table(recognizers),
-    ]
-    subject = next(iter(leaks))
-    page.write_page(
+    attacks = suite.attacks
+    unfinished = _unfinished(encoders, attacks)
+    subject = next(iter(encoders))
+    rows = {name: tables.summary(result) for name, result in encoders.items()}
+    rows |= {
+        REFERENCES[n].name: references[n].metrics for n in (MEAN_FACE, CHANCE) if n in references
+    }
+    write_page(
         run.path / "report.html",
         f"Attack on the {subject} encoder",
-        _lead(dataset, leaks, references),
-        sections,
+        _lead(dataset, encoders, references, attacks),
+        [
+            *_images(run, dataset, suite, encoders, references),
+            Section(
+                "Side by side",
+                [tables.side_by_side(encoders, references)],
+                _ATTACKS.format(pages.strangers(dataset), run.config.metrics.replicates),
+            ),
+            Section(
+                "Attack by attack",
+                [tables.by_attack(n, e, references, attacks) for n, e in encoders.items()],
+                " ".join(_not_measured(encoders, references, recognizers, attacks)),
+            ),
+            *tables.by_recognizer(encoders, references, recognizers[1:], attacks),
+            *_pair_figures(encoders, references, recognizers, attacks),
+            *tables.attributes(encoders, attacks),
+            Section(
+                "Did the attacks train long enough?",
+                tables.training(encoders, attacks),
+                unfinished or _CONVERGED,
+            ),
+            *tables.recognizer_table(recognizers),
+        ],
         run_folder.summary(run.mode, run.config, dataset.description),
-        _cards(leaks, references),
+        _cards(rows, encoders[subject], attacks),
     )
-    return attack_tables.terminal(leaks, references, effort or attack_tables.READING)
+    return tables.terminal(encoders, references, unfinished or tables.READING)
 
 
-def _unmeasured(references: Mapping[str, Finding], recognizers: Sequence[Recognizer]) -> list[str]:
-    """Says what of identity is not measured, and why."""
-    is_anybody_known = "chance" in references and "reid_rank1" in references["chance"].metrics
-    missing = [] if recognizers else [protect.NO_RECOGNIZER]
-    return missing if is_anybody_known else [*missing, _NOBODY_KNOWN]
+def _not_measured(
+    encoders: Encoders,
+    references: References,
+    recognizers: Sequence[Recognizer],
+    attacks: Attacks,
+) -> list[str]:
+    """Sentences that say what is not measured, and why."""
+    sentences = [] if recognizers else [pages.NO_RECOGNIZER]
+    if CHANCE not in references or "reid_rank1" not in references[CHANCE].scores:
+        sentences.append(_NO_IDENTITIES)
+    for name, result in encoders.items():
+        for key, attack in result.attacks.items():
+            if attack.diverged:
+                sentences.append(f"{attacks[key].title} on {name} diverged: {attack.diverged}.")
+            elif attack.not_applicable:
+                reason = attack.not_applicable
+                sentences.append(f"{attacks[key].title} does not apply to {name}: {reason}.")
+    return sentences
 
 
-def _effort(leaks: Mapping[str, Leak]) -> str:
-    """Says which attacks were cut short, and by which field."""
+def _unfinished(encoders: Encoders, attacks: Attacks) -> str:
+    """Says which attacks ended at their cap on steps, and which setting that is."""
     capped = [
-        f"{LABELS[attacker].name} on {name} (by {_CAPS[attacker]})"
-        for name, leak in leaks.items()
-        for attacker, effort in leak.efforts.items()
-        if not effort.converged
+        f"{attacks[key].title} on {name}" + (f" (by {_CAPS[key]})" if key in _CAPS else "")
+        for name, result in encoders.items()
+        for key, attack in result.attacks.items()
+        if attack.training is not None and not attack.training.converged
     ]
     return _CAPPED.format(", ".join(capped)) if capped else ""
 
 
-def _lead(dataset: Dataset, leaks: Mapping[str, Leak], references: Mapping[str, Finding]) -> str:
-    leak = next(iter(leaks.values()))
-    attacker, value = attack_tables.strongest(leak, "psnr")
+def _lead(dataset: Dataset, encoders: Encoders, references: References, attacks: Attacks) -> str:
+    result = next(iter(encoders.values()))
+    name, value = tables.strongest(result, "psnr")
     lead = (
-        f"Attackers with {dataset.sizes['public']:,} public pictures, who can call the encoder but "
-        f"not look inside, rebuilt test pictures at {value:.2f} dB ({LABELS[attacker].name}); the "
-        f"mean face gives {references['mean_face'].metrics['psnr']:.2f} dB."
+        f"Attacks with {dataset.sizes['public']:,} public images, which can call the encoder but "
+        f"not look inside, reconstruct test images at {value:.2f} dB ({attacks[name].title}). The "
+        f"mean face gives {references[MEAN_FACE].metrics['psnr']:.2f} dB."
     )
-    if people := attack_tables.strongest(leak, "reid_rank1"):
-        attacker, value = people
-        guess = references["chance"].metrics["reid_rank1"]
+    if best := tables.strongest(result, "reid_rank1"):
+        name, value = best
+        guess = references[CHANCE].metrics["reid_rank1"]
         lead += (
-            f" The one that names people best ({LABELS[attacker].name}) picked the right one first "
-            f"for {value:.1%} of the test pictures; guessing gives {guess:.1%}."
+            f" The best re-identification ({attacks[name].title}) finds the right person first for "
+            f"{value:.1%} of the test images; chance gives {guess:.1%}."
         )
     return lead
 
 
-def _pictures(run, dataset, leaks, references, test) -> list[Section]:
-    """The grid: what was rebuilt of the first test pictures."""
+def _images(
+    run: RunFolder, dataset: Dataset, suite: Suite, encoders: Encoders, references: References
+) -> list[Section]:
+    """The grid of the first test images and their reconstructions."""
     if not run.config.report.pictures:
         return []
-    first = next(iter(test.batches()))["images"][: run.config.report.examples]
+    first = next(iter(suite.test.batches()))["images"][: run.config.report.examples]
+    subject = next(iter(encoders))
+    shown = [(name, DECODER) for name in encoders]
+    shown += [(subject, key) for key in ("random_features", "nearest_neighbour")]
     rows = [("input", first)]
-    subject = next(iter(leaks))
-    for name, leak in leaks.items():
-        rows.append((f"{name}: {LABELS['decoder'].name}", leak.attackers["decoder"].pictures))
-    for attacker in ("random_features", "nearest_neighbour"):
-        pictures = leaks[subject].attackers[attacker].pictures
-        rows.append((f"{subject}: {LABELS[attacker].name}", pictures))
-    rows.append((LABELS["mean_face"].name, references["mean_face"].pictures))
-    # What --mode=reproduce sets side by side with other attacks.
-    np.savez(
-        run.path / "reconstructions.npz",
-        input=first,
-        decoder=leaks[subject].attackers["decoder"].pictures,
-    )
+    for name, key in shown:
+        images = encoders[name].attacks[key].images
+        if images is not None:
+            rows.append((f"{name}: {suite.attacks[key].title}", images))
+    rows.append((REFERENCES[MEAN_FACE].name, references[MEAN_FACE].images))
+    decoded = encoders[subject].attacks[DECODER].images
+    if decoded is not None:  # --mode=reproduce shows these of several runs
+        np.savez(run.path / "reconstructions.npz", input=first, decoder=decoded)
     png = figures.picture_grid(rows, run.path / "reconstructions.png")
-    who = protect.strangers(dataset)
-    caption = f"Test pictures, {who}, and what attackers made of their features."
-    return [Section("Pictures", [Figure("Input and reconstructions", png, caption)])]
+    caption = f"Test images, {pages.strangers(dataset)}, and their reconstructions."
+    return [Section("Images", [Figure("Input and reconstructions", png, caption)])]
 
 
-def _curves_of_identity(
-    leaks: Mapping[str, Leak],
-    references: Mapping[str, Finding],
+def _pair_figures(
+    encoders: Encoders,
+    references: References,
     recognizers: Sequence[Recognizer],
+    attacks: Attacks,
 ) -> list[Section]:
-    """ROC curves of each way to a person, and how similar faces are."""
+    """ROC curves of each way to re-identify, and histograms of similarities."""
     items = []
-    seen_by = recognizers[0].name if recognizers else ""
-    for attacker, recognizer in (("decoder", seen_by), ("feature_map", seen_by), ("linkage", "")):
-        found = {
-            name: leak.attackers[attacker].identification.get(recognizer)
-            for name, leak in leaks.items()
-            if attacker in leak.attackers
-        }
-        if recognizer and attacker == "decoder":
-            found |= {
-                LABELS[name].name: references[name].identification.get(recognizer)
-                for name in ("mean_face", "real_picture")
+    first = recognizers[0].name if recognizers else ""
+    metrics = {DECODER: "verification_auc", FEATURE_MAP: "feature_verification_auc"}
+    for key, recognizer in ((DECODER, first), (FEATURE_MAP, first), (LINKAGE, "")):
+        results = {name: result.attacks.get(key) for name, result in encoders.items()}
+        if key == DECODER:
+            results |= {
+                REFERENCES[name].name: references[name]
+                for name in (MEAN_FACE, REAL_IMAGE)
+                if name in references
             }
-        found = {name: each for name, each in found.items() if each and each.metrics}
+        found = {
+            name: (result.pairs[recognizer], result.scores[metrics.get(key, "linkage_auc")].value)
+            for name, result in results.items()
+            if result is not None and recognizer in result.pairs
+        }
         if found:
-            items.append(_roc(LABELS[attacker].name, found))
-        if found and attacker == "decoder":
-            items.append(_histogram(found, seen_by))
-    text = (
-        "How often the right person is accepted, and strangers with them, as the threshold moves. "
-        "A curve on the dots tells people apart no better than a coin."
-    )
-    return [Section("Who is it?", items, text)] if items else []
+            curves = {name: pairs.roc for name, (pairs, _) in found.items()}
+            areas = {name: area for name, (_, area) in found.items()}
+            title = f"ROC, {attacks[key].title}"
+            items.append(Figure(title, figures.roc_figure(curves, areas)))
+        if found and key == DECODER:
+            items.append(_histogram({n: pairs for n, (pairs, _) in found.items()}, first))
+    return [Section("Verification", items, _ROC)] if items else []
 
 
-def _roc(attacker: str, found: Mapping[str, Identification]) -> Figure:
-    png = figures.roc_figure(
-        {name: each.roc for name, each in found.items()},
-        {name: each.metrics["verification_auc"] for name, each in found.items()},
-    )
-    return Figure(f"ROC, {attacker}", png)
-
-
-def _histogram(found: Mapping[str, Identification], recognizer: str) -> Figure:
+def _histogram(found: Mapping[str, PairScores], recognizer: str) -> Figure:
     panels = {
-        name: {"same person": each.genuine, "strangers": each.impostor}
-        for name, each in found.items()
+        name: {"genuine pairs": pairs.genuine, "impostor pairs": pairs.impostor}
+        for name, pairs in found.items()
     }
     png = figures.histogram_figure(panels, "cosine similarity of the embeddings")
     caption = (
-        f"Reconstructions by Dec^a against other real pictures of the same person and of "
-        f"strangers, by {recognizer}. The more the two overlap, the less is told."
+        f"Reconstructions by Dec^a against other real images of the same person (genuine) and of "
+        f"other people (impostor), by {recognizer}. The more they overlap, the less leaks."
     )
     return Figure("Similarity", png, caption)
 
 
-def _cards(leaks: Mapping[str, Leak], references: Mapping[str, Finding]) -> list[Card]:
-    """The first encoder's key numbers, each beside the others'."""
-    subject = next(iter(leaks))
-    found = {name: attack_tables.summary(leak) for name, leak in leaks.items()}
-    found |= {
-        LABELS[name].name: references[name].metrics
-        for name in ("mean_face", "chance")
-        if name in references
-    }
-    cards = []
-    for metric in ("mcc_task", "psnr", "face_similarity", "reid_rank1"):
-        if metric in found[subject]:
-            column = describe(metric)
-            beside = [
-                f"{other}: {format_value(values[metric], column.format)}"
-                for other, values in found.items()
-                if other != subject and metric in values
-            ]
-            by = attack_tables.strongest(leaks[subject], metric)
-            note = f"by {LABELS[by[0]].name}; " if by else ""
-            cards.append(Card(column, found[subject][metric], note + ", ".join(beside)))
-    return cards
+def _cards(rows: Mapping, subject, attacks: Attacks) -> list[Card]:
+    metrics = ("mcc_task", "psnr", "face_similarity", "reid_rank1")
+    found = {metric: tables.strongest(subject, metric) for metric in metrics}
+    notes = {metric: f"by {attacks[best[0]].title}" for metric, best in found.items() if best}
+    return cards(rows, metrics, notes)

@@ -1,48 +1,42 @@
-"""The tables of an attack's page: encoders side by side, attacker by attacker, and the rest."""
+"""The tables of an attack's page: encoders side by side, attack by attack, and the rest."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
-from tfadv.attacks.battery import Leak
-from tfadv.attacks.scoring import Finding
+from tfadv.attacks.attack import Attack
+from tfadv.attacks.references import CHANCE, MEAN_FACE, REAL_IMAGE
+from tfadv.attacks.registry import encoder_metrics
 from tfadv.evaluation.recognition.recognizer import Recognizer
+from tfadv.evaluation.results import AttackResult, EncoderResult, Flat
 from tfadv.reporting import figures
 from tfadv.reporting.glossary import Column, describe
-from tfadv.reporting.page import Estimate, Figure, Label, Section, Table
+from tfadv.reporting.page import Figure, Label, Section, Table
+from tfadv.reporting.tables import comparison
 
-LABELS = {
-    "decoder": Label("decoder Dec^a", "A network trained to rebuild the picture (Eq. 1 to 5)."),
-    "ridge": Label("linear decoder", "Closed form: ridge regression from features to pixels."),
-    "random_features": Label(
-        "random-features decoder",
-        "Closed form: ridge regression from features and random ReLU features of them to pixels.",
+Encoders = Mapping[str, EncoderResult]
+References = Mapping[str, AttackResult]
+Attacks = Mapping[str, Attack]
+
+REFERENCES = {
+    MEAN_FACE: Label("mean face", "The mean public image: the best guess without any feature."),
+    CHANCE: Label("chance", "A guess without any feature: a random person, the mean embedding."),
+    REAL_IMAGE: Label("real image", "The image itself: the most that the recognizer can see."),
+}
+# Heading -> metrics of an encoder by the names of metrics.json.
+_SIDE_BY_SIDE = {
+    "task": ("mcc_task",),
+    "reconstruction by Dec^a": (
+        "psnr",
+        "ssim",
+        "face_similarity",
+        "reid_rank1",
+        "verification_auc",
     ),
-    "nearest_neighbour": Label(
-        "nearest neighbour", "PredictionOutput with the public picture whose feature is nearest."
-    ),
-    "input_optimisation": Label(
-        "white-box search",
-        "Searches for a picture with this feature, by gradients through the encoder: beyond a "
-        "black box, and on the first test pictures only.",
-    ),
-    "feature_map": Label(
-        "M(Z)", "A network that guesses the face embedding from the feature (Eq. 10): no picture."
-    ),
-    "feature_ridge": Label(
-        "linear M(Z)", "Closed form: ridge regression from features to face embeddings."
-    ),
-    "linkage": Label(
-        "linkage",
-        "Compares features with features, by a metric learned on public people: no picture, no "
-        "face recogniser.",
-    ),
-    "mean_face": Label("mean face", "What an attacker without any feature would answer."),
-    "chance": Label(
-        "chance", "What a guess without any feature gets: a person at random, the mean embedding."
-    ),
-    "real_picture": Label(
-        "real picture", "The picture itself: what the recogniser could see at best."
-    ),
+    "reconstruction in closed form": ("random_features/psnr", "random_features/reid_rank1"),
+    "guess by M(Z)": ("feature_similarity", "feature_reid_rank1", "feature_verification_auc"),
+    "linkage": ("linkage_rank1", "linkage_auc", "info_nce_bits"),
+    "separation of people": ("lda_score",),
 }
 _PIXELS = ("psnr", "ssim")
 _IDENTITY = (
@@ -54,223 +48,193 @@ _IDENTITY = (
     "verification_auc",
     "verification_eer",
 )
-_SIDE_BY_SIDE = {
-    "task": ("mcc_task",),
-    "rebuilt by Dec^a": ("psnr", "ssim", "face_similarity", "reid_rank1", "verification_auc"),
-    "rebuilt in closed form": ("random_features/psnr", "random_features/reid_rank1"),
-    "guessed by M(Z)": ("feature_similarity", "feature_reid_rank1", "feature_verification_auc"),
-    "linked": ("linkage_rank1", "linkage_auc", "info_nce_bits"),
-    "people's features": ("lda_score",),
-}
-_PROBES = ("probe_majority/accuracy", "probe_linear/accuracy", "probe_mlp/accuracy")
-_PROBES += ("probe_linear/mcc", "probe_mlp/mcc", "probe_linear/auc", "probe_mlp/auc")
-# What `Recognizer.description` tells of each: a heading, and what it means.
+_ATTRIBUTES = (
+    "attribute_mcc",
+    "attribute_auc",
+    "attribute_accuracy",
+    "attribute_majority_accuracy",
+)
+# What `Recognizer.description` says: key -> heading and meaning.
 _RECOGNIZER = {
     "kind": ("kind", "What it is, and what runs it."),
-    "input_size": ("input", "Pixels a side of the pictures that it is given."),
-    "alignment": ("alignment", "celeba: faces moved to where it wants them; whole: as they are."),
-    "interpolation": ("interpolation", "How pictures are brought to its size."),
+    "input_size": ("input", "Pixels per side of its input."),
+    "alignment": ("alignment", "celeba: faces are moved to its template; whole: they are not."),
+    "interpolation": ("interpolation", "How images are resized to its input."),
     "embedding": ("embedding", "Numbers in its embedding of a face."),
-    "layer": ("inner layer", "Where faces are compared too, before the embedding."),
+    "layer": ("inner layer", "The layer before the embedding at which faces are compared, too."),
     "inner": ("inner size", "Numbers in that layer's output."),
-    "sha256": ("SHA-256", "Of its files: what tells it from any other."),
+    "sha256": ("SHA-256", "Of its files."),
 }
-# What the terminal shows, each of the strongest attacker.
+# The columns of the terminal's table, each of the strongest attack.
 SUMMARY = ("mcc_task", "psnr", "ssim", "face_similarity", "reid_rank1")
-READING = "The nearer a row comes to chance and the mean face, the less the features leak."
+READING = "The closer a row is to chance and the mean face, the less the features leak."
 
 
-def _cell(metrics: Mapping, name: str):
-    """A metric with its interval, as it is shown."""
-    interval = metrics.get(f"{name}_ci95")
-    value = metrics.get(name)
-    return value if interval is None else Estimate(value, *interval)
+def strongest(result: EncoderResult, metric: str) -> tuple[str, float] | None:
+    """Returns the attack that recovers the most by a metric, and its value on test images.
 
-
-def side_by_side(leaks: Mapping[str, Leak], references: Mapping[str, Finding]) -> Table:
-    """A row for each encoder and reference, the measures of each attacker under its heading."""
-    rows = {name: leak.metrics for name, leak in leaks.items()}
-    for name, finding in references.items():
-        rows[LABELS[name]] = as_every_attacker(finding.metrics, name)
-    columns = [
-        (_grouped(metric, group), metric)
-        for group, metrics in _SIDE_BY_SIDE.items()
-        for metric in metrics
-        if any(metric in values for values in rows.values())
-    ]
-    cells = [
-        [label, *(_cell(values, metric) for _, metric in columns)] for label, values in rows.items()
-    ]
-    return Table("Encoders", [Column("features"), *(c for c, _ in columns)], cells, READING)
-
-
-def as_every_attacker(metrics: Mapping, name: str) -> dict:
-    """A reference's metrics under the names of all attackers that it is a reference for."""
-    values = dict(metrics)
-    if name in ("chance", "real_picture"):
-        for metric in filter(_is_of_people, metrics):
-            values[f"random_features/{metric}"] = metrics[metric]
-            values[f"feature_{metric}"] = metrics[metric]
-        if name == "chance" and "reid_rank1" in metrics:
-            values["linkage_rank1"] = metrics["reid_rank1"]
-            values["linkage_auc"] = metrics["verification_auc"]
-    if name == "mean_face":
-        for metric in ("psnr", "psnr_ci95"):
-            values[f"random_features/{metric}"] = metrics[metric]
-    return values
-
-
-def _grouped(metric: str, group: str) -> Column:
-    """The column of a metric of one attacker, under that attacker's heading."""
-    return dataclasses.replace(describe(metric.rpartition("random_features/")[2]), group=group)
-
-
-def _is_of_people(metric: str) -> bool:
-    return metric.startswith(("reid_", "verification_"))
-
-
-def strongest(leak: Leak, measure: str) -> tuple[str, float] | None:
-    """Returns the attacker that recovers most, and how much; None where none is measured so.
-
-    One that looks inside the encoder, and at some pictures only, doesn't count.
+    Attacks are chosen by held-out public images. None if no attack has the metric.
 
     Args:
-        leak: of an encoder.
-        measure: one that is higher for the stronger attacker: psnr, ssim, face_similarity,
-            reid_rank1.
+        result: of an encoder.
+        metric: one that is higher for a stronger attack, such as psnr or reid_rank1. For the
+            latter, re-identification by M(Z) and by linkage count, too.
     """
-    found = {
-        name: _plain(finding.metrics)
-        for name, finding in leak.attackers.items()
-        if name != "input_optimisation"
+    scores = {}
+    for name, attack in result.attacks.items():
+        for key, score in attack.scores.items():
+            if _common_name(key) == metric and math.isfinite(score.held_out):
+                scores[name] = score
+    if not scores:
+        return None
+    name = max(scores, key=lambda name: scores[name].held_out)
+    return name, scores[name].value
+
+
+def summary(result: EncoderResult) -> Flat:
+    """Returns the metrics of `SUMMARY`, each of the strongest attack."""
+    found = {metric: strongest(result, metric) for metric in SUMMARY}
+    return result.utility | {metric: best[1] for metric, best in found.items() if best}
+
+
+def terminal(encoders: Encoders, references: References, note: str) -> Table:
+    """Returns the table that the terminal shows."""
+    found = {name: summary(result) for name, result in encoders.items()}
+    found |= {REFERENCES[name].name: each.metrics for name, each in references.items()}
+    # Without intervals, for which a terminal has no room.
+    rows = {name: {m: row[m] for m in SUMMARY if m in row} for name, row in found.items()}
+    title = "Utility, and leakage by the strongest attack of each measure"
+    return comparison(title, "features", rows, SUMMARY, note)
+
+
+def side_by_side(encoders: Encoders, references: References) -> Table:
+    """Returns a row for each encoder and reference, a column for each measure of main attacks."""
+    rows = {name: encoder_metrics(result) for name, result in encoders.items()}
+    for name, reference in references.items():
+        rows[REFERENCES[name]] = _for_every_attack(reference.metrics, name)
+    columns = [
+        (metric, dataclasses.replace(describe(metric.rpartition("/")[2]), group=group))
+        for group, metrics in _SIDE_BY_SIDE.items()
+        for metric in metrics
+    ]
+    return comparison("Encoders", "features", rows, columns, READING)
+
+
+def by_attack(name: str, result: EncoderResult, references: References, attacks: Attacks) -> Table:
+    """Returns a row for each attack on one encoder, a column for each measure."""
+    rows = {
+        Label(attacks[key].title, attacks[key].meaning): _common_names(each.metrics)
+        for key, each in result.attacks.items()
+        if each.scores and not any(name.startswith("attribute_") for name in each.scores)
     }
-    values = {name: metrics[measure] for name, metrics in found.items() if measure in metrics}
-    return max(values.items(), key=lambda item: item[1]) if values else None
-
-
-def summary(leak: Leak) -> dict[str, float]:
-    """Returns what `SUMMARY` names, each of the strongest attacker."""
-    found = {name: strongest(leak, name) for name in SUMMARY}
-    return leak.utility | {name: most[1] for name, most in found.items() if most}
-
-
-def by_attacker(name: str, leak: Leak, references: Mapping[str, Finding]) -> Table:
-    """A row for each attacker on one encoder, a column for each measure."""
-    rows = {LABELS[attacker]: _plain(found.metrics) for attacker, found in leak.attackers.items()}
-    rows |= {LABELS[reference]: found.metrics for reference, found in references.items()}
-    return _rows(name, rows, (*_PIXELS, *_IDENTITY))
-
-
-def _plain(metrics: Mapping) -> dict:
-    """Measures of identity under one name, whoever is identified by what."""
-    return {
-        metric.replace("feature_reid", "reid")
-        .replace("feature_verification", "verification")
-        .replace("linkage_rank", "reid_rank")
-        .replace("linkage_", "verification_"): value
-        for metric, value in metrics.items()
-    }
-
-
-def _rows(title: str, rows: Mapping, metrics: Sequence[str], note: str = "") -> Table:
-    """A row for each name, a column for each metric that any row has."""
-    shown = [metric for metric in metrics if any(metric in values for values in rows.values())]
-    cells = [[label, *(_cell(values, m) for m in shown)] for label, values in rows.items()]
-    return Table(title, [Column("attacker"), *map(describe, shown)], cells, note)
+    rows |= {REFERENCES[key]: each.metrics for key, each in references.items()}
+    return comparison(name, "attack", rows, (*_PIXELS, *_IDENTITY))
 
 
 def by_recognizer(
-    leaks: Mapping[str, Leak],
-    references: Mapping[str, Finding],
-    recognizers: Sequence[Recognizer],
+    encoders: Encoders, references: References, recognizers: Sequence[Recognizer], attacks: Attacks
 ) -> list[Section]:
-    """The same reconstructions seen by recognisers that no attacker learned from."""
+    """Returns the same reconstructions as recognizers see them that no attack learned from."""
     tables = []
     for recognizer in recognizers:
         metrics = [f"{metric}/{recognizer.name}" for metric in _IDENTITY]
-        for name, leak in leaks.items():
-            rows = {LABELS[key]: found.metrics for key, found in leak.attackers.items()}
-            rows |= {LABELS[key]: found.metrics for key, found in references.items()}
-            rows = {
-                label: values
-                for label, values in rows.items()
-                if any(metric in values for metric in metrics)
-            }
-            tables.append(_rows(f"{name}, by {recognizer.name}", rows, metrics))
-    return [Section("By other recognisers", tables, collapsed=True)] if tables else []
+        for name, result in encoders.items():
+            rows = {attacks[key].title: each.metrics for key, each in result.attacks.items()}
+            rows |= {REFERENCES[key].name: each.metrics for key, each in references.items()}
+            rows = {label: row for label, row in rows.items() if set(metrics) & row.keys()}
+            tables.append(comparison(f"{name}, by {recognizer.name}", "attack", rows, metrics))
+    return [Section("Other recognizers", tables, collapsed=True)] if tables else []
 
 
-def probes(leaks: Mapping[str, Leak]) -> list[Section]:
-    """What probes read of the attributes that the task did not train."""
-    rows = {name: leak.probes for name, leak in leaks.items() if leak.probes}
+def attributes(encoders: Encoders, attacks: Attacks) -> list[Section]:
+    """Returns how well attributes are inferred that the task does not train."""
+    rows, bars = {}, {}
+    for name, result in encoders.items():
+        for key, attack in result.attacks.items():
+            if "attribute_mcc" in attack.scores and not attack.diverged:
+                label = f"{name}: {attacks[key].title}"
+                rows[label] = attack.metrics
+                bars[label] = {
+                    metric.partition("/")[2]: score.value
+                    for metric, score in attack.scores.items()
+                    if metric.startswith("attribute_mcc/")
+                }
     if not rows:
         return []
-    shown = [metric for metric in _PROBES if any(metric in values for values in rows.values())]
-    cells = [[name, *(values.get(metric) for metric in shown)] for name, values in rows.items()]
-    table = Table("Probes", [Column("features"), *map(describe, shown)], cells)
-    text = "Attributes that the task did not train, read from the features all the same."
-    bars = {
-        name: {
-            metric.removeprefix("probe_mlp/mcc/"): value
-            for metric, value in values.items()
-            if metric.startswith("probe_mlp/mcc/")
-        }
-        for name, values in rows.items()
-    }
-    chart = Figure("MCC of each, MLP probe", figures.bar_figure(bars, "Matthews correlation"))
-    return [Section("What else the features say", [table, chart], text)]
+    table = comparison("Probes", "features", rows, _ATTRIBUTES)
+    chart = Figure("MCC of each attribute", figures.bar_figure(bars, "Matthews correlation"))
+    text = "Attributes that the task does not train, inferred from the features."
+    return [Section("Attribute inference", [table, chart], text)]
 
 
-def efforts(leaks: Mapping[str, Leak]) -> list[Figure | Table]:
-    """How the trained attackers got on, and how long they tried."""
-    curves = {name: leak.efforts["decoder"].curve for name, leak in leaks.items()}
-    curve = figures.curve_figure(curves, "steps of the attack", "loss")
-    rows = [
-        [f"{name}: {LABELS[attacker].name}", effort.steps, effort.held_out_loss]
-        for name, leak in leaks.items()
-        for attacker, effort in leak.efforts.items()
-    ]
-    rows += [
-        [f"{name}: {LABELS[attacker].name}", None, found.metrics["held_out_loss"]]
-        for name, leak in leaks.items()
-        for attacker, found in leak.attackers.items()
-        if "held_out_loss" in found.metrics
-    ]
-    columns = [Column("attacker"), describe("attack_steps"), describe("held_out_loss")]
-    return [
-        Figure("Loss of Dec^a on held-out public pictures", curve),
-        Table("Effort", columns, rows),
-    ]
+def training(encoders: Encoders, attacks: Attacks) -> list[Figure | Table]:
+    """Returns how long each attack trained, and how its loss fell."""
+    curves, rows = {}, {}
+    for name, result in encoders.items():
+        for key, attack in result.attacks.items():
+            label = f"{name}: {attacks[key].title}"
+            row = {metric: attack.metrics.get(metric) for metric in ("held_out_loss",)}
+            if attack.training is not None:
+                row["attack_steps"] = attack.training.steps
+            if attack.training is not None and "mse" in attack.scores:
+                curves[label] = attack.training.curve
+            if row["held_out_loss"] is not None:
+                rows[label] = row
+    table = comparison("Loss", "attack", rows, ("attack_steps", "held_out_loss"))
+    if not curves:
+        return [table]
+    chart = figures.curve_figure(curves, "steps of the attack", "loss")
+    return [Figure("Loss of Dec^a on held-out public images", chart), table]
 
 
 def recognizer_table(recognizers: Sequence[Recognizer]) -> list[Section]:
-    """Which recogniser measured what, and which an attacker learned from."""
+    """Returns which recognizer measured what, and which one attacks learned from."""
     if not recognizers:
         return []
     rows = [
         [
             recognizer.name,
-            "learned from it" if i == 0 else "did not see it",
+            "no" if i else "yes",
             *(str(recognizer.description[fact]) for fact in _RECOGNIZER),
         ]
         for i, recognizer in enumerate(recognizers)
     ]
-    columns = [Column("recogniser"), Column("M", "Whether M learned to guess its embedding.")]
-    columns += [Column(*heading) for heading in _RECOGNIZER.values()]
-    table = Table("Recognisers", columns, rows)
-    text = (
-        "The first measures everything, and M learns its embedding; no decoder learned from any. "
-        "What M(Z) is worth to a recogniser that it did not learn from is not measured."
+    columns = [
+        Column("recognizer"),
+        Column("attacks learn from it", "Whether M learned to guess its embedding."),
+        *(Column(*heading) for heading in _RECOGNIZER.values()),
+    ]
+    text = "The first recognizer measures everything. M learns its embedding. No decoder uses any."
+    return [
+        Section("Face recognizers", [Table("Recognizers", columns, rows)], text, collapsed=True)
+    ]
+
+
+def _common_name(metric: str) -> str:
+    """A metric of identity without the kind of attack: reid_rank1, of feature_reid_rank1."""
+    return (
+        metric.replace("feature_reid", "reid")
+        .replace("feature_verification", "verification")
+        .replace("linkage_rank", "reid_rank")
+        .replace("linkage_", "verification_")
     )
-    return [Section("Face recognisers", [table], text, collapsed=True)]
 
 
-def terminal(leaks: Mapping[str, Leak], references: Mapping[str, Finding], note: str) -> Table:
-    """The few numbers that a terminal has room for."""
-    rows = {name: summary(leak) for name, leak in leaks.items()}
-    rows |= {LABELS[name].name: finding.metrics for name, finding in references.items()}
-    shown = [metric for metric in SUMMARY if any(metric in values for values in rows.values())]
-    cells = [[name, *(values.get(m) for m in shown)] for name, values in rows.items()]
-    columns = [Column("features"), *map(describe, shown)]
-    title = "Utility, and leakage by the strongest attacker of each measure"
-    return Table(title, columns, cells, note)
+def _common_names(metrics: Flat) -> Flat:
+    return {_common_name(metric): value for metric, value in metrics.items()}
+
+
+def _for_every_attack(metrics: Flat, name: str) -> Flat:
+    """A reference's metrics under the names of all attacks that it is a reference for."""
+    values = dict(metrics)
+    if name in (CHANCE, REAL_IMAGE):
+        for metric in [m for m in metrics if m.startswith(("reid_", "verification_"))]:
+            values[f"random_features/{metric}"] = metrics[metric]
+            values[f"feature_{metric}"] = metrics[metric]
+    if name == CHANCE and "reid_rank1" in metrics:
+        values["linkage_rank1"] = metrics["reid_rank1"]
+        values["linkage_auc"] = metrics["verification_auc"]
+    if name == MEAN_FACE:
+        for metric in ("psnr", "psnr_ci95"):
+            values[f"random_features/{metric}"] = metrics[metric]
+    return values

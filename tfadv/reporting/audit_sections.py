@@ -1,81 +1,107 @@
-"""The sections of an audit's page beside its verdicts: attackers who have less, or more."""
+"""Sections of an audit's page: attackers with less knowledge or with more, and bounds."""
 
 import math
 from collections.abc import Mapping
 
-from tfadv.attacks.registry import MEMBERS, WHITE_BOX
-from tfadv.config import run_folder
-from tfadv.evaluation.closure import Score, strongest
-from tfadv.evaluation.leakage_measures import ENDS, MEASURES, Measure
+from tfadv.attacks.attack import Attack
+from tfadv.attacks.registry import GRADIENT_SEARCH
+from tfadv.evaluation.leakage_measures import HARD_PREDICTIONS, LOGITS, MEASURES, UNPROTECTED
 from tfadv.evaluation.metrics.fisher import mse_bound
-from tfadv.evaluation.verdicts import Results
+from tfadv.evaluation.results import EncoderResult, Score
+from tfadv.evaluation.verdicts import Results, strongest
 from tfadv.reporting import figures
 from tfadv.reporting.glossary import Column, describe
 from tfadv.reporting.page import Estimate, Figure, Label, Section, Table
 
-UNPROTECTED, ANSWERS, LOGITS = ENDS
-NAMES = {
+Encoders = Mapping[str, EncoderResult]
+Attacks = Mapping[str, Attack]
+
+_LABELS = {
     UNPROTECTED: Label("unprotected", "The same encoder without defence: the upper end."),
-    ANSWERS: Label(
-        "answers only",
-        "What is sent are f's yes and no to each attribute, and no "
-        "feature: the lower end. A feature that this f answers from can't leak less.",
+    HARD_PREDICTIONS: Label(
+        "hard predictions only",
+        "The service sends yes or no for each attribute and no feature: the lower end. A feature "
+        "from which this classifier predicts cannot leak less.",
     ),
-    LOGITS: Label("logits only", "What is sent are f's logits, and no feature."),
+    LOGITS: Label("logits only", "The service sends the classifier's logits and no feature."),
 }
 
 
-def sections(run: run_folder.RunFolder, audited: Mapping) -> list[Section]:
-    """Returns the sections that there is something to say in.
+def sections(
+    encoders: Encoders, attacks: Attacks, *, repeats: int, domain: str, searched: int
+) -> list[Section]:
+    """Returns the sections that have content.
 
     Args:
-        run: the run's folder.
-        audited: encoder -> what was found out.
+        encoders: results of each encoder and reference.
+        attacks: name -> attack.
+        repeats: number of queries per image of a random encoder.
+        domain: name of the data set of another domain; empty if there is none.
+        searched: number of test images that the search by gradients was for.
     """
+    fewer_images = {
+        name: dict(each.fewer_images) | {each.public_images: each.attacks}
+        for name, each in encoders.items()
+    }
+    fewer_queries = {
+        name: dict(each.fewer_queries) | {repeats: each.attacks}
+        for name, each in encoders.items()
+        if each.is_random
+    }
     return [
-        *_few(audited),
-        *_queries(run, audited),
-        *_elsewhere(run, audited),
-        *_information(audited),
-        *_fisher(audited),
-        *_beyond(run, audited),
+        *_curves(
+            fewer_images,
+            attacks,
+            "public images",
+            "With fewer public images",
+            "The quick attacks with so many public images, which show as few people as possible. "
+            "The strongest attack is chosen anew for each number.",
+        ),
+        *_curves(
+            fewer_queries,
+            attacks,
+            "queries per image",
+            "With fewer queries",
+            "The encoder is random. The quick attacks use the mean of so many features per image.",
+        ),
+        *_other_domain(encoders, attacks, domain),
+        *_information(encoders),
+        *_fisher(encoders),
+        *_gradient_search(encoders, attacks, searched),
     ]
 
 
-def _few(audited: Mapping) -> list[Section]:
-    counts = {name: found.few | {found.public: found.results} for name, found in audited.items()}
-    return _curves(
-        counts,
-        "public pictures",
-        "With fewer public pictures",
-        "What the attackers that learn in seconds get with so many public pictures, of as few "
-        "people as can be; the one that counts is chosen anew at each.",
-    )
+def label(name: str) -> Label | str:
+    """Returns the label of a row: a reference's with its meaning, else the encoder's name."""
+    return _LABELS.get(name, name)
 
 
-def _queries(run: run_folder.RunFolder, audited: Mapping) -> list[Section]:
-    counts = {
-        name: found.queries | {run.config.audit.repeats: found.results}
-        for name, found in audited.items()
-        if found.is_random
-    }
-    return _curves(
-        counts,
-        "queries a picture",
-        "With fewer queries",
-        "The encoder is random: what the attackers that learn in seconds get from the mean of so "
-        "many features of each picture.",
-    )
+def column(key: str) -> Column:
+    """Returns the column of a measure."""
+    measure = MEASURES[key]
+    direction = "lower" if measure.more_is_worse else "higher"
+    meaning = describe(measure.metric).meaning
+    return Column(measure.title, meaning, direction, "z.1%" if key.endswith("rank1") else ".3f")
 
 
-def _curves(counts: Mapping, x: str, title: str, text: str) -> list[Section]:
-    """Curves of leakage, of encoder -> number -> results."""
+def estimate(score: Score) -> Estimate:
+    """Returns the cell of a score."""
+    return Estimate(score.value, *score.interval)
+
+
+def _curves(
+    results: Mapping[str, Mapping[int, Results]], attacks: Attacks, x: str, title: str, text: str
+) -> list[Section]:
+    """Curves of the largest leak; `results` is encoder -> number -> results."""
     items = []
     for measure in MEASURES.values():
         series = {}
-        for name, results in counts.items():
-            points = {count: _best(results[count], measure) for count in sorted(results)}
-            points = {count: score.test for count, score in points.items() if score is not None}
+        for name, by_number in results.items():
+            points = {
+                number: _quick_best(by_number[number], attacks, measure)
+                for number in sorted(by_number)
+            }
+            points = {number: score.value for number, score in points.items() if score is not None}
             if len(points) > 1:
                 series[name] = list(points), list(points.values())
         if series:
@@ -83,117 +109,87 @@ def _curves(counts: Mapping, x: str, title: str, text: str) -> list[Section]:
     return [Section(title, items, text)] if items else []
 
 
-def _elsewhere(run: run_folder.RunFolder, audited: Mapping) -> list[Section]:
-    """What attackers get who learn from another domain alone, beside what they get otherwise."""
-    found = {name: each for name, each in audited.items() if each.elsewhere}
+def _other_domain(encoders: Encoders, attacks: Attacks, domain: str) -> list[Section]:
+    """What quick attacks get that learn from another domain only, and what they get otherwise."""
+    found = {name: each for name, each in encoders.items() if each.other_domain}
     keys = [
         key
         for key, measure in MEASURES.items()
-        if any(_best(each.elsewhere, measure) for each in found.values())
+        if any(_quick_best(each.other_domain, attacks, measure) for each in found.values())
     ]
     if not keys:
         return []
     rows = []
     for name, each in found.items():
-        for suffix, results in (("", each.results), (", from there", each.elsewhere)):
-            best = [_best(results, MEASURES[key]) for key in keys]
-            label = NAMES[name].name if name in NAMES else name
-            rows.append([label + suffix, *(score and estimate(score) for score in best)])
-    domain = run.config.audit.domain
-    return [
-        Section(
-            "With pictures of another domain",
-            [Table(domain, [Column("sent"), *map(column, keys)], rows)],
-            f"What the attackers that learn in seconds get, and what they get if they learn from "
-            f"the pictures of {domain} alone. How hard to regularise is chosen on held-out public "
-            f"pictures all the same.",
-        )
-    ]
+        title = label(name)
+        title = title.name if isinstance(title, Label) else title
+        for suffix, results in (("", each.attacks), (f", from {domain}", each.other_domain)):
+            best = [_quick_best(results, attacks, MEASURES[key]) for key in keys]
+            rows.append([title + suffix, *(score and estimate(score) for score in best)])
+    table = Table(domain, [Column("sent"), *map(column, keys)], rows)
+    text = (
+        f"The quick attacks, and the same attacks when they learn from the images of {domain} "
+        f"only. Their settings are chosen on held-out public images in both cases."
+    )
+    return [Section("With images of another domain", [table], text)]
 
 
-def _information(audited: Mapping) -> list[Section]:
-    """What linkage shows that features say of who it is, in bits."""
+def _information(encoders: Encoders) -> list[Section]:
+    """What linkage shows about the information on identity, in bits."""
     rows = [
-        [NAMES.get(name, name), estimate(found.results["linkage"]["info_nce_bits"])]
-        for name, found in audited.items()
-        if "info_nce_bits" in found.results.get("linkage", ())
+        [label(name), estimate(each.attacks["linkage"].scores["info_nce_bits"])]
+        for name, each in encoders.items()
+        if "linkage" in each.attacks and "info_nce_bits" in each.attacks["linkage"].scores
     ]
     if not rows:
         return []
     columns = [Column("sent"), Column("bits", describe("info_nce_bits").meaning, "lower", ".2f")]
-    return [
-        Section(
-            "Information on identity",
-            [Table("InfoNCE", columns, rows)],
-            "Estimates of a lower bound on the mutual information of a feature and the person, by "
-            "linkage's codes: the lower end of an interval is what has been shown. A small value "
-            "proves nothing.",
-        )
-    ]
+    text = (
+        "Estimates of a lower bound on the mutual information of a feature and the identity, from "
+        "the codes of linkage. The lower end of an interval is what is shown. A small value proves "
+        "nothing."
+    )
+    return [Section("Information on identity", [Table("InfoNCE", columns, rows)], text)]
 
 
-def _fisher(audited: Mapping) -> list[Section]:
-    """What the noise of encoders promises against unbiased attackers."""
+def _fisher(encoders: Encoders) -> list[Section]:
+    """What Gaussian noise promises against unbiased attackers."""
     rows = [
-        [NAMES.get(name, name), found.dfil, float(mse_bound(found.dfil))]
-        for name, found in audited.items()
-        if found.dfil
+        [label(name), each.dfil, float(mse_bound(each.dfil))]
+        for name, each in encoders.items()
+        if each.dfil
     ]
     if not rows:
         return []
     columns = [
         Column("sent"),
-        Column("dFIL", "Fisher information on a value of the picture.", "lower", ".3g"),
-        Column("squared error, at least", "Of values from -1 to 1.", "higher", ".3g"),
+        Column("dFIL", "Fisher information on a value of the image.", "lower", ".3g"),
+        Column("squared error, at least", "Of pixels from -1 to 1.", "higher", ".3g"),
     ]
-    return [
-        Section(
-            "What the noise promises",
-            [Table("Fisher information", columns, rows)],
-            "A bound for unbiased reconstructions, by Gaussian noise, of 16 test pictures. Whoever "
-            "knows what faces look like is not bound by it: it compares strengths of noise.",
-        )
-    ]
+    text = (
+        "A bound for unbiased reconstructions, by Gaussian noise, on 16 test images. An attacker "
+        "who knows what faces look like is not bound by it. Use it to compare strengths of noise."
+    )
+    return [Section("What the noise promises", [Table("Fisher information", columns, rows)], text)]
 
 
-def _beyond(run: run_folder.RunFolder, audited: Mapping) -> list[Section]:
-    """What attackers get who have more than a black box."""
+def _gradient_search(encoders: Encoders, attacks: Attacks, searched: int) -> list[Section]:
+    """What an attacker gets who has the encoder's weights."""
     rows = [
-        [NAMES.get(name, name), estimate(found.beyond["white_box"]["mse"])]
-        for name, found in audited.items()
-        if "white_box" in found.beyond
+        [label(name), estimate(each.attacks[GRADIENT_SEARCH].scores["mse"])]
+        for name, each in encoders.items()
+        if GRADIENT_SEARCH in each.attacks and each.attacks[GRADIENT_SEARCH].scores
     ]
     if not rows:
         return []
-    return [
-        Section(
-            "Beyond a black box",
-            [Table(WHITE_BOX.title, [Column("sent"), column("pixels")], rows)],
-            f"{WHITE_BOX.meaning} Of the first {run.config.attack.white_box} test pictures. Only "
-            f"who has the encoder's weights can do that; it counts in no verdict.",
-        )
-    ]
+    attack = attacks[GRADIENT_SEARCH]
+    table = Table(attack.title, [Column("sent"), column("pixels")], rows)
+    text = f"{attack.meaning} Here: the first {searched}. It counts in no verdict."
+    return [Section("Beyond a black box", [table], text)]
 
 
-def _best(results: Results, measure: Measure) -> Score | None:
-    """What the strongest of those that learn in seconds got."""
-    quick = {
-        member: scores[measure.metric]
-        for member, scores in results.items()
-        if measure.metric in scores and member in MEMBERS and MEMBERS[member].is_quick
-    }
-    finite = {member: score for member, score in quick.items() if math.isfinite(score.held_out)}
-    return finite[strongest(finite, measure)] if finite else None
-
-
-def column(key: str) -> Column:
-    """A column of a measure."""
-    measure = MEASURES[key]
-    direction = "lower" if measure.leaks_upwards else "higher"
-    meaning = describe(measure.metric).meaning
-    return Column(measure.title, meaning, direction, "z.1%" if key.endswith("rank1") else ".3f")
-
-
-def estimate(score: Score) -> Estimate:
-    """What a table shows of a score."""
-    return Estimate(score.test, *score.interval)
+def _quick_best(results: Results, attacks: Attacks, measure) -> Score | None:
+    """The score of the strongest quick attack."""
+    quick = {name: each for name, each in results.items() if attacks[name].is_quick}
+    best = strongest(quick, measure)
+    return best[1] if best and math.isfinite(best[1].value) else None

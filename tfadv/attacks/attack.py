@@ -1,0 +1,122 @@
+"""What an attack is: what it needs, what it means, and what it gives once it is fitted."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from tfadv.evaluation.leakage_measures import IDENTITIES, LABELS, RECOGNIZER
+from tfadv.evaluation.results import Training
+
+if TYPE_CHECKING:
+    from tfadv.attacks.knowledge import Knowledge
+    from tfadv.evaluation.recognition.recognizer import Embeddings, Recognizer
+
+GRADIENTS = "gradients"  # needs the encoder's weights: more than a black box
+
+__all__ = [
+    "GRADIENTS",
+    "IDENTITIES",
+    "LABELS",
+    "RECOGNIZER",
+    "Attack",
+    "AttributeScores",
+    "FittedAttack",
+    "NotApplicableError",
+]
+
+
+class NotApplicableError(Exception):
+    """The attack does not apply to this encoder or this data; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AttributeScores:
+    """Attributes that are inferred from features.
+
+    Attributes:
+        score: features [N, ...] to scores, float [N, A].
+        columns: of the A attributes among the labels of the data set.
+        names: of the A attributes.
+        mcc_thresholds: scores above which the MCC on held-out images is highest, float [A].
+        accuracy_thresholds: scores above which their accuracy is highest, float [A].
+        majority: the more frequent label of each attribute among training images, [A].
+    """
+
+    score: Callable[[np.ndarray], np.ndarray]
+    columns: Sequence[int]
+    names: Sequence[str]
+    mcc_thresholds: np.ndarray
+    accuracy_thresholds: np.ndarray
+    majority: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedAttack:
+    """An attack that has learned. It has one of the first four; scoring measures that.
+
+    Attributes:
+        reconstruct: features [N, ...] to images, float32 [N, S, S, 3] in [-1, 1].
+        embed: features to guessed face embeddings, float32 [N, E].
+        link: features to codes that are compared by cosine, float32 [N, K].
+        attributes: what infers attributes.
+        embed_images: for `reconstruct`, what a recognizer sees in the reconstructions of features,
+            where that is known without running it.
+        examples: `reconstruct` is slow, so that only so many first images are scored; 0: all.
+        mean_embedding: for `embed`, the mean embedding of public images, float32 [E].
+        critic_scale: for `link`, the scale of the InfoNCE critic; None if there is none.
+        held_out_loss: the loss that the attack's settings were chosen by.
+        training: how training went, of an attack that is trained by gradients.
+    """
+
+    reconstruct: Callable[[np.ndarray], np.ndarray] | None = None
+    embed: Callable[[np.ndarray], np.ndarray] | None = None
+    link: Callable[[np.ndarray], np.ndarray] | None = None
+    attributes: AttributeScores | None = None
+    embed_images: "Callable[[Recognizer, np.ndarray], Embeddings] | None" = None
+    examples: int = 0
+    mean_embedding: np.ndarray | None = None
+    critic_scale: float | None = None
+    held_out_loss: float = float("nan")
+    training: Training | None = None
+
+
+class Attack:
+    """One attack. A subclass sets these and has `fit`; `registry` lists all attacks.
+
+    Attributes:
+        title: its name in a table.
+        meaning: what it does, in one plain sentence.
+        needs: of RECOGNIZER, IDENTITIES, LABELS and GRADIENTS, those that it cannot do without.
+        metrics: the measures' metrics that it gives; NaN where its training diverges.
+        is_quick: whether it learns in seconds.
+        family: the name that one attack has in common at all budgets; empty without budgets.
+        budget: how many times the smallest budget it has; 0 without budgets.
+    """
+
+    title: str
+    meaning: str
+    needs: ClassVar[frozenset[str]] = frozenset()
+    metrics: ClassVar[tuple[str, ...]] = ()
+    is_quick: bool = True
+    family: str = ""
+    budget: int = 0
+
+    def fit(self, knowledge: "Knowledge", folder: Path) -> FittedAttack:
+        """Learns from what the attacker knows.
+
+        Args:
+            knowledge: of one encoder.
+            folder: where checkpoints go.
+
+        Raises:
+            NotApplicableError: the attack does not apply.
+            TrainingError: its training diverges.
+        """
+        raise NotImplementedError
+
+
+RECONSTRUCTION_METRICS = ("mse", "reid_rank1_centred", "verification_auc_centred")
+EMBEDDING_METRICS = ("feature_reid_rank1", "feature_verification_auc")

@@ -1,0 +1,88 @@
+"""The nearest-neighbour attack: the public image whose feature is nearest."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tfadv.attacks.attack import RECONSTRUCTION_METRICS, Attack, FittedAttack
+from tfadv.attacks.knowledge import Knowledge
+from tfadv.attacks.ridge import thumbnails
+from tfadv.data.images import normalize
+from tfadv.evaluation.recognition.recognizer import Embeddings
+from tfadv.evaluation.whitening import to_vectors
+
+SOFTNESSES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1)  # of the whitening before a search
+_SIDE = 16  # pixels per side at which found images are compared with the right ones
+_BLOCK = 1024  # features that are compared at a time
+
+
+class NearestNeighbour(Attack):
+    """Answers with the public image whose feature is nearest.
+
+    Features are whitened to the strength at which held-out images are best reconstructed, so that
+    neither noise nor the directions of largest variance decide alone.
+    """
+
+    title = "nearest neighbour"
+    meaning = "Shows the public image whose feature is nearest."
+    metrics = RECONSTRUCTION_METRICS
+
+    def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
+        """Chooses the strength of the whitening."""
+        search = Search(knowledge)
+        train = knowledge.train
+
+        def embed_images(recognizer, features):
+            """The public images' embeddings are known for the first recognizer only."""
+            if train.embeddings is None or recognizer.name != knowledge.recognizer:
+                return recognizer(reconstruct(features))
+            places = search(features)
+            return Embeddings(*(each[places] for each in train.embeddings))
+
+        def reconstruct(features):
+            return normalize(train.pairs.images(search(features))).numpy()
+
+        return FittedAttack(reconstruct=reconstruct, embed_images=embed_images)
+
+
+class Search:
+    """Finds the nearest public feature, by the cosine of softly whitened features.
+
+    Args:
+        knowledge: of one encoder.
+
+    Attributes:
+        softness: the chosen one of `SOFTNESSES`.
+    """
+
+    def __init__(self, knowledge: Knowledge):
+        self._whitening = knowledge.whitening
+        train, held_out = knowledge.train, knowledge.held_out
+        known, queries = train.map(self._white), held_out.map(self._white)
+        small, wanted = (
+            np.concatenate([thumbnails(b["images"], _SIDE) for b in each.pairs.batches()])
+            for each in (train, held_out)
+        )
+        errors = []
+        for softness in SOFTNESSES:
+            nearest = _nearest(self._soften(queries, softness), self._soften(known, softness))
+            errors.append(np.square(small[nearest] - wanted).mean())
+        self.softness = SOFTNESSES[int(np.argmin(errors))]
+        self._known = self._soften(known, self.softness)
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Returns the places of the nearest public images, int [N]."""
+        return _nearest(self._soften(self._white(features), self.softness), self._known)
+
+    def _white(self, features: np.ndarray) -> np.ndarray:
+        return self._whitening(to_vectors(features))
+
+    def _soften(self, white: np.ndarray, softness: float) -> np.ndarray:
+        variances = self._whitening.variances
+        soft = white * np.sqrt(variances / (variances + softness)).astype(np.float32)
+        return soft / np.maximum(np.linalg.norm(soft, axis=1, keepdims=True), 1e-12)
+
+
+def _nearest(queries: np.ndarray, known: np.ndarray) -> np.ndarray:
+    starts = range(0, len(queries), _BLOCK)
+    return np.concatenate([(queries[i : i + _BLOCK] @ known.T).argmax(1) for i in starts])
