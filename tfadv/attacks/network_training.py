@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv.config.schema import Train
+from tfadv.evaluation.moments import standard_scale, sums_of_squares
 from tfadv.evaluation.results import Training
-from tfadv.evaluation.whitening import moves
 from tfadv.training import distribution
 from tfadv.training.trainer import Trainer
 
@@ -34,23 +34,12 @@ class Standardisation(keras.layers.Layer):
         )
 
     def adapt(self, features: Iterable[np.ndarray]) -> None:
-        """Takes the statistics from batches of features, [N, ..., C].
-
-        In float64, and merged as Chan, Golub and LeVeque (1979) do: a sum of squares loses a small
-        variance next to a large mean.
-        """
-        count, mean, squares = 0, 0.0, 0.0
-        for batch in features:
-            flat = batch.reshape(-1, batch.shape[-1]).astype(np.float64)
-            known, count = count, count + len(flat)
-            shift = flat.mean(0) - mean
-            mean = mean + shift * (len(flat) / count)
-            squares = squares + np.square(flat - flat.mean(0)).sum(0)
-            squares = squares + np.square(shift) * (known * len(flat) / count)
-        deviation = np.sqrt(squares / count)
-        kept = moves(mean, deviation)
+        """Takes the statistics from batches of features, [N, ..., C]."""
+        count, mean, squares = sums_of_squares(
+            batch.reshape(-1, batch.shape[-1]) for batch in features
+        )
         self.mean.assign(mean)
-        self.scale.assign(np.where(kept, 1.0 / np.where(kept, deviation, 1.0), 0.0))
+        self.scale.assign(standard_scale(mean, np.sqrt(squares / count)))
 
     def call(self, features):
         """Returns the features standardised, float32."""

@@ -12,7 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from tfadv.evaluation.whitening import moves, to_vectors
+from tfadv.evaluation.moments import is_informative
+from tfadv.evaluation.whitening import to_vectors
 
 PERPLEXITY = 30.0  # about as many neighbours count for each point
 COMPONENTS = 50  # of PCA, before t-SNE
@@ -135,7 +136,7 @@ def _standardised(features: np.ndarray) -> np.ndarray:
     if not np.isfinite(vectors).all():
         raise ValueError(f"{(~np.isfinite(vectors)).sum()} features are not finite")
     mean, deviation = (vectors.mean(0), vectors.std(0)) if len(vectors) else (0.0, np.zeros(1))
-    kept = moves(mean, deviation)
+    kept = is_informative(mean, deviation)
     if not kept.any():
         raise ValueError("all features are the same")
     return (vectors[:, kept] - mean[kept]) / deviation[kept]

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from tfadv.evaluation.moments import standard_scale, sums_of_products
+
 
 def to_vectors(features: np.ndarray, limit: int = 4096) -> np.ndarray:
     """Returns features as vectors of at most `limit` values where they are maps.
@@ -39,16 +41,6 @@ def _mean_over_grid(maps: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return maps
 
 
-def moves(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """Tells which dimensions, of this mean and standard deviation, say something; bool [D].
-
-    What moves less than float32 resolves does not; it would be noise blown up. However small the
-    features are, they may move: there is no absolute limit.
-    """
-    float32 = np.finfo(np.float32)
-    return deviation > np.maximum(float32.eps * np.abs(mean), float32.tiny)
-
-
 class Whitening:
     """Vectors in the eigenbasis of their standardised dimensions, each direction of variance 1.
 
@@ -66,10 +58,8 @@ class Whitening:
     """
 
     def __init__(self, batches: Iterable[np.ndarray], emphasis: np.ndarray | float = 1.0):
-        count, self._mean, products = _moments(batches)
-        deviation = np.sqrt(np.diag(products) / count)
-        kept = moves(self._mean, deviation)
-        scale = emphasis * np.where(kept, 1.0 / np.where(kept, deviation, 1.0), 0.0)
+        count, self._mean, products = sums_of_products(batches)
+        scale = emphasis * standard_scale(self._mean, np.sqrt(np.diag(products) / count))
         correlation = products * scale * scale[:, None] / count
         variances, directions = np.linalg.eigh(correlation)
         floor = np.finfo(np.float64).eps * len(variances) * variances[-1]
@@ -80,22 +70,3 @@ class Whitening:
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """Returns vectors [N, D] whitened, float32 [N, R]."""
         return ((vectors - self._mean) @ self._basis).astype(np.float32)
-
-
-def _moments(batches: Iterable[np.ndarray]) -> tuple[int, np.ndarray, np.ndarray]:
-    """The count, the mean [D] and the sums of products of deviations from it [D, D].
-
-    In float64, and merged as Chan, Golub and LeVeque (1979) do: sums of plain products lose a small
-    variance beside a large mean.
-    """
-    count, mean, products = 0, 0.0, 0.0
-    for batch in batches:
-        batch = batch.astype(np.float64)
-        known, count = count, count + len(batch)
-        centre = batch.mean(0)
-        shift = centre - mean
-        mean = mean + shift * (len(batch) / count)
-        batch -= centre
-        products += batch.T @ batch
-        products += np.outer(shift, shift * (known * len(batch) / count))
-    return count, mean, products

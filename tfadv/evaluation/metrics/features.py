@@ -4,28 +4,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tfadv.evaluation.whitening import moves
+from tfadv.evaluation.moments import RunningMean, is_informative, sums_of_squares
 
 _NOTHING = 1e-12  # of a standardised dimension's variance: nothing but rounding
-
-
-class _Mean:
-    """The running mean of vectors, float64 [D]; `count` is how many."""
-
-    def __init__(self):
-        self.count = 0
-        self.value = 0.0
-
-    def merge(self, count: int, mean: np.ndarray) -> np.ndarray:
-        """Takes in the mean of `count` more, [D]; returns the squares that lie between the two.
-
-        As Chan, Golub and LeVeque (1979) do: sums of plain squares lose a small variance beside a
-        large mean.
-        """
-        known, self.count = self.count, self.count + count
-        shift = mean - self.value
-        self.value = self.value + shift * (count / self.count)
-        return np.square(shift, out=shift) * (known * count / self.count)
 
 
 def lda_metrics(batches: Iterable[np.ndarray], identities: np.ndarray) -> dict[str, float]:
@@ -60,7 +41,7 @@ def lda_metrics(batches: Iterable[np.ndarray], identities: np.ndarray) -> dict[s
     person, sizes = _people(identities)
     if len(sizes) < 2:
         return {}
-    whole, unfinished = _Mean(), {}
+    whole, unfinished = RunningMean(), {}
     within = between = 0.0
     start = 0
     for batch in batches:
@@ -70,14 +51,14 @@ def lda_metrics(batches: Iterable[np.ndarray], identities: np.ndarray) -> dict[s
             break
         for someone in np.unique(rows[rows >= 0]):
             own = np.reshape(batch, (len(batch), -1))[rows == someone]
-            centre = own.mean(0, dtype=np.float64)
-            spread = own - centre
-            within = within + np.einsum("nd,nd->d", spread, spread)
-            mean = unfinished.setdefault(someone, _Mean())
-            within += mean.merge(len(own), centre)
+            count, centre, squares = sums_of_squares([own])
+            mean = unfinished.setdefault(someone, RunningMean())
+            shift, weight = mean.merge(count, centre)
+            within = within + squares + weight * np.square(shift)
             if mean.count == sizes[someone]:
                 del unfinished[someone]
-                between = between + whole.merge(mean.count, mean.value)
+                shift, weight = whole.merge(mean.count, mean.value)
+                between = between + weight * np.square(shift)
     if start != len(person):
         raise ValueError(f"{len(person)} identities need as many rows of features")
     return _traces(within, between, whole)
@@ -121,12 +102,12 @@ def _people(identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return numbers[person], count[counts]
 
 
-def _traces(within: np.ndarray, between: np.ndarray, whole: _Mean) -> dict[str, float]:
+def _traces(within: np.ndarray, between: np.ndarray, whole: RunningMean) -> dict[str, float]:
     """The metrics, from sums of squares [D] within people and between their means."""
     squares = within + between
     if not np.isfinite(squares).all():
         raise ValueError(f"{(~np.isfinite(squares)).sum()} of {squares.size} features not finite")
-    kept = moves(whole.value, np.sqrt(squares / whole.count))
+    kept = is_informative(whole.value, np.sqrt(squares / whole.count))
     if not kept.any():
         return {}
     s_w, s_b = (float((each[kept] / squares[kept]).sum()) for each in (within, between))
