@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+from tfadv.attacks.pairs import FirstPairs, Pairs
 
 from data_prep import faces
 from tests.datasets import prepare
@@ -18,7 +19,6 @@ from tfadv.attacks import decoder, inversion, registry, suite
 from tfadv.attacks.black_box import SavedEncoder
 from tfadv.attacks.gradient_search import Search
 from tfadv.attacks.knowledge import Member, Target, with_less
-from tfadv.attacks.pairs import FirstPairs, Pairs
 from tfadv.config.errors import UserError
 from tfadv.config.run_folder import RunFolder
 from tfadv.config.schema import Audit, BlackBox, Config, Report
@@ -160,10 +160,10 @@ def test_without_a_recogniser_it_says_what_is_not_tried(root, capsys):
     shutil.copytree(root / "audit", folder)
     for name in ("metrics.json", "config.json"):
         (folder / name).unlink()
-    assert "No face recogniser" not in (folder / "report.html").read_text()
+    assert "No face recognizer" not in (folder / "report.html").read_text()
     assert call(root, "audit", folder, f"--config.encoder={root / 'protect/encoder'}") == 0
-    assert "No face recogniser was given, so that no attacker guesses" in capsys.readouterr().out
-    assert "No face recogniser was given" in (folder / "report.html").read_text()
+    assert "No face recognizer was given. Attacks that guess faces" in capsys.readouterr().out
+    assert "No face recognizer was given" in (folder / "report.html").read_text()
 
 
 def test_the_attacker_that_counts_is_the_strongest_on_held_out_pictures(root):

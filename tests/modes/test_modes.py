@@ -436,7 +436,7 @@ def test_attack_without_recogniser_says_so_and_probes_what_the_task_did_not_trai
         assert name in found
     assert not any("face_similarity" in name or "feature_" in name for name in found)
     page = (folder / "report.html").read_text()
-    assert "No face recogniser was given" in page
+    assert "No face recognizer was given" in page
     probed = {name.rpartition("/")[2] for name in found if name.startswith("probe_mlp/mcc/")}
     assert probed == set(faces.ATTRIBUTES) - {"Smiling"}
     assert "What else the features say" in page
@@ -469,7 +469,7 @@ def test_pictures_of_a_further_dataset_join_the_public_ones(
     page = (tmp_path / "attack/report.html").read_text()
     assert "Attackers with 84 public pictures" in page
     assert "public, of others/1.0.0" in page
-    assert "whether others/1.0.0 shows them too" in page
+    assert "not known whether others/1.0.0 shows the same people" in page
     # Probes learn from the pictures whose labels are known: none of the others has all of them.
     (learned,) = labels
     assert learned.max() == 1

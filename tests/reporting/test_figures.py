@@ -11,7 +11,7 @@ from tfadv.reporting.figures import (
     bar_figure,
     curve_figure,
     histogram_figure,
-    picture_grid,
+    image_grid,
     roc_figure,
     tsne_figure,
 )
@@ -36,7 +36,7 @@ def test_grid_shows_the_exact_pixels_enlarged_by_a_whole_factor(size, scale):
         (name, random.integers(0, 256, (3, size, size, 3), dtype=np.uint8))
         for name in ("in", "out")
     ]
-    image = decode(picture_grid(rows))
+    image = decode(image_grid(rows))
     tile = size * scale
     assert image.shape[1] == 3 * tile + 2 * 6
     assert image.shape[0] == 2 * (tile + 44)
@@ -53,7 +53,7 @@ def test_grid_shows_the_exact_pixels_enlarged_by_a_whole_factor(size, scale):
 
 def test_grid_writes_its_label_above_each_row_and_nothing_elsewhere():
     black = np.zeros((2, 32, 32, 3), np.uint8)
-    alpha = decode(picture_grid([("Input", black), ("", black)]))[..., 3]
+    alpha = decode(image_grid([("Input", black), ("", black)]))[..., 3]
     assert alpha[:44].any()
     assert not alpha[44 + 128 : 2 * 44 + 128].any()  # the second label is empty
     assert not alpha[44 : 44 + 128, 128:134].any()  # the gap
@@ -61,7 +61,7 @@ def test_grid_writes_its_label_above_each_row_and_nothing_elsewhere():
 
 @pytest.mark.parametrize("label", ["nearest neighbour, of the features", "W" * 60, "ÅÇy " * 20])
 def test_a_long_label_is_wrapped_and_not_cut(label):
-    alpha = decode(picture_grid([(label, np.zeros((2, 32, 32, 3), np.uint8))]))[..., 3]
+    alpha = decode(image_grid([(label, np.zeros((2, 32, 32, 3), np.uint8))]))[..., 3]
     band = alpha[:-128]
     assert alpha.shape[1] == 2 * 128 + 6
     assert not band[:, -1].any()
@@ -74,11 +74,11 @@ def test_a_long_label_is_wrapped_and_not_cut(label):
 
 def test_ten_rows_of_eight_pictures_make_one_grid():
     rows = [(f"row {i}", np.full((8, 64, 64, 3), 9 * i, np.uint8)) for i in range(10)]
-    assert decode(picture_grid(rows)).shape[:2] == (10 * (128 + 44), 8 * 134 - 6)
+    assert decode(image_grid(rows)).shape[:2] == (10 * (128 + 44), 8 * 134 - 6)
 
 
 def test_grid_is_also_written_to_a_file(tmp_path):
-    png = picture_grid([("a", np.zeros((1, 8, 8, 3), np.uint8))], tmp_path / "grid.png")
+    png = image_grid([("a", np.zeros((1, 8, 8, 3), np.uint8))], tmp_path / "grid.png")
     assert (tmp_path / "grid.png").read_bytes() == png
 
 
@@ -94,7 +94,7 @@ def test_grid_is_also_written_to_a_file(tmp_path):
 )
 def test_grid_refuses(rows):
     with pytest.raises(ValueError, match="a grid needs rows of one shape"):
-        picture_grid(rows)
+        image_grid(rows)
 
 
 def test_bars_are_as_long_as_their_values_and_the_highest_is_on_top():
@@ -212,7 +212,7 @@ def test_bars_beyond_the_colours_are_hatched():
 
 @pytest.mark.parametrize("name", ["$\\frac{", "_hidden", "a\x00b", "a\ud800b", HOSTILE])
 def test_figures_take_any_name(name):
-    assert picture_grid([(name, np.zeros((1, 8, 8, 3), np.uint8))])
+    assert image_grid([(name, np.zeros((1, 8, 8, 3), np.uint8))])
     assert curve_figure({name: ([0, 1], [0, 1]), "b": ([0], [0])}, name, name)
     assert bar_figure({name: {name: 1.0}, "b": {}}, name)
     assert roc_figure({name: ([0, 1], [0, 1])}, {name: 0.5})

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from tfadv.reporting.figures import picture_grid
+from tfadv.reporting.figures import image_grid
 from tfadv.reporting.page import (
     MEANINGS,
     Card,
@@ -50,7 +50,7 @@ def write(path, text="plain", value=0.25):
     column = Column(text, meaning=text, better="lower", group=text)
     rows = [[Label(text, text), value, Estimate(value, 0.1, 0.3)], [text, text, None]]
     table = Table(text, [Column(text), column, column], rows, note=text)
-    figure = Figure(text, picture_grid([(text, np.zeros((1, 8, 8, 3), np.uint8))]), caption=text)
+    figure = Figure(text, image_grid([(text, np.zeros((1, 8, 8, 3), np.uint8))]), caption=text)
     write_page(
         path,
         title=text,

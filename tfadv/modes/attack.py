@@ -12,7 +12,7 @@ from tfadv.models import build
 from tfadv.modes import loading
 from tfadv.modes.scope import in_scope
 from tfadv.reporting import attack as page
-from tfadv.reporting import protect as pages
+from tfadv.reporting import common
 from tfadv.training import trainer
 
 _REFERENCES = (MEAN_FACE, CHANCE, REAL_IMAGE)
@@ -35,9 +35,9 @@ def run(run: RunFolder) -> None:
         encoders=paths,
         recognizers={recognizer.name: recognizer.description for recognizer in recognizers},
     )
-    pages.print_start(dataset, precision)
+    common.print_dataset(dataset, precision)
     if not recognizers:
-        print(pages.NO_RECOGNIZER, flush=True)
+        print(common.NO_RECOGNIZER, flush=True)
     cache = cache_folder(run)
     suite = Suite(
         dataset,
@@ -67,4 +67,4 @@ def run(run: RunFolder) -> None:
     trainer.write_metrics(writer, 0, metrics)
     table = page.write(run, dataset, suite, results, references, recognizers)
     run.finish(metrics)
-    pages.print_result(run, table)
+    common.print_results(run, table)

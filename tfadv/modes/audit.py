@@ -30,7 +30,7 @@ from tfadv.models import build
 from tfadv.modes import loading
 from tfadv.modes.scope import in_scope
 from tfadv.reporting import audit as page
-from tfadv.reporting import protect as pages
+from tfadv.reporting import common
 from tfadv.training import trainer
 
 
@@ -65,9 +65,9 @@ def run(run: RunFolder) -> None:
         encoders=paths,
         recognizers={recognizer.name: recognizer.description for recognizer in recognizers},
     )
-    pages.print_start(dataset, precision)
+    common.print_dataset(dataset, precision)
     if not recognizers:
-        print(pages.NO_RECOGNIZER, flush=True)
+        print(common.NO_RECOGNIZER, flush=True)
     identities_are_known = all(people.values())
     print(_describe(people, identities_are_known), flush=True)
     suite = Suite(
@@ -112,7 +112,7 @@ def run(run: RunFolder) -> None:
     write_json(run.path / "audit.json", report)
     table = page.write(run, dataset, suite, results, concluded, recognizers)
     run.finish(verdicts.flat(concluded))
-    pages.print_result(run, table)
+    common.print_results(run, table)
     check_limits(report, config.audit.fail_above)
 
 

@@ -30,6 +30,7 @@ from tfadv.models.prediction_output import Identity, PredictionOutput
 from tfadv.models.vgg import VGGFeatures
 from tfadv.models.weights import load_torchvision
 from tfadv.modes.scope import in_scope
+from tfadv.reporting import common
 from tfadv.reporting import protect as pages
 from tfadv.reporting.page import Table
 from tfadv.training import trainer as training
@@ -51,7 +52,7 @@ def run(workdir: RunFolder) -> None:
     check_share(config)
     beside = private_facts(dataset, config, recognizer, cache_folder(workdir))
     workdir.begin(dataset=dataset.description, precision=precision)
-    pages.print_start(dataset, precision)
+    common.print_dataset(dataset, precision)
     others = {}
     if config.baseline and defence_build.is_defended(config):
         off = {name.removeprefix("loss."): 0.0 for name in PENALTIES}
@@ -67,7 +68,7 @@ def run(workdir: RunFolder) -> None:
             and dataclasses.replace(config.bottleneck, predictions="", flip=0.0) == Bottleneck()
         ):
             inherit(folder.path, workdir.path)
-    pages.print_result(workdir, protect(workdir, dataset, others, g, beside))
+    common.print_results(workdir, protect(workdir, dataset, others, g, beside))
 
 
 def protect(

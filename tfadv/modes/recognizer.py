@@ -23,7 +23,7 @@ from tfadv.evaluation.recognition.identity_classifier import (
 from tfadv.models.normalisation import synchronise
 from tfadv.models.softening import downscaled
 from tfadv.modes.scope import in_scope
-from tfadv.reporting import protect, recognizer
+from tfadv.reporting import common, recognizer
 from tfadv.training import trainer as training
 from tfadv.training.distribution import over_devices
 
@@ -44,7 +44,7 @@ def run(workdir: RunFolder) -> None:
     pictures = Pictures(dataset, config, people)
     pictures.batches(0)  # a batch larger than the part shows now
     workdir.begin(dataset=dataset.description, precision=precision)
-    protect.print_start(dataset, precision)
+    common.print_dataset(dataset, precision)
 
     classifier = build(config, len(people))
     trainer = training.Trainer(classifier, config.train, workdir.path, "recogniser")
@@ -67,7 +67,7 @@ def run(workdir: RunFolder) -> None:
     trainer.write_metrics(scalars)
     table = recognizer.write(workdir, dataset, metrics, trainer.history)
     workdir.finish(metrics)
-    protect.print_result(workdir, table)
+    common.print_results(workdir, table)
 
 
 def build(config: Config, identities: int) -> IdentityClassifier:

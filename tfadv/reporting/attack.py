@@ -13,14 +13,13 @@ from tfadv.data.dataset import Dataset
 from tfadv.evaluation.recognition.recognizer import Recognizer
 from tfadv.evaluation.results import PairScores
 from tfadv.reporting import attack_tables as tables
-from tfadv.reporting import figures
-from tfadv.reporting import protect as pages
+from tfadv.reporting import common, figures
 from tfadv.reporting.attack_tables import REFERENCES, Attacks, Encoders, References
 from tfadv.reporting.page import Card, Figure, Section, Table, write_page
 from tfadv.reporting.tables import cards
 
 _ATTACKS = (
-    "Every attack learns from public images and their features. It is measured on test images, {}. "
+    "Every attack learns from public images and their features. It is measured on test images. {} "
     "Intervals are 95%, from {:,} bootstrap samples of the test people. Look at the strongest "
     "attack, and at its distance from chance and the mean face."
 )
@@ -78,7 +77,9 @@ def write(
             Section(
                 "Side by side",
                 [tables.side_by_side(encoders, references)],
-                _ATTACKS.format(pages.strangers(dataset), run.config.metrics.replicates),
+                _ATTACKS.format(
+                    common.seen_in_training_note(dataset), run.config.metrics.replicates
+                ),
             ),
             Section(
                 "Attack by attack",
@@ -108,7 +109,7 @@ def _not_measured(
     attacks: Attacks,
 ) -> list[str]:
     """Sentences that say what is not measured, and why."""
-    sentences = [] if recognizers else [pages.NO_RECOGNIZER]
+    sentences = [] if recognizers else [common.NO_RECOGNIZER]
     if CHANCE not in references or "reid_rank1" not in references[CHANCE].scores:
         sentences.append(_NO_IDENTITIES)
     for name, result in encoders.items():
@@ -169,8 +170,8 @@ def _images(
     decoded = encoders[subject].attacks[DECODER].images
     if decoded is not None:  # --mode=reproduce shows these of several runs
         np.savez(run.path / "reconstructions.npz", input=first, decoder=decoded)
-    png = figures.picture_grid(rows, run.path / "reconstructions.png")
-    caption = f"Test images, {pages.strangers(dataset)}, and their reconstructions."
+    png = figures.image_grid(rows, run.path / "reconstructions.png")
+    caption = f"Test images and their reconstructions. {common.seen_in_training_note(dataset)}"
     return [Section("Images", [Figure("Input and reconstructions", png, caption)])]
 
 

@@ -13,8 +13,7 @@ from tfadv.evaluation.metrics import identity
 from tfadv.evaluation.recognition.recognizer import Recognizer
 from tfadv.evaluation.results import AttackResult, EncoderResult
 from tfadv.evaluation.verdicts import Verdict, Verdicts
-from tfadv.reporting import audit_sections, figures
-from tfadv.reporting import protect as pages
+from tfadv.reporting import audit_sections, common, figures
 from tfadv.reporting.audit_sections import column, estimate, label
 from tfadv.reporting.glossary import Column
 from tfadv.reporting.page import Card, Estimate, Figure, Label, Section, Table, write_page
@@ -23,7 +22,7 @@ Encoders = Mapping[str, EncoderResult]
 
 _HOW = (
     "For each measure, the table shows the attack that leaks the most on held-out public images, "
-    "with its result on test images, {}. Intervals are 95%, from {:,} bootstrap samples of the "
+    "with its result on test images. {} Intervals are 95%, from {:,} bootstrap samples of the "
     "test people. Closure is the share of the gap between the unprotected encoder and hard "
     "predictions only that a defence closes: 0% is no defence, 100% is as private as hard "
     "predictions only. It is left out where that gap cannot be told from zero."
@@ -81,7 +80,7 @@ def write(
             Section(
                 "How much leaks",
                 [table, closures(verdicts)],
-                _HOW.format(pages.strangers(dataset), config.metrics.replicates),
+                _HOW.format(common.seen_in_training_note(dataset), config.metrics.replicates),
             ),
             Section(
                 "The strongest attacks", [strongest(verdicts, suite)], _convergence(verdicts, suite)
@@ -98,7 +97,7 @@ def write(
             Section(
                 "What was tried",
                 [tried(encoders[subject], suite)],
-                _LIMITS if recognizers else f"{pages.NO_RECOGNIZER} {_LIMITS}",
+                _LIMITS if recognizers else f"{common.NO_RECOGNIZER} {_LIMITS}",
             ),
         ],
         run_folder.summary(run.mode, config, dataset.description),
@@ -290,7 +289,7 @@ def _images(run: RunFolder, suite: Suite, encoders: Encoders, verdicts: Verdicts
         if images is not None:
             title = label(name)
             rows.append((title.name if isinstance(title, Label) else title, images))
-    png = figures.picture_grid(rows, run.path / "reconstructions.png")
+    png = figures.image_grid(rows, run.path / "reconstructions.png")
     caption = "Test images, and what the strongest attack reconstructs from what is sent."
     return [Section("What an attacker sees", [Figure("Reconstructions", png, caption)])]
 

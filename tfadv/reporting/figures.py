@@ -18,7 +18,7 @@ _LABEL = 20  # pixels, of a grid's labels: still legible when a phone shows the 
 _LOWEST_RATE = 1e-3  # false accepts, the left end of ROC curves
 
 
-def picture_grid(rows: Sequence[tuple[str, np.ndarray]], path: str | Path | None = None) -> bytes:
+def image_grid(rows: Sequence[tuple[str, np.ndarray]], path: str | Path | None = None) -> bytes:
     """A PNG of rows of pictures, each row under its label.
 
     Small pictures are enlarged by a whole factor without smoothing, to about 128 px. A label wider

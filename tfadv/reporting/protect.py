@@ -6,6 +6,7 @@ from tfadv.config import run_folder
 from tfadv.config.schema import defences, flatten
 from tfadv.data.dataset import Dataset
 from tfadv.reporting import figures, page
+from tfadv.reporting.common import seen_in_training_note
 from tfadv.reporting.page import Figure, Section, Table
 from tfadv.reporting.tables import cards, comparison
 from tfadv.training.history import History
@@ -26,12 +27,7 @@ LOSSES = (
     "public_discriminator",
 )
 
-_UTILITY = "Measured with the exported SavedModels on test pictures, {}."
-NO_RECOGNIZER = (
-    "No face recogniser was given, so that no attacker guesses faces from features, and nothing "
-    "says whether reconstructions show the right person: name one with --config.recognizer.path, "
-    "or train one with --mode=recognizer."
-)
+_UTILITY = "Measured with the exported SavedModels on the test images. {}"
 _SIMULATED = (
     "The losses while Enc and f learned (Eq. 6 to 8) and Dec tried to follow (Eq. 1 to 5). The Dec "
     "trained along is fooled more than a fresh attacker is: it says little about privacy. Run "
@@ -76,7 +72,7 @@ def write_protect_page(
         "How well the exported encoder and classifier do their task. What the features leak is "
         "measured by an attack.",
         [
-            Section("Utility", [table], _UTILITY.format(strangers(dataset))),
+            Section("Utility", [table], _UTILITY.format(seen_in_training_note(dataset))),
             Section(
                 "Attribute by attribute",
                 [Figure("MCC of each attribute", figures.bar_figure(bars, "Matthews correlation"))],
@@ -91,38 +87,3 @@ def write_protect_page(
         cards(metrics, ("mcc_task", "mcc_task_tuned")),
     )
     return table
-
-
-def strangers(dataset: Dataset) -> str:
-    """Says of test pictures whether the people in them may have been seen in training."""
-    who = "not seen in training, though people may be in several splits"
-    if dataset.shares_no_identity:
-        who = "of people in no other split"
-    if dataset.extra:
-        who += f" (whether {', '.join(dataset.extra)} shows them too can't be told)"
-    return who
-
-
-def print_start(dataset: Dataset, precision: str) -> None:
-    """Prints what a run works on, what was left out of it, and in which precision."""
-    splits = ", ".join(f"{size:,} {name}" for name, size in dataset.sizes.items())
-    extra = "".join(f", {n:,} of the public ones from {name}" for name, n in dataset.extra.items())
-    print(f"{dataset.description['name']}: {splits} pictures{extra}; {precision}", flush=True)
-    if left_out := dataset.description["damaged"]["records"]:
-        listed = "the others are in config.json, too" if left_out > 1 else "listed in config.json"
-        print(f"left out {left_out:,} damaged records ({listed}): {dataset.faults[0]}", flush=True)
-
-
-def print_result(run: run_folder.RunFolder, table: Table) -> None:
-    """Prints the table and where to look."""
-    print(f"\n{page.format_table(table)}\n")
-    for title, name in (
-        ("encoder", "encoder"),
-        ("report", "report.html"),
-        ("pictures", "reconstructions.png"),
-    ):
-        if (run.path / name).exists():
-            print(f"{title:<12} {run.path / name}")
-    # Both modes of a config side by side, where they are in their usual places.
-    folder = run.path.parent if run.path.name == run.mode else run.path
-    print(f"{'TensorBoard':<12} tensorboard --logdir {folder}")

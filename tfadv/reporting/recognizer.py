@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from tfadv.config import run_folder
 from tfadv.data.dataset import Dataset
-from tfadv.reporting import figures, page, protect
+from tfadv.reporting import figures, page
+from tfadv.reporting.common import seen_in_training_note
 from tfadv.reporting.glossary import Column
 from tfadv.reporting.page import Figure, Section, Table
 from tfadv.reporting.tables import cards, comparison
@@ -43,8 +44,8 @@ _NOTE = (
     "are: a recogniser that is to judge reconstructions, which are blurred, must stand that."
 )
 _MEASURED = (
-    "Measured with the exported SavedModel: each test picture, {}, against all other test "
-    "pictures, where it is known whom they show."
+    "Measured with the exported SavedModel. Each test image of a known person is compared with all "
+    "other test images of known people. {}"
 )
 _TRAINING = (
     "Softmax over {} people of the {} split with a cosine margin (CosFace). The AUC is of pictures "
@@ -76,7 +77,7 @@ def write(
         for name, (metric, unit) in curves.items()
         if history.series(metric)[0]
     ]
-    measured = _MEASURED.format(protect.strangers(dataset))
+    measured = _MEASURED.format(seen_in_training_note(dataset))
     known = f"{metrics['identities']:,}"
     split = run.config.recognizer.split
     page.write_page(

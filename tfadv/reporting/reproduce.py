@@ -195,7 +195,7 @@ def _grid(plan: Plan) -> Figure | None:
                 rows.append((name, kept["decoder"]))
     if not rows:
         return None
-    png = figures.picture_grid(rows, plan.folder / "reconstructions.png")
+    png = figures.image_grid(rows, plan.folder / "reconstructions.png")
     caption = "Test pictures, and what Dec^a made of their features in each row of the table."
     return Figure("Input and reconstructions", png, caption)
 

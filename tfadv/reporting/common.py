@@ -1,0 +1,48 @@
+"""Texts that several pages share, and what every run prints on the terminal."""
+
+from tfadv.config.run_folder import RunFolder
+from tfadv.data.dataset import Dataset
+from tfadv.reporting.page import Table, format_table
+
+NO_RECOGNIZER = (
+    "No face recognizer was given. Attacks that guess faces from features are not measured, and "
+    "neither is whether a reconstruction shows the right person. Name a recognizer with "
+    "--config.recognizer.path, or train one with --mode=recognizer."
+)
+
+
+def seen_in_training_note(dataset: Dataset) -> str:
+    """Returns sentences that say whether the people in test images may be in the training data."""
+    if dataset.shares_no_identity:
+        note = "The people in the test images are in no other split."
+    else:
+        note = "The test images are in no other split, but other images of the same people may be."
+    if dataset.extra:
+        note += f" It is not known whether {', '.join(dataset.extra)} shows the same people."
+    return note
+
+
+def print_dataset(dataset: Dataset, precision: str) -> None:
+    """Prints the data set, its split sizes, the precision, and how many records were left out."""
+    splits = ", ".join(f"{size:,} {name}" for name, size in dataset.sizes.items())
+    extra = "".join(f", {n:,} of the public ones from {name}" for name, n in dataset.extra.items())
+    print(f"{dataset.description['name']}: {splits} images{extra}; {precision}", flush=True)
+    if damaged := dataset.description["damaged"]["records"]:
+        first = dataset.faults[0]
+        print(f"left out {damaged:,} damaged records, listed in config.json; the first: {first}")
+
+
+def print_results(run: RunFolder, table: Table) -> None:
+    """Prints the table and the paths of the files that the run wrote."""
+    print(f"\n{format_table(table)}\n")
+    files = {
+        "encoder": "encoder",
+        "report": "report.html",
+        "images": "reconstructions.png",
+    }
+    for title, name in files.items():
+        if (run.path / name).exists():
+            print(f"{title:<12} {run.path / name}")
+    # In the usual folders, TensorBoard then shows all modes of a config.
+    folder = run.path.parent if run.path.name == run.mode else run.path
+    print(f"{'TensorBoard':<12} tensorboard --logdir {folder}")
