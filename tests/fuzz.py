@@ -24,7 +24,7 @@ from tests.data_prep import packed_faces
 from tests.datasets import prepare
 from tfadv import cli
 from tfadv.config import validation
-from tfadv.config.errors import UserError
+from tfadv.config.errors import UserError, one_line
 from tfadv.config.schema import Config, flatten
 from tfadv.data.corruption import checksum, examine
 from tfadv.data.dataset import TEST
@@ -372,9 +372,9 @@ class CommandLine:
         try:
             command = cli.parse([*self.arguments, *given])
         except (UserError, OSError) as error:  # of names too long for a file
-            told = cli.one_line(str(error))
+            told = one_line(str(error))
             leaves = [name.rpartition(".")[2] for name in names]
-            assert any(cli.one_line(each)[:200] in told for each in (*given, *names, *leaves)), (
+            assert any(one_line(each)[:200] in told for each in (*given, *names, *leaves)), (
                 given
             )
             return False

@@ -15,7 +15,6 @@ import os
 import re
 import runpy
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from tfadv.config import experiment, inputs, validation
-from tfadv.config.errors import UserError
+from tfadv.config.errors import UserError, exit_code
 from tfadv.config.experiment import Plan
 from tfadv.config.run_folder import RunFolder
 from tfadv.config.schema import MODES, Config, describe, flatten
@@ -49,22 +48,10 @@ config_flags.register_flag_parser_for_type(tuple, TextParser())
 
 
 def main(argv: list[str]) -> int:
-    """Runs one command line; returns its exit code."""
+    """Runs one command line and returns its exit code."""
     try:
         with signals.raised(), owner_only():
-            command = parse(argv)
-            if command is None:
-                print(f"{__doc__}\n{describe()}")
-            elif isinstance(command, RunFolder) and command.metrics is not None:
-                print(f"{command.path} is finished: see {command.path / 'report.html'}")
-                if command.mode == "audit":
-                    report = json.loads((command.path / "audit.json").read_text())
-                    check_limits(report, command.config.audit.fail_above)
-            else:
-                run(command)
-    except (UserError, OSError) as error:
-        print(f"run.py: {one_line(str(error))}", file=sys.stderr)
-        return 2
+            return exit_code("run.py", lambda: start(argv))
     except LimitExceededError as error:
         print(f"run.py: leaks more than allowed: {error}", file=sys.stderr)
         return 3
@@ -72,13 +59,20 @@ def main(argv: list[str]) -> int:
         done = f"{stop}; " if str(stop) else ""
         print(f"\nrun.py: interrupted; {done}the same command resumes", file=sys.stderr)
         return 128 + stop.signal
-    return 0
 
 
-def one_line(message: str) -> str:
-    """Returns a message, which may quote any bytes of a file, as one line that a terminal shows."""
-    printable = "".join(each if each.isprintable() else " " for each in message)
-    return textwrap.shorten(printable, 2000, placeholder=" ...")
+def start(argv: list[str]) -> None:
+    """Prints the help, says that a run is finished, or runs what the command line asks for."""
+    command = parse(argv)
+    if command is None:
+        print(f"{__doc__}\n{describe()}")
+    elif isinstance(command, RunFolder) and command.metrics is not None:
+        print(f"{command.path} is finished: see {command.path / 'report.html'}")
+        if command.mode == "audit":
+            report = json.loads((command.path / "audit.json").read_text())
+            check_limits(report, command.config.audit.fail_above)
+    else:
+        run(command)
 
 
 @contextlib.contextmanager
