@@ -3,18 +3,20 @@
 import json
 import time
 
+from absl import app, flags
+
 from tfadv.modes import startup
 
 SIDE = {"CPU": 4096, "GPU": 8192}
 REPEATS = 10
 
 
-def main() -> None:
+def main(_) -> None:
     """Prints one line of JSON."""
     startup.import_tensorflow()
     import tensorflow as tf
 
-    side = SIDE["GPU" if tf.config.list_physical_devices("GPU") else "CPU"]
+    side = flags.FLAGS.side or SIDE["GPU" if tf.config.list_physical_devices("GPU") else "CPU"]
     product = tf.function(tf.matmul)
     rates = {}
     for name, dtype in (("float32", tf.float32), ("mixed_bfloat16", tf.bfloat16)):
@@ -29,4 +31,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    flags.DEFINE_integer("side", 0, "Side of the matrices; 0: by device.", lower_bound=0)
+    app.run(main)

@@ -1,9 +1,7 @@
-"""One process of `benchmarks.scaling`: a step divided among logical devices of one CPU."""
+"""One process of `benchmarks.scaling`: times a step divided among logical devices of one CPU."""
 
 import functools
 import json
-import statistics
-import time
 
 from absl import app, flags
 
@@ -11,10 +9,6 @@ from benchmarks import runner, train_step_ours
 from tfadv.modes import startup
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("devices", 1, "Devices that the CPU counts for.", lower_bound=1)
-flags.DEFINE_integer("depth", 50, "Of the ResNet.")
-flags.DEFINE_float("width", 1.0, "Of the networks.")
-flags.DEFINE_bool("synchronised", False, "Whether BN sees the whole batch.")
 
 
 def main(_) -> None:
@@ -25,49 +19,47 @@ def main(_) -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     logical = [tf.config.LogicalDeviceConfiguration()] * FLAGS.devices
     tf.config.set_logical_device_configuration(cpu, logical)
-    from tfadv.config.schema import Config
     from tfadv.training import distribution, trainer
 
-    config = Config()
-    config.data.size, config.train.batch = FLAGS.size, FLAGS.batch
-    config.model.depth, config.model.width = FLAGS.depth, FLAGS.width
-    config.model.decoder_width = FLAGS.width
-    config.runtime.precision, config.runtime.synchronised = FLAGS.precision, FLAGS.synchronised
+    config = train_step_ours.make_config(
+        FLAGS.size,
+        FLAGS.batch,
+        FLAGS.precision,
+        depth=FLAGS.depth,
+        width=FLAGS.width,
+        synchronised=FLAGS.synchronised,
+    )
     trainer.set_up(config.runtime)
-    sizes = count_reductions()
+    reduced = count_reductions()
     with distribution.make_strategy(config.runtime).scope():
-        model, batch = train_step_ours.build(config)
+        model, batch, _ = train_step_ours.build(FLAGS.what, config)
         batches = iter(distribution.distribute(tf.data.Dataset.from_tensors(batch).repeat()))
         step = tf.function(functools.partial(distribution.run, model.train_step))
-
-        def timed_step() -> float:
-            began = time.perf_counter()
-            for loss in step(next(batches)).values():
-                loss.numpy()
-            return time.perf_counter() - began
-
-        for _ in range(train_step_ours.WARM_UP):
-            timed_step()
-        seconds = statistics.median(timed_step() for _ in range(FLAGS.steps))
-    result = {"images_per_s": FLAGS.batch / seconds, "peak_mib": runner.peak_memory()}
-    print(json.dumps(result | {"reductions": len(sizes), "reduced_mib": sum(sizes) / 2**20}))
+        seconds = train_step_ours.median_seconds(lambda: step(next(batches)), FLAGS.steps)
+    result = {
+        "images_per_s": FLAGS.batch / seconds,
+        "peak_mib": runner.peak_memory(),
+        "reductions": len(reduced),
+        "reduced_mib": sum(reduced) / 2**20,
+    }
+    print(json.dumps(result))
 
 
 def count_reductions() -> list[int]:
-    """Returns a list that gets the bytes of each tensor that the replicas bring together.
+    """Returns a list that receives the bytes of each tensor that the replicas reduce.
 
-    They are counted while the step is traced, which happens once.
+    The tensors are counted while the step is traced, which happens once.
     """
     import tensorflow as tf
 
     sizes = []
 
     def counted(method, tensors_of):
-        def call(self, reduce_op, what, *args, **kwargs):
-            for each in tensors_of(what):
-                value = each.values[0] if hasattr(each, "values") else each
+        def call(self, reduce_op, argument, *args, **kwargs):
+            for tensor in tensors_of(argument):
+                value = tensor.values[0] if hasattr(tensor, "values") else tensor
                 sizes.append(value.dtype.size * value.shape.num_elements())
-            return method(self, reduce_op, what, *args, **kwargs)
+            return method(self, reduce_op, argument, *args, **kwargs)
 
         return call
 
@@ -78,4 +70,9 @@ def count_reductions() -> list[int]:
 
 
 if __name__ == "__main__":
+    train_step_ours.define_flags()
+    flags.DEFINE_integer("devices", 1, "Logical devices of the CPU.", lower_bound=1)
+    flags.DEFINE_integer("depth", 50, "Depth of the ResNet.")
+    flags.DEFINE_float("width", 1.0, "Width of the networks.")
+    flags.DEFINE_bool("synchronised", False, "Whether batch norm sees the whole batch.")
     app.run(main)

@@ -8,6 +8,14 @@ from benchmarks import runner
 from tfadv.models.decoder import Decoder
 
 
+def test_a_protect_step_is_timed_on_two_devices():
+    options = {"what": "protect", "size": 32, "depth": 18, "width": 0.1, "devices": 2}
+    options |= {"batch": 4, "steps": 1}
+    result = runner.run(runner.python_module("benchmarks.scaling_side", sys.executable, **options))
+    assert result["images_per_s"] > 0
+    assert result["reductions"] > 0
+
+
 @pytest.mark.slow
 def test_two_devices_bring_the_gradients_of_all_weights_together(tmp_path):
     options = {"what": "attack", "sizes": 32, "depths": 18, "width": 0.1, "devices": 2}
