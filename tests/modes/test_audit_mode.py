@@ -1,37 +1,24 @@
-"""An audit on drawn faces, as a user runs it."""
+"""An audit on synthetic faces, as a user runs it."""
 
-import dataclasses
 import functools
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
-from tfadv.attacks.pairs import FirstPairs, Pairs
 
 from data_prep import faces
 from tests.datasets import prepare
 from tfadv import cli
-from tfadv.attacks import decoder, inversion, registry, suite
-from tfadv.attacks.black_box import SavedEncoder
-from tfadv.attacks.gradient_search import Search
-from tfadv.attacks.knowledge import Member, Target, with_less
+from tfadv.attacks import decoder, registry
+from tfadv.attacks.gradient_search import GradientSearch, Search
 from tfadv.config.errors import UserError
-from tfadv.config.run_folder import RunFolder
-from tfadv.config.schema import Audit, BlackBox, Config, Report
-from tfadv.data.dataset import HELD_OUT, PUBLIC, TRAIN, Dataset
-from tfadv.data.images import normalize
-from tfadv.evaluation import verdicts
-from tfadv.evaluation.closure import Score
+from tfadv.config.schema import Audit, Config
 from tfadv.evaluation.leakage_measures import MEASURES
-from tfadv.evaluation.recognition.recognizer import load_recognizer
+from tfadv.evaluation.results import AttackResult
 from tfadv.modes import audit
-from tfadv.reporting import audit as audit_page
-from tfadv.reporting import audit_sections
-from tfadv.training.trainer import TrainingError
 
 pytestmark = pytest.mark.slow  # decoders of three budgets for each of four encoders
 
@@ -58,7 +45,7 @@ def get_config(mode):
 
 @pytest.fixture(scope="module")
 def root(tiny_faces, tmp_path_factory):
-    """A folder with a recogniser, an encoder with its baseline, and an audit."""
+    """A folder with a recognizer, an encoder with its baseline, and an audit."""
     root = tmp_path_factory.mktemp("audit")
     data = root / "data"
     (data / "synthetic").mkdir(parents=True)
@@ -70,10 +57,8 @@ def root(tiny_faces, tmp_path_factory):
     assert call(root, "protect", "protect") == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoder, "RATES", (1e-3, 3e-3))
-        brief = functools.partial(
-            inversion.InputInverter, searches=(Search(1.0, 0.1, 5),), restarts=1
-        )
-        patch.setattr(inversion, "InputInverter", brief)
+        brief = functools.partial(GradientSearch, searches=(Search(1.0, 0.1, 5),), restarts=1)
+        patch.setattr(registry, "GradientSearch", brief)
         assert call(root, "audit", "audit") == 0
     return root
 
@@ -88,48 +73,59 @@ def report_of(root):
     return json.loads((root / "audit/audit.json").read_text())
 
 
-def test_it_says_what_was_found_of_encoders_and_both_ends_of_the_scale(root):
+def attack_names(root):
+    """The attacks of the audit, and those of them that are quick."""
+    config = cli.read_config(str(root / "tiny.py"), "attack")
+    attacks = registry.build_audit_attacks(config, lambda adversary: None)
+    return set(attacks), {name for name, attack in attacks.items() if attack.is_quick}
+
+
+def test_it_reports_encoders_and_reference_rows(root):
     report = report_of(root)
-    assert list(report["encoders"]) == ["protected", "unprotected", "logits", "answers"]
+    assert list(report["encoders"]) == ["protected", "unprotected", "logits", "hard_predictions"]
     for encoder in report["encoders"].values():
         assert set(encoder["measures"]) == set(MEASURES)
         assert not encoder["random"]
-        tried = set(registry.MEMBERS) | {f"figure6-pixels-x{times}" for times in (1, 2, 4)}
-        assert set(encoder["attackers"]) == tried
+        assert set(encoder["attacks"]) == attack_names(root)[0]
+        assert {f"figure6-pixels-x{budget}" for budget in (1, 2, 4)} < set(encoder["attacks"])
     measures = report["encoders"]["protected"]["measures"]
     assert set(measures) == set(report["encoders"]["unprotected"]["measures"])
     page = (root / "audit/report.html").read_text()
     for text in (
         "Audit of the protected encoder",
-        "answers only",
-        "With fewer public pictures",
-        "With pictures of another domain",
+        "hard predictions only",
+        "With fewer public images",
+        "With images of another domain",
         "Information on identity",
-        "Of the first 2 test pictures.",
+        "Here: the first 2.",
     ):
         assert text in page
 
 
-def test_attackers_beside_the_verdicts_have_what_they_are_said_to_have(root):
-    folder = root / "audit/encoders"
-    quick = {name for name, member in registry.MEMBERS.items() if member.is_quick}
-    for name in report_of(root)["encoders"]:
-        assert {file.stem for file in (folder / name / "few-20").glob("*.npz")} == quick
-        # Pictures from elsewhere have no labels of other attributes.
-        elsewhere = {file.stem for file in (folder / name / "domain").glob("*.npz")}
-        expected = {key for key in quick if not registry.MEMBERS[key].needs_labels}
-        # People of one colour, whose pictures may all have the same features.
-        assert elsewhere | {"linkage"} == expected
-        looked_into = (folder / name / "white_box.npz").exists()
-        assert looked_into == (name in ("protected", "unprotected"))
-        assert "white_box" not in report_of(root)["encoders"][name]["attackers"]
+def test_attacks_with_less_knowledge_are_the_quick_ones(root):
+    _, quick = attack_names(root)
+    for name, encoder in report_of(root)["encoders"].items():
+        folder = root / "audit/encoders" / name
+        assert {file.stem for file in (folder / "fewer-20/attacks").glob("*.npz")} == quick
+        elsewhere = {
+            file.stem: AttackResult.load(file)
+            for file in (folder / "other-domain/attacks").glob("*.npz")
+        }
+        assert set(elsewhere) == quick
+        reason = "no public image has labels of these attributes"
+        assert elsewhere["probe_mlp"].not_applicable == reason
+        assert elsewhere["ridge"].scores
+        search = encoder["attacks"]["gradient_search"]
+        assert ("mse" in search) == (name in ("protected", "unprotected"))
+        assert ("not_applicable" in search) == (name in ("logits", "hard_predictions"))
+        assert all(each["attack"] != "gradient_search" for each in encoder["measures"].values())
 
 
 def test_encoders_are_compared_in_pairs(root):
     encoders = ",".join(str(root / name) for name in ("protect/encoder", "copy/encoder"))
     shutil.copytree(root / "protect", root / "copy")
     measured = json.loads((root / "copy/metrics.json").read_text())
-    # As of a noisy encoder.
+    # As a noisy encoder's run has it.
     (root / "copy/metrics.json").write_text(json.dumps(measured | {"dfil": 0.25}))
     shutil.copytree(root / "audit", root / "pair")
     for name in (root.name, "copy"):
@@ -138,16 +134,17 @@ def test_encoders_are_compared_in_pairs(root):
         (root / "pair" / name).unlink()
     assert call(root, "audit", "pair", f"--config.encoder={encoders}") == 0
     page = (root / "pair/report.html").read_text()
-    assert f"{root.name} less copy" in page
+    assert f"{root.name} minus copy" in page
     assert "What the noise promises" in page
     assert "What the noise promises" not in (root / "audit/report.html").read_text()
 
 
-def test_the_ends_of_the_scale_are_as_useful_as_the_encoder_without_defence(root):
+def test_reference_rows_are_as_useful_as_the_unprotected_encoder(root):
     encoders = report_of(root)["encoders"]
     kinds = ("mcc", "mcc_tuned", "mcc_task", "mcc_task_tuned")
     useful = {name: [found[kind] for kind in kinds] for name, found in encoders.items()}
-    assert useful["answers"] == useful["logits"] == useful["unprotected"] != useful["protected"]
+    reference = useful["unprotected"]
+    assert useful["hard_predictions"] == useful["logits"] == reference != useful["protected"]
     of_all, _, of_task, tuned = useful["protected"]
     assert of_all == pytest.approx(of_task * 2 / len(faces.ATTRIBUTES))
     page = (root / "audit/report.html").read_text()
@@ -155,44 +152,48 @@ def test_the_ends_of_the_scale_are_as_useful_as_the_encoder_without_defence(root
     assert f"{tuned:.3f}" in page
 
 
-def test_without_a_recogniser_it_says_what_is_not_tried(root, capsys):
+def test_without_a_recognizer_it_says_what_is_not_tried(root, capsys):
     folder = root / "alone/audit"
     shutil.copytree(root / "audit", folder)
     for name in ("metrics.json", "config.json"):
         (folder / name).unlink()
-    assert "No face recognizer" not in (folder / "report.html").read_text()
+    assert "No face recogniser" not in (folder / "report.html").read_text()
     assert call(root, "audit", folder, f"--config.encoder={root / 'protect/encoder'}") == 0
-    assert "No face recognizer was given. Attacks that guess faces" in capsys.readouterr().out
-    assert "No face recognizer was given" in (folder / "report.html").read_text()
+    assert "No face recogniser was given, so that no attacker guesses" in capsys.readouterr().out
+    assert "No face recogniser was given" in (folder / "report.html").read_text()
 
 
-def test_the_attacker_that_counts_is_the_strongest_on_held_out_pictures(root):
+def test_the_attack_of_a_verdict_is_the_strongest_on_held_out_images(root):
     for name, encoder in report_of(root)["encoders"].items():
-        files = (root / "audit/encoders" / name).glob("*.npz")
-        scores = {file.stem: suite.read(file)[0] for file in files}
-        scores.pop("white_box", None)  # has more than a black box
-        for key, found in encoder["measures"].items():
+        files = (root / "audit/encoders" / name / "attacks").glob("*.npz")
+        results = {file.stem: AttackResult.load(file) for file in files}
+        for key, verdict in encoder["measures"].items():
             measure = MEASURES[key]
-            sign = 1 if measure.leaks_upwards else -1
-            held_out = {m: s[measure.metric] for m, s in scores.items() if measure.metric in s}
-            best = max(sign * score.held_out for score in held_out.values())
-            assert sign * held_out[found["attacker"]].held_out == best
-            assert held_out[found["attacker"]].test == found["value"]
+            scores = {
+                attack: result.scores[measure.metric]
+                for attack, result in results.items()
+                if measure.metric in result.scores
+                and np.isfinite(result.scores[measure.metric].held_out)
+            }
+            best = max(measure.sign * score.held_out for score in scores.values())
+            chosen = scores[verdict["attack"]]
+            assert measure.sign * chosen.held_out == best
+            assert chosen.value == verdict["value"]
 
 
 def test_its_report_follows_the_schema(root):
     schema = json.loads((ROOT / "docs/audit.schema.json").read_text())
     assert not list(violations(report_of(root), schema, schema))
     broken = report_of(root)
-    del broken["encoders"]["protected"]["measures"]["pixels"]["attacker"]
-    broken["encoders"]["answers"]["random"] = "no"
+    del broken["encoders"]["protected"]["measures"]["pixels"]["attack"]
+    broken["encoders"]["logits"]["random"] = "no"
     broken["limits"] = [1]
     broken["more"] = 0
     assert len(list(violations(broken, schema, schema))) == 4
 
 
 def violations(value, schema, whole, at="$"):
-    """What of a value breaks a JSON schema: the keywords that ours uses."""
+    """Yields where a value breaks a JSON schema, by the keywords that ours uses."""
     if "$ref" in schema:
         schema = whole["$defs"][schema["$ref"].rpartition("/")[2]]
     kinds = {
@@ -236,33 +237,33 @@ def test_a_larger_leak_than_allowed_ends_with_exit_code_3(root, capsys):
     assert call(root, "audit", "audit", "--config.audit.fail_above=linkage_auc:0") == 3
     err = capsys.readouterr().err
     assert "leaks more than allowed: protected: linkage_auc is " in err
-    assert "answers" not in err
+    assert "hard_predictions" not in err
 
 
-def test_a_limit_that_is_kept_ends_well(root):
+def test_an_audit_within_its_limit_ends_with_exit_code_0(root):
     converged = report_of(root)["encoders"]["protected"]["measures"]["linkage_auc"]["converged"]
     assert converged
     assert call(root, "audit", "audit", "--config.audit.fail_above=linkage_auc:1") == 0
 
 
-def test_what_was_done_is_not_done_again(root, tmp_path, capsys):
+def test_a_result_that_is_kept_is_not_made_again(root, tmp_path, capsys):
     shutil.copytree(root / "audit", tmp_path / "audit")
     before = report_of(root)
     (tmp_path / "audit/metrics.json").unlink()
-    (tmp_path / "audit/encoders/answers/linkage.npz").unlink()
+    (tmp_path / "audit/encoders/hard_predictions/attacks/linkage.npz").unlink()
     flags = [f"--config.encoder={root / 'protect/encoder'}"]
     flags.append(f"--config.recognizer.path={root / 'recognizer/recognizer'}")
     where = [f"--config={root / 'tiny.py'}", f"--workdir={tmp_path / 'audit'}"]
     keras.config.set_dtype_policy("float32")
     assert cli.main(["run.py", "--mode=audit", *where, *flags]) == 0
     out = capsys.readouterr().out
-    assert "answers: linkage: linked" in out
+    assert "hard_predictions: linkage: linkage, rank 1" in out
     assert "linear decoder" not in out
     assert json.loads((tmp_path / "audit/audit.json").read_text()) == before
 
 
 @pytest.mark.parametrize(
-    ("flag", "told"),
+    ("flag", "message"),
     [
         ("audit.decoders=figure7", "audit.decoders names figure7; it must be one of figure6, resi"),
         ("audit.losses=l1", "audit.losses names l1; it must be one of pixels, gan, perceptual"),
@@ -272,12 +273,12 @@ def test_what_was_done_is_not_done_again(root, tmp_path, capsys):
         ("audit.unprotected=nowhere", "encoder nowhere does not exist"),
     ],
 )
-def test_a_mistake_is_one_line(root, capsys, flag, told):
+def test_a_mistake_is_one_line(root, capsys, flag, message):
     assert call(root, "audit", "other", f"--config.{flag}") == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_without_an_unprotected_encoder_there_is_nothing_to_compare_with(root, tmp_path, capsys):
+def test_an_audit_without_an_unprotected_encoder_is_refused(root, tmp_path, capsys):
     shutil.copytree(root / "protect/encoder", tmp_path / "mine/encoder")
     flags = [f"--config.encoder={tmp_path / 'mine/encoder'}"]
     assert call(root, "audit", "alone", *flags) == 2
@@ -286,113 +287,8 @@ def test_without_an_unprotected_encoder_there_is_nothing_to_compare_with(root, t
     )
 
 
-class Fake:
-    """An encoder with noise of its own at each call."""
-
-    feature_shape, split = (2,), None
-
-    def __init__(self):
-        self.random = np.random.default_rng(0)
-
-    def __call__(self, images):
-        return np.float32(images[:, 0, 0, :2] + self.random.normal(size=(len(images), 2)))
-
-
-def test_noise_that_is_drawn_anew_is_averaged_away():
-    images = np.full((50, 4, 4, 3), 7, np.uint8)
-    once, often = Fake()(images), suite.Averaged(Fake(), 100)(images)
-    assert np.square(once - 7).mean() == pytest.approx(1, abs=0.4)
-    assert np.square(often - 7).mean() == pytest.approx(0.01, abs=0.005)
-
-
-class Noise(Fake):
-    """One that says nothing else."""
-
-    def __call__(self, images):
-        return super().__call__(np.zeros_like(images))
-
-
-class Recorder:
-    """A classifier that keeps the features that it was asked about."""
-
-    attributes, feature_shape, thresholds = ("Smiling", "Male"), (2,), None
-
-    def __init__(self):
-        self.asked = []
-
-    def __call__(self, features):
-        self.asked.append(features)
-        return features
-
-
-@pytest.mark.parametrize(
-    ("noise", "expected"), [(0.0, False), (1e-7, False), (0.01, True), (1.0, True)]
-)
-def test_a_loud_value_does_not_hide_that_others_are_drawn_anew(noise, expected):
-    random = np.random.default_rng(0)
-    features = np.concatenate([random.normal(size=(64, 8)), np.full((64, 1), 1e4)], axis=1)
-    again = features + noise * random.normal(size=features.shape) * (np.arange(9) < 8)
-    assert suite.differs(features.astype(np.float32), again.astype(np.float32)) is expected
-
-
-def test_a_random_encoder_serves_with_one_answer_and_not_with_a_mean(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(suite, "MEMBERS", {})
-    monkeypatch.setattr(suite, "decoders", lambda config: {})
-    config = cli.read_config(str(root / "tiny.py"), "attack")
-    config = dataclasses.replace(config, audit=Audit(repeats=100, few=()))
-    workdir = RunFolder(tmp_path, "audit", config)
-    recorder, task = Recorder(), Recorder.attributes
-    look = suite.Auditor(workdir, Dataset(config.data), [], None, task)
-    assert look("noisy", Noise(), recorder).is_random
-    assert np.concatenate(recorder.asked).std() == pytest.approx(1, abs=0.4)  # a mean: 0.1
-
-
-def test_what_diverged_passes_no_limit(root, tmp_path, monkeypatch, capsys):
-    def diverge(target):
-        raise TrainingError("its loss is nan")
-
-    trained = Member("network", "It diverges.", diverge, metrics=("mse", "reid_rank1"))
-    monkeypatch.setattr(suite, "MEMBERS", {"ridge": registry.MEMBERS["ridge"], "net": trained})
-    monkeypatch.setattr(suite, "decoders", lambda config: {})
-    config = cli.read_config(str(root / "tiny.py"), "attack")
-    config = dataclasses.replace(config, audit=Audit(few=()), report=Report(pictures=False))
-    workdir = RunFolder(tmp_path, "audit", config)
-    look = suite.Auditor(workdir, Dataset(config.data), [], None, Recorder.attributes)
-    box = SavedEncoder(str(root / "protect/encoder"), BlackBox(), 32)
-    for _ in range(2):  # the second time from what was kept
-        found = look("mine", box, None)
-        assert list(verdicts.of_measure(found.results, MEASURES["pixels"])) == ["ridge"]
-        assert not verdicts.is_converged(found.results, MEASURES["pixels"])
-        assert verdicts.is_converged(found.results, MEASURES["linkage_auc"])
-        assert not found.pictures
-    assert capsys.readouterr().out.count("network on mine diverged: its loss is nan") == 1
-    with np.load(tmp_path / "encoders/mine/ridge.npz") as kept:
-        assert "pictures" not in kept.files
-
-
-def test_whoever_trains_by_gradients_leaves_a_trace_of_a_divergence(tmp_path, monkeypatch):
-    def of(*keys):
-        return {MEASURES[key].metric for key in keys}
-
-    decoders = decoder.decoders(Config())
-    assert {frozenset(each.metrics) for each in decoders.values()} == {
-        frozenset(of("pixels", "face_rank1", "face_auc"))
-    }
-    assert set(registry.MEMBERS["feature_map"].metrics) == of("guess_rank1", "guess_auc")
-
-    def diverge(*arguments, **options):
-        raise TrainingError("its loss is nan")
-
-    monkeypatch.setattr(inversion, "invert_pictures", diverge)
-    nothing = dict.fromkeys(("train", "held_out", "dataset", "split", "g", "faces"))
-    target = SimpleNamespace(name="mine", config=Config(), folder=tmp_path, **nothing)
-    for member in decoders.values():
-        with pytest.raises(TrainingError, match="it diverged at every learning rate"):
-            member.attack(target)
-
-
 class People:
-    """A dataset whose splits show these people."""
+    """A data set whose splits show these people."""
 
     description = {"name": "faces"}  # noqa: RUF012
 
@@ -412,7 +308,7 @@ def test_people_in_two_splits_are_refused():
 
 
 def trained(path, defence):
-    """An encoder as protect leaves it, as far as names go."""
+    """The files of a protect run that its encoder's name depends on."""
     (path / "encoder").mkdir(parents=True)
     (path / "encoder/encoder.json").touch()
     record = {"config": {"loss": {"lambda1": defence}}}
@@ -425,145 +321,22 @@ def named(*encoders, unprotected=""):
     return audit.name_encoders(config)
 
 
-def test_which_encoder_ends_the_scale(tmp_path):
+def test_which_encoder_is_the_unprotected_one(tmp_path):
     first = trained(tmp_path / "first", 1.0)
     second = trained(tmp_path / "second", 1.0)
     plain, other = trained(tmp_path / "plain", 0.0), trained(tmp_path / "other", 0.0)
     assert named(first, plain) == {"protected": first, "unprotected": plain}
-    # Others without defence are audited like any.
+    # Other unprotected encoders are audited like any encoder.
     expected = {"protected": first, "unprotected_2": plain, "unprotected": other}
     assert named(first, plain, unprotected=other) == expected
     beside = trained(tmp_path / "first/unprotected", 0.0)
     assert named(first, plain) == expected | {"unprotected": beside}
     assert list(named(first, second)) == ["first", "second", "unprotected"]
-    foreign = str(tmp_path / "answers")
-    assert named(foreign, unprotected=plain) == {"answers_2": foreign, "unprotected": plain}
+    foreign = str(tmp_path / "logits")
+    assert named(foreign, unprotected=plain) == {"logits_2": foreign, "unprotected": plain}
     with pytest.raises(UserError, match=r"^an audit needs the same encoder without defence"):
         named(second)
-    with pytest.raises(UserError, match=r"is the encoder without defence, which ends the scale"):
+    with pytest.raises(
+        UserError, match=r"is the unprotected encoder, which is one end of the scale"
+    ):
         named(plain)
-
-
-def test_of_pixels_a_decoder_may_gain_a_tenth_of_the_gap_between_the_ends():
-    def of(held_out):
-        pixels = Score(held_out, 0.0, np.zeros(2))
-        found = {"ridge": {"mse": pixels}, "linkage": {"linkage_auc": pixels}}
-        return verdicts.Audited(found, {}, {}, {}, 1)
-
-    audited = {"mine": of(0.2), "unprotected": of(0.15), "answers": of(0.25)}
-    assert verdicts.most_gained(audited, MEASURES["pixels"]) == pytest.approx(0.01)
-    assert verdicts.most_gained(audited, MEASURES["linkage_auc"]) == np.inf
-    budgets = {f"figure6-pixels-x{times}": mse for times, mse in ((1, 0.3), (2, 0.23), (4, 0.21))}
-    wide = np.array([0.1, 0.4])
-    results = {name: {"mse": Score(mse, 0.2, wide)} for name, mse in budgets.items()}
-    assert verdicts.is_converged(results, MEASURES["pixels"])
-    assert not verdicts.is_converged(results, MEASURES["pixels"], 0.01)
-    widened = audited | {"mine": dataclasses.replace(audited["mine"], results=results)}
-    concluded = verdicts.conclude(widened, [])
-    assert not concluded["mine"]["pixels"].is_converged
-
-
-def test_chance_stands_below_what_leaks_and_every_column_says_what_it_means():
-    leak = verdicts.Verdict("linkage", Score(0.1, 0.1, np.full(2, 0.1)), None, True)
-    audited = {"mine": verdicts.Audited({}, {}, {}, {}, 1)}
-    keys = ("pixels", "face_rank1", "linkage_rank1", "linkage_auc", "attributes")
-    guess = {"reid_rank1": 0.014, "verification_auc": 0.5}
-    table = audit_page.leaks(audited, {"mine": dict.fromkeys(keys, leak)}, guess)
-    label, *values = table.rows[-1]
-    assert label.name == "chance"
-    assert values == [0.0, None, 0.014, 0.014, 0.5, 0.0]
-    assert all(column.meaning for column in table.columns[1:])
-    assert all(audit_sections.column(key).meaning for key in MEASURES)
-
-
-def test_a_decoder_that_diverged_with_a_budget_had_not_enough():
-    def result(value):
-        return {"mse": Score(value, value, np.linspace(value, value + 0.1, 50))}
-
-    results = {f"d-x{times}": result(0.3) for times in (1, 2, 4)} | {"ridge": result(0.2)}
-    assert verdicts.is_converged(results, MEASURES["pixels"])
-    results.pop("d-x4")
-    assert not verdicts.is_converged(results, MEASURES["pixels"])
-    unfinished = Score(0.3, 0.3, np.ones(5), is_finished=False)
-    results = {"ridge": result(0.2), "feature_map": {"feature_reid_rank1": unfinished}}
-    assert verdicts.is_converged(results, MEASURES["pixels"])
-    assert not verdicts.is_converged(results, MEASURES["guess_rank1"])
-
-
-def test_a_decoder_can_learn_from_a_recogniser_that_gradients_reach(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoder, "RATES", (1e-3,))
-    config = cli.read_config(str(root / "tiny.py"), "attack")
-    dataset = Dataset(config.data)
-    box = SavedEncoder(str(root / "protect/encoder"), BlackBox(), 32)
-    train, held_out = (
-        Pairs(box, dataset, PUBLIC, part, box.feature_shape, 100) for part in (TRAIN, HELD_OUT)
-    )
-    recognizer = load_recognizer(str(root / "recognizer/recognizer"), "auto", "", "synthetic")
-    target = Target(
-        name="mine",
-        train=train,
-        held_out=held_out,
-        identities=(None, None),
-        embeddings=None,
-        dataset=dataset,
-        g=None,
-        config=config,
-        folder=tmp_path,
-        split=box.split,
-        faces=recognizer.differentiable(),
-    )
-    pictures = normalize(next(train.batches())["images"]).numpy()
-    np.testing.assert_allclose(
-        target.faces(pictures)[0][:, 0, 0], recognizer(pictures).embedding, atol=1e-5
-    )
-    options = {"family": "mine", "architecture": "figure6", "loss": "recognizer", "seed": 0}
-    decoder.decoder(target, **options, times=1)
-    history = (tmp_path / "mine-x1-0.001/history.jsonl").read_text().splitlines()
-    assert json.loads(history[-1])["perceptual"] > 0
-    with pytest.raises(ValueError, match="only a recogniser that --mode=recognizer made"):
-        decoder.decoder(dataclasses.replace(target, faces=None), **options, times=1)
-
-
-class Kept:
-    """Pairs in memory."""
-
-    feature_shape = (1,)
-
-    def __init__(self, count):
-        self.count = count
-
-    def batches(self):
-        for start in range(0, self.count, 4):
-            index = np.arange(start, min(start + 4, self.count))
-            yield {"features": index[:, None] * 10.0, "index": index}
-
-    def pictures(self, index):
-        return np.asarray(index) * 10
-
-
-def test_an_attacker_with_less_has_the_pictures_of_whole_people():
-    people = np.array([5, 2, 5, -1, 2, 7, 7, 2])
-    embeddings = np.arange(8.0)[:, None]
-    target = Target(
-        name="mine",
-        train=Kept(8),
-        held_out=Kept(3),
-        identities=(people, np.arange(3)),
-        embeddings=(embeddings, embeddings[:3]),
-        dataset=None,
-        g=None,
-        config=Config(audit=Audit()),
-        folder=Path("folder"),
-        split=None,
-    )
-    less = with_less(target, 5)
-    np.testing.assert_array_equal(less.identities[0], [5, 2, 5, 2, 2])
-    np.testing.assert_array_equal(less.embeddings[0][:, 0], [0, 1, 2, 4, 7])
-    assert less.train.count == 5
-    batches = list(less.train.batches())
-    np.testing.assert_array_equal(np.concatenate([b["index"] for b in batches]), np.arange(5))
-    features = np.concatenate([batch["features"] for batch in batches])[:, 0]
-    np.testing.assert_array_equal(features, [0, 10, 20, 40, 70])
-    np.testing.assert_array_equal(less.train.pictures(np.array([3, 0])), [40, 0])
-    assert isinstance(less.train, FirstPairs)
-    assert less.held_out is target.held_out

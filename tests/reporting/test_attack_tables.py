@@ -1,26 +1,60 @@
-from tfadv.attacks.battery import Leak
-from tfadv.attacks.scoring import Finding
+from types import SimpleNamespace
+
+import numpy as np
+
+from tfadv.evaluation.results import AttackResult, EncoderResult, Score, Training
+from tfadv.reporting import attack_tables
 from tfadv.reporting.attack_tables import strongest, summary
 
-LEAK = Leak(
+
+def result(**scores):
+    """Scores given as (on test images, on held-out images)."""
+    return AttackResult({name: Score(v, np.zeros(0), held) for name, (v, held) in scores.items()})
+
+
+RESULT = EncoderResult(
     utility={"mcc_task": 0.5},
-    attackers={
-        "decoder": Finding({"psnr": 13.0, "ssim": 0.4, "reid_rank1": 0.02}),
-        "ridge": Finding({"psnr": 14.0, "ssim": 0.3, "reid_rank1": 0.01}),
-        "feature_map": Finding({"feature_similarity": 0.3, "feature_reid_rank1": 0.05}),
-        "linkage": Finding({"linkage_rank1": 0.04, "linkage_auc": 0.8}),
+    attacks={
+        "decoder": result(psnr=(13.0, 13.0), ssim=(0.4, 0.4), reid_rank1=(0.02, 0.02)),
+        "ridge": result(psnr=(14.0, 14.0), ssim=(0.3, 0.3), reid_rank1=(0.01, 0.01)),
+        "feature_map": result(feature_similarity=(0.3, 0.3), feature_reid_rank1=(0.05, 0.06)),
+        "linkage": result(linkage_rank1=(0.07, 0.04), linkage_auc=(0.8, 0.8)),
+        "gradient_search": AttackResult({"psnr": Score(20.0)}),
     },
-    efforts={},
-    probes={},
 )
+ATTACKS = {
+    name: SimpleNamespace(title=f"the {name}", meaning="It attacks.") for name in RESULT.attacks
+}
 
 
-def test_the_strongest_attacker_of_a_measure_is_named():
-    assert strongest(LEAK, "psnr") == ("ridge", 14.0)
-    assert strongest(LEAK, "ssim") == ("decoder", 0.4)
-    assert strongest(LEAK, "reid_rank1") == ("feature_map", 0.05)
-    assert strongest(LEAK, "face_similarity") is None
+def test_the_strongest_attack_is_chosen_on_held_out_images():
+    assert strongest(RESULT, "psnr") == ("ridge", 14.0)
+    assert strongest(RESULT, "ssim") == ("decoder", 0.4)
+    assert strongest(RESULT, "reid_rank1") == ("feature_map", 0.05)
+    assert strongest(RESULT, "face_similarity") is None
 
 
-def test_the_summary_is_of_the_strongest_attackers():
-    assert summary(LEAK) == {"mcc_task": 0.5, "psnr": 14.0, "ssim": 0.4, "reid_rank1": 0.05}
+def test_the_summary_has_the_numbers_of_the_strongest_attacks():
+    assert summary(RESULT) == {"mcc_task": 0.5, "psnr": 14.0, "ssim": 0.4, "reid_rank1": 0.05}
+
+
+def test_a_row_by_attack_shows_identity_by_one_name_for_all_attacks():
+    table = attack_tables.by_attack("protected", RESULT, {}, ATTACKS)
+    headings = [column.name for column in table.columns]
+    place = headings.index("Re-identified, rank 1")
+    assert {row[0].name: row[place] for row in table.rows} == {
+        "the decoder": 0.02,
+        "the ridge": 0.01,
+        "the feature_map": 0.05,
+        "the linkage": 0.07,
+        "the gradient_search": None,
+    }
+
+
+def test_training_shows_steps_and_the_curves_of_decoders_only():
+    training = Training(30, True, 0.2, 100.0, ([10, 20, 30], [0.3, 0.25, 0.2]))
+    decoder = AttackResult({"mse": Score(0.2)}, held_out_loss=0.2, training=training)
+    encoders = {"mine": EncoderResult({"decoder": decoder}, utility={})}
+    figure, table = attack_tables.training(encoders, ATTACKS)
+    assert figure.png.startswith(b"\x89PNG")
+    assert table.rows == [["mine: the decoder", 30, 0.2]]
