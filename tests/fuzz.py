@@ -374,9 +374,7 @@ class CommandLine:
         except (UserError, OSError) as error:  # of names too long for a file
             told = one_line(str(error))
             leaves = [name.rpartition(".")[2] for name in names]
-            assert any(one_line(each)[:200] in told for each in (*given, *names, *leaves)), (
-                given
-            )
+            assert any(one_line(each)[:200] in told for each in (*given, *names, *leaves)), given
             return False
         if command is not None:
             validation.validate(command.config)

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfadv.attacks.inverters import ImageInverter
+from tfadv.attacks.decoder import ImageInverter
 from tfadv.config.schema import Config, Data, Loss, Model, Runtime, Train
 from tfadv.defences.protector import Protector
 from tfadv.defences.terms import Reconstruction

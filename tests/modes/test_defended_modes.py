@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfadv import cli
-from tfadv.attacks import inversion
+from tfadv.attacks import registry
 from tfadv.attacks.black_box import SavedEncoder, load_classifier
 from tfadv.attacks.gradient_search import Search
 from tfadv.config.schema import BlackBox
@@ -107,8 +107,8 @@ def test_a_network_whose_checkpoints_are_gone_is_not_taken_over(tmp_path):
 @pytest.mark.slow
 def test_an_encoder_with_codes_and_terms_is_trained_and_attacked(root, capsys, monkeypatch):
     searches = (Search(1.0, 0.1, 5),)
-    brief = functools.partial(inversion.InputInverter, searches=searches, restarts=1)
-    monkeypatch.setattr(inversion, "InputInverter", brief)
+    brief = functools.partial(registry.GradientSearch, searches=searches, restarts=1)
+    monkeypatch.setattr(registry, "GradientSearch", brief)
     flags = {
         "bottleneck.size": 6,
         "bottleneck.noise": 0.5,
@@ -146,16 +146,17 @@ def test_an_encoder_with_codes_and_terms_is_trained_and_attacked(root, capsys, m
     recognizer = f"--config.recognizer.path={root / 'recognizer/recognizer'}"
     flags = [recognizer, "--config.train.steps=10", "--config.attack.white_box=3"]
     assert call(root, "attack", "all/attack", *flags) == 0
-    assert "input optimisation isn't measured: " in capsys.readouterr().out
+    message = "protected: search by gradients (white box): does not apply: no gradient of the feat"
+    assert message in capsys.readouterr().out
     found = metrics(root, "all/attack")
     assert {"psnr", "unprotected/psnr", "linkage_auc", "info_nce_bits"} <= set(found)
     # Levels have no gradient; the encoder without them has.
-    assert "input_optimisation/psnr" not in found
-    assert found["unprotected/input_optimisation/test_examples"] == 3
-    low, high = found["unprotected/input_optimisation/psnr_ci95"]
-    assert low <= found["unprotected/input_optimisation/psnr"] <= high
+    assert "gradient_search/psnr" not in found
+    assert found["unprotected/gradient_search/test_examples"] == 3
+    low, high = found["unprotected/gradient_search/psnr_ci95"]
+    assert low <= found["unprotected/gradient_search/psnr"] <= high
     page = (root / "all/attack/report.html").read_text()
-    assert "white-box search" in page
+    assert "search by gradients (white box)" in page
     assert "Information on identity, bits" in page
 
 

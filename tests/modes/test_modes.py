@@ -22,7 +22,7 @@ from tensorflow.python.saved_model import loader_impl
 from data_prep import faces
 from tests import datasets, recognizers
 from tfadv import cli as run
-from tfadv.attacks import battery, inversion
+from tfadv.attacks import network_training, probes, registry
 from tfadv.attacks.black_box import SavedEncoder
 from tfadv.attacks.ridge import STRENGTHS
 from tfadv.config import run_folder
@@ -30,9 +30,10 @@ from tfadv.config.schema import BlackBox, Config, Data, Loss
 from tfadv.data import dataset as data
 from tfadv.data.images import normalize
 from tfadv.evaluation.recognition.embedding_cache import cache_folder
+from tfadv.evaluation.results import AttackResult
 from tfadv.models import build
 from tfadv.models.encoder import Encoder
-from tfadv.modes import attack, protect
+from tfadv.modes import loading, protect
 from tfadv.reporting import attack_tables
 from tfadv.reporting.glossary import describe
 from tfadv.training import signals
@@ -121,16 +122,19 @@ def test_attack_leaves_what_the_contract_names(root):
     names = {path.name for path in (root / "attack").iterdir()}
     assert names == {
         "config.json",
-        "checkpoints",
+        "encoders",
         "tensorboard",
-        "history.jsonl",
         "metrics.json",
         "reconstructions.npz",
         "reconstructions.png",
         "report.html",
-        "unprotected",
-        "feature_map",
     }
+    for name in ("protected", "unprotected"):
+        folder = root / "attack/encoders" / name
+        assert {path.name for path in folder.iterdir()} == {"attacks", "decoder", "feature_map"}
+        for attack in ("decoder", "feature_map"):
+            assert (folder / attack / "checkpoints").is_dir()
+            assert (folder / "attacks" / f"{attack}.npz").is_file()
 
 
 def test_config_json_tells_the_run_s_whole_story(root):
@@ -164,10 +168,12 @@ def test_metrics_are_flat_finite_numbers(root):
 
 
 def test_every_number_of_an_attack_has_a_meaning(root):
-    whose = "|".join(["unprotected", *attack_tables.LABELS])
+    config = run.read_config(str(root / "tiny.py"), "attack")
+    attacks = registry.build_attacks(config, lambda adversary: None)
+    prefixes = "|".join(["unprotected", *attacks, *attack_tables.REFERENCES])
     for name in metrics(root, "attack"):
-        measure = re.sub(rf"^(({whose})/)*|_ci95$", "", name)
-        assert describe(measure).meaning or measure.startswith("probe_"), name
+        measure = re.sub(rf"^(({prefixes})/)*|_ci95$", "", name)
+        assert describe(measure).meaning, name
 
 
 def test_attack_names_what_the_contract_names(root):
@@ -183,7 +189,7 @@ def test_attack_names_what_the_contract_names(root):
     for attacker in ("ridge", "random_features", "nearest_neighbour"):
         assert {f"{attacker}/psnr", f"unprotected/{attacker}/reid_rank1"} <= set(found)
     assert {f"chance/{name}" for name in identity} <= set(found)
-    assert {f"real_picture/{name}" for name in identity} <= set(found)
+    assert {f"real_image/{name}" for name in identity} <= set(found)
     lda = {"lda_within", "lda_between", "lda_score"}
     assert lda | {f"unprotected/{name}" for name in lda} | {"chance/lda_score"} <= set(found)
 
@@ -313,17 +319,21 @@ def test_interrupted_run_resumes_where_it_was_and_ends_as_if_nothing_had_happene
     flags = [f"--workdir={tmp_path / mode}", "--noconfig.baseline"]
     if mode == "attack":
         flags = [f"--workdir={tmp_path / mode}", f"--config.encoder={root / 'protect/encoder'}"]
-    module = {"protect": protect, "attack": inversion}[mode]
-    evaluate = module.Evaluation.__call__
+    owner, name = {
+        "protect": (protect.Evaluation, "__call__"),
+        "attack": (network_training.Plateau, "update"),
+    }[mode]
+    evaluate, calls = getattr(owner, name), []
 
-    def interrupted(self, step):
-        if step == 20:
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:  # at step 20
             raise signals.Interrupted(signal.SIGINT)
-        return evaluate(self, step)
+        return evaluate(*arguments)
 
     flags.append("--config.attack.patience=9")
     with monkeypatch.context() as patch:
-        patch.setattr(module.Evaluation, "__call__", interrupted)
+        patch.setattr(owner, name, interrupted)
         assert call(root, mode, *flags) == 130
     assert "the same command resumes" in capsys.readouterr().err
     assert not (tmp_path / mode / "metrics.json").exists()
@@ -334,9 +344,9 @@ def test_interrupted_run_resumes_where_it_was_and_ends_as_if_nothing_had_happene
     assert call(root, mode, f"--workdir={whole}", *flags[1:]) == 0
     loss = {"protect": "utility", "attack": "reconstruction"}[mode]
     folders = tmp_path / mode, whole
+    place = {"protect": "history.jsonl", "attack": "encoders/protected/decoder/history.jsonl"}
     resumed, uninterrupted = (
-        [row[loss] for row in map(json.loads, (folder / "history.jsonl").open())]
-        for folder in folders
+        [row[loss] for row in map(json.loads, (folder / place[mode]).open())] for folder in folders
     )
     # Not to the bit: convolutions on several threads add up in any order.
     assert resumed == pytest.approx(uninterrupted, rel=0.05)
@@ -363,8 +373,11 @@ def test_pictures_stay_out_of_report_and_tensorboard_when_asked(root, tmp_path):
     assert not (attack_folder / "reconstructions.png").exists()
     assert shows_pictures(root / "protect")
     assert not shows_pictures(folder)
-    assert shows_pictures(root / "attack")
-    assert not shows_pictures(attack_folder)
+    decoder = "encoders/protected/decoder"
+    assert shows_pictures(root / "attack" / decoder)
+    assert not shows_pictures(attack_folder / decoder)
+    kept = [AttackResult.load(file) for file in attack_folder.rglob("attacks/*.npz")]
+    assert all(result.images is None for result in kept)
     page, other = (p.joinpath("report.html").read_text() for p in (attack_folder, root / "attack"))
     assert "Input and reconstructions" in other
     assert "Input and reconstructions" not in page
@@ -428,7 +441,7 @@ def test_one_attribute_task_counts_the_others_as_zero(smiling):
     assert "Mean MCC" not in page
 
 
-def test_attack_without_recogniser_says_so_and_probes_what_the_task_did_not_train(root, smiling):
+def test_attack_without_recognizer_says_so_and_infers_what_the_task_did_not_train(root, smiling):
     folder = smiling / "attack"
     assert call(root, "attack", f"--workdir={folder}", "--config.train.steps=10") == 0
     found = json.loads((folder / "metrics.json").read_text())
@@ -437,9 +450,11 @@ def test_attack_without_recogniser_says_so_and_probes_what_the_task_did_not_trai
     assert not any("face_similarity" in name or "feature_" in name for name in found)
     page = (folder / "report.html").read_text()
     assert "No face recognizer was given" in page
-    probed = {name.rpartition("/")[2] for name in found if name.startswith("probe_mlp/mcc/")}
-    assert probed == set(faces.ATTRIBUTES) - {"Smiling"}
-    assert "What else the features say" in page
+    assert "M(Z) does not apply to protected: there is no face recognizer." in page
+    prefix = "probe_mlp/attribute_mcc/"
+    inferred = {name.removeprefix(prefix) for name in found if name.startswith(prefix)}
+    assert inferred == set(faces.ATTRIBUTES) - {"Smiling"}
+    assert "Attribute inference" in page
 
 
 def test_pictures_of_a_further_dataset_join_the_public_ones(
@@ -448,13 +463,13 @@ def test_pictures_of_a_further_dataset_join_the_public_ones(
     (tmp_path / "synthetic").mkdir()
     (tmp_path / "synthetic/tiny").symlink_to(Path(tiny_faces.dir) / "synthetic/tiny")
     datasets.prepare(tmp_path, "others", attributes=("Male",))
-    labels, probe = [], battery.probe_attributes
+    labels, probe = [], probes.linear_probe
 
     def spy(train, *rest):
         labels.append(train.labels)
         return probe(train, *rest)
 
-    monkeypatch.setattr(battery, "probe_attributes", spy)
+    monkeypatch.setattr(probes, "linear_probe", spy)
     flags = [f"--config.data.dir={tmp_path}", "--config.data.extra=others"]
     flags += ["--config.train.steps=10", f"--workdir={tmp_path / 'attack'}"]
     flags += [f"--config.encoder={smiling / 'protect/encoder'}"]
@@ -467,7 +482,7 @@ def test_pictures_of_a_further_dataset_join_the_public_ones(
         "others/1.0.0": 24
     }
     page = (tmp_path / "attack/report.html").read_text()
-    assert "Attackers with 84 public pictures" in page
+    assert "Attacks with 84 public images" in page
     assert "public, of others/1.0.0" in page
     assert "not known whether others/1.0.0 shows the same people" in page
     # Probes learn from the pictures whose labels are known: none of the others has all of them.
@@ -491,13 +506,12 @@ def test_other_recognisers_measure_beside_the_one_that_m_learned_from(root, tmp_
         assert f"{name}/second_ci95" in found
     for name in ("face_similarity", "face_similarity_inner"):  # others of 20 pictures may be equal
         assert found[f"{name}/second"] != found[name]
-    measured = found["real_picture/verification_auc/second"]
-    assert measured != found["real_picture/verification_auc"]
+    measured = found["real_image/verification_auc/second"]
+    assert measured != found["real_image/verification_auc"]
     assert measured == pytest.approx(verification_auc(second, root / "tiny.py"), abs=1e-6)
     assert not any(name.endswith("/second") for name in found if name.startswith("feature_"))
     page = (tmp_path / "report.html").read_text()
-    assert "learned from it" in page
-    assert "did not see it" in page
+    assert "attacks learn from it" in page
 
 
 def verification_auc(recognizer, config):
@@ -516,9 +530,9 @@ def test_recognisers_of_the_same_name_or_content_are_refused(root, tmp_path, cap
     flags = [f"--config.encoder={root / 'protect/encoder'}", f"--workdir={tmp_path / 'attack'}"]
     flags += [f"--config.recognizer.path={recognizer}"]
     assert call(root, "attack", *flags, f"--config.recognizer.others={recognizer}") == 2
-    assert "two recognisers are called recognizer" in capsys.readouterr().err
+    assert "two recognizers are called recognizer" in capsys.readouterr().err
     assert call(root, "attack", *flags, f"--config.recognizer.others={copy}") == 2
-    assert "recognisers recognizer and copy are the same" in capsys.readouterr().err
+    assert "recognizers recognizer and copy are the same" in capsys.readouterr().err
 
 
 def test_m_that_would_be_too_large_is_refused_before_any_attack(root, tmp_path, capsys):
@@ -577,14 +591,15 @@ def test_the_whole_adversary_trains_in_both_modes(root, tmp_path):
     assert call(root, "attack", *terms, f"--workdir={folder / 'attack'}") == 0
     simulated, real = (
         json.loads((folder / mode / "history.jsonl").read_text().splitlines()[0])
-        for mode in ("protect", "attack")
+        for mode in ("protect", "attack/encoders/protected/decoder")
     )
     terms = {"reconstruction", "adversarial", "discriminator", "perceptual"}
     assert {f"public_{term}" for term in terms} | {"private_perceptual"} <= set(simulated)
     assert terms <= set(real)
     page = (folder / "protect/report.html").read_text()
     assert "λ₁ = 1, λ₂ = 0.3" in page
-    losses = json.loads((folder / "attack/history.jsonl").read_text().splitlines()[-1])
+    history = folder / "attack/encoders/protected/decoder/history.jsonl"
+    losses = json.loads(history.read_text().splitlines()[-1])
     expected = losses["held_out_reconstruction"] + 0.2 * losses["held_out_perceptual"]
     assert losses["held_out_loss"] == pytest.approx(expected, rel=1e-5)
     found = metrics(folder, "attack")
@@ -597,31 +612,35 @@ def test_unknown_attribute_is_one_clear_line(root, tmp_path, capsys):
     assert "task.attributes names Smilling" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+def named(paths):
+    return loading.name_encoders(paths, attack_tables.REFERENCES, with_baseline=True)
+
+
 def test_encoders_are_named_by_how_they_were_trained_or_by_their_folder(root, tmp_path):
     protected = str(root / "protect/encoder")
     baseline = str(root / "protect/unprotected/encoder")
-    assert attack.named_encoders((protected,)) == {"protected": protected, "unprotected": baseline}
-    names = attack.named_encoders((baseline, protected, "elsewhere/a_model", "more/a_model"))
+    assert named((protected,)) == {"protected": protected, "unprotected": baseline}
+    names = named((baseline, protected, "elsewhere/a_model", "more/a_model"))
     assert list(names) == ["unprotected", "protected", "a_model", "a_model_2"]
     # Several protected ones are named by their runs.
     for name in ("lambda5/protect", "lambda5"):
         shutil.copytree(root / "protect/encoder", tmp_path / name / "encoder")
         shutil.copy(root / "protect/config.json", tmp_path / name)
     paths = [str(tmp_path / name / "encoder") for name in ("lambda5/protect", "lambda5")]
-    names = attack.named_encoders((protected, *paths))
+    names = named((protected, *paths))
     assert list(names) == [root.name, "lambda5", "lambda5_2", "unprotected"]
 
 
 def test_names_of_encoders_differ_from_each_other_and_from_what_reports_are_made_of(tmp_path):
-    assert list(attack.named_encoders(("e", "e_2", "x/e"))) == ["e", "e_2", "e_3"]
+    assert list(named(("e", "e_2", "x/e"))) == ["e", "e_2", "e_3"]
     (tmp_path / "run/unprotected/encoder").mkdir(parents=True)  # the baseline beside the first
-    names = attack.named_encoders((str(tmp_path / "run/encoder"), "elsewhere/unprotected"))
+    names = named((str(tmp_path / "run/encoder"), "elsewhere/unprotected"))
     assert list(names) == ["encoder", "unprotected", "unprotected_2"]
-    paths = ("x/chance", "x/ridge", "x/checkpoints", "y/ridge")
-    expected = ["chance_2", "ridge_2", "checkpoints_2", "ridge_3"]
-    assert list(attack.named_encoders(paths)) == expected
+    paths = ("x/chance", "x/ridge", "y/ridge")
+    expected = ["chance_2", "ridge", "ridge_2"]
+    assert list(named(paths)) == expected
     (tmp_path / "encoder").mkdir()
     (tmp_path / "encoder/encoder.json").touch()
     for record in ("{", "{}", '{"config": 3}'):  # not of ours
         (tmp_path / "config.json").write_text(record)
-        assert list(attack.named_encoders((str(tmp_path / "encoder"),))) == ["encoder"]
+        assert list(named((str(tmp_path / "encoder"),))) == ["encoder"]
