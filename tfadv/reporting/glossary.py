@@ -1,18 +1,18 @@
-"""What the numbers of metrics.json mean, in plain words, and which way is private or useful."""
+"""The meaning of each number in metrics.json, in plain words."""
 
 from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Column:
-    """What a number is: its name, what it means, which way is better, how it is printed.
+    """The name, meaning and format of a number.
 
     Attributes:
         name: its heading.
-        meaning: in plain words, with which way is private or useful; the page's tooltip.
-        better: "higher", "lower", or "" where neither is.
-        format: a format specification, of its numbers.
-        group: a heading over it and its neighbours of the same group, such as an encoder's name.
+        meaning: one or two sentences, shown as a tooltip and under the table.
+        better: "higher", "lower", or "" if neither is better.
+        format: a format specification.
+        group: a heading over adjacent columns, such as an encoder's name.
     """
 
     name: str
@@ -27,287 +27,225 @@ class Column:
         return {"higher": "↑", "lower": "↓"}.get(self.better, "")
 
 
-_CONVERGED = (
-    "1 where it ended by itself, as held-out public pictures no longer improved; 0 where a cap on "
-    "its steps ended it, which flatters the defence."
-)
-_TO_WHAT = (
-    "to what the attacker made of a feature (a reconstruction, a guessed embedding, or the "
-    "feature itself)"
-)
-_LINKAGE = (
-    "Features are compared by a metric learned on public people, with no decoder; in an audit also "
-    "by the faces guessed from them."
-)
+def _utility(name: str, meaning: str) -> Column:
+    return Column(name, f"{meaning} Higher is more useful.", "higher")
 
 
-def _probes(kind: str, name: str, what: str) -> dict[str, Column]:
-    """What a probe for the attributes outside the task tells, by each of its measures."""
-    task = f"How well {what}, trained on public features, predicts attributes outside the task"
+def _leak(name: str, meaning: str, form: str = "z.3f", better: str = "lower") -> Column:
+    return Column(name, f"{meaning} {better.capitalize()} is more private.", better, form)
+
+
+def _identity(
+    names: dict[str, str], subject: str, other: str = "another image", note: str = ""
+) -> dict[str, Column]:
+    """Returns how well people are found by comparing `subject` with other images.
+
+    Args:
+        names: metric -> heading, for rank 1, rank 5, AUC and EER.
+        subject: what is compared.
+        other: what it is compared with.
+        note: a sentence for all four.
+    """
+    same = f"{other} of the same person"
+    rank1, rank5, auc, eer = (
+        f"Share of test images for which {subject} is closest to {same}.",
+        f"Share of test images for which {same} is among the five that are closest to {subject}.",
+        f"Chance that {subject} is closer to {same} than to one of another person. 0.5 is chance "
+        "level.",
+        f"Error rate of verifying a person by {subject}, where false accepts equal false rejects. "
+        "50% is chance level.",
+    )
+    columns = (
+        _leak("", f"{rank1}{note}", "z.1%"),
+        _leak("", f"{rank5}{note}", "z.1%"),
+        _leak("", f"{auc}{note}"),
+        _leak("", f"{eer}{note}", "z.1%", "higher"),
+    )
     return {
-        f"probe_{kind}/mcc": Column(
-            f"MCC, {name}",
-            f"{task}: Matthews correlation, their mean. 1 is perfect, 0 is chance. "
-            "Lower is more private.",
-            "lower",
-        ),
-        f"probe_{kind}/auc": Column(
-            f"AUC, {name}",
-            f"{task}: the chance that a picture with the attribute scores higher than one without, "
-            "their mean. 0.5 is a coin toss. Lower is more private.",
-            "lower",
-        ),
-        f"probe_{kind}/accuracy": Column(
-            f"Accuracy, {name}",
-            f"{task}: the share of right answers, their mean. Compare it with the majority's. "
-            "Lower is more private.",
-            "lower",
-            "z.1%",
-        ),
+        metric: replace(column, name=name)
+        for (metric, name), column in zip(names.items(), columns, strict=True)
     }
 
 
-# In plain words, shown on cards, in tooltips and under the tables.
+_SCALE = "1 is perfect, 0 is chance level."
+_TUNED = "with each attribute's threshold tuned on held-out private images."
+_OUTSIDE = "mean over the attributes outside the task"
+_CONVERGED = (
+    "1 if training ended because held-out public images no longer improved. 0 if it ended at its "
+    "limit on steps, which flatters the defence."
+)
+_STEPS = "Number of training steps, including those after the best point."
+_STANDARDISED = "the trace of the covariance matrix of standardised features."
+
 MEANINGS: dict[str, Column] = {
-    "mcc": Column(
+    "mcc": _utility(
         "Mean MCC",
-        "How well attributes are predicted: Matthews correlation, mean over all of the dataset's "
-        "(0 for those outside the task). 1 is perfect, 0 is chance. Higher is more useful.",
-        "higher",
+        "How well the service predicts the attributes: Matthews correlation, mean over all "
+        f"attributes of the data set. Attributes outside the task count as 0. {_SCALE}",
     ),
-    "mcc_task": Column(
+    "mcc_task": _utility(
         "Task MCC",
-        "How well the service does its own job: Matthews correlation, mean over the task's "
-        "attributes. 1 is perfect, 0 is chance. Higher is more useful.",
-        "higher",
+        "How well the service does its task: Matthews correlation, mean over the task's "
+        f"attributes. {_SCALE}",
     ),
-    "mcc_tuned": Column(
-        "Mean MCC, tuned",
-        "Mean MCC with each attribute's decision threshold tuned on held-out private pictures. "
-        "Higher is more useful.",
-        "higher",
-    ),
-    "mcc_task_tuned": Column(
-        "Task MCC, tuned",
-        "Task MCC with each attribute's decision threshold tuned on held-out private pictures. "
-        "Higher is more useful.",
-        "higher",
-    ),
-    "face_similarity": Column(
+    "mcc_tuned": _utility("Mean MCC, tuned", f"Mean MCC {_TUNED}"),
+    "mcc_task_tuned": _utility("Task MCC, tuned", f"Task MCC {_TUNED}"),
+    "face_similarity": _leak(
         "Face similarity",
-        "How far a face recogniser takes the reconstruction for the same person: mean cosine of "
-        "the two embeddings, at most 1. Lower is more private.",
-        "lower",
+        "How similar a face recognizer finds the reconstruction and the image: mean cosine of "
+        "their embeddings. 1 is identical.",
     ),
-    "face_similarity_inner": Column(
+    "face_similarity_inner": _leak(
         "Face similarity, inner layer",
-        "Face similarity at an inner layer of the recogniser, nearer to what a face looks like "
-        "than to whose it is: mean cosine, at most 1. Lower is more private.",
-        "lower",
+        "Face similarity at an inner layer of the recognizer, which describes the look of a face "
+        "more than its identity: mean cosine. 1 is identical.",
     ),
-    "feature_similarity": Column(
+    "feature_similarity": _leak(
         "Feature similarity",
-        "How well the face embedding can be guessed from the features alone: mean cosine of the "
-        "guess and the true one, at most 1. Lower is more private.",
-        "lower",
+        "How well a face embedding is guessed from the feature alone: mean cosine of the guessed "
+        "and the true embedding. 1 is identical.",
     ),
-    "ssim": Column(
+    "ssim": _leak(
         "SSIM",
-        "How alike the reconstruction and the picture look in structure, contrast and light. "
-        "1 is identical. Lower is more private.",
-        "lower",
+        "Structural similarity of the reconstruction and the image: brightness, contrast and "
+        "structure. 1 is identical.",
     ),
-    "psnr": Column(
+    "psnr": _leak(
         "PSNR (dB)",
-        "How near the reconstruction comes to the picture pixel by pixel, in decibels. "
-        "Lower is more private.",
-        "lower",
+        "Peak signal-to-noise ratio: how close the reconstruction is to the image, pixel by pixel, "
+        "in decibels.",
         "z.2f",
     ),
-    "mse": Column(
+    "mse": _leak(
         "MSE",
-        "How far the reconstruction lies from the picture: mean squared error of pixels in "
-        "[-1, 1]. 0 is identical. Higher is more private.",
-        "higher",
+        "Mean squared error between the reconstruction and the image, with pixels from -1 to 1. "
+        "0 is identical.",
         "z.4f",
-    ),
-    "reid_rank1": Column(
-        "Re-identified, rank 1",
-        f"How often, among other pictures of the test people, the nearest {_TO_WHAT} shows the "
-        "right person. Lower is more private.",
-        "lower",
-        "z.1%",
-    ),
-    "reid_rank5": Column(
-        "Re-identified, rank 5",
-        f"How often, among other pictures of the test people, one of the five nearest {_TO_WHAT} "
-        "shows the right person. Lower is more private.",
-        "lower",
-        "z.1%",
-    ),
-    "verification_auc": Column(
-        "Verification AUC",
-        "Chance that what the attacker made of a feature (a reconstruction, a guessed embedding, "
-        "or the feature itself) matches its own person better than a stranger. 0.5 is a coin toss. "
-        "Lower is more private.",
-        "lower",
-    ),
-    "verification_eer": Column(
-        "Verification EER",
-        "Error rate of matching what the attacker made of features (reconstructions, guessed "
-        "embeddings, or the features themselves) to people, where false accepts equal false "
-        "rejects. 50% is a coin toss. Higher is more private.",
         "higher",
-        "z.1%",
     ),
-    "feature_reid_rank1": Column(
-        "Re-identified by M(Z), rank 1",
-        "Features whose guessed face embedding M(Z) is nearest to the right person's among other "
-        "pictures of the test people; nothing is rebuilt. Lower is more private.",
-        "lower",
-        "z.1%",
+    **_identity(
+        {
+            "reid_rank1": "Re-identification, rank 1",
+            "reid_rank5": "Re-identification, rank 5",
+            "verification_auc": "Verification AUC",
+            "verification_eer": "Verification EER",
+        },
+        "the attack's result",
+        note=" The result is a reconstruction, a guessed face embedding, or the feature itself.",
     ),
-    "feature_reid_rank5": Column(
-        "Re-identified by M(Z), rank 5",
-        "Features whose guessed face embedding M(Z) has the right person among the five nearest "
-        "faces; nothing is rebuilt. Lower is more private.",
-        "lower",
-        "z.1%",
+    **_identity(
+        {
+            "feature_reid_rank1": "Re-identification by M(Z), rank 1",
+            "feature_reid_rank5": "Re-identification by M(Z), rank 5",
+            "feature_verification_auc": "Verification AUC by M(Z)",
+            "feature_verification_eer": "Verification EER by M(Z)",
+        },
+        "M(Z)",
+        note=" M(Z) is the face embedding guessed from the feature alone.",
     ),
-    "feature_verification_auc": Column(
-        "Verification AUC of M(Z)",
-        "Chance that the face embedding M(Z), guessed from the features alone, matches its own "
-        "person better than a stranger. 0.5 is a coin toss. Lower is more private.",
-        "lower",
+    **_identity(
+        {
+            "linkage_rank1": "Linkage, rank 1",
+            "linkage_rank5": "Linkage, rank 5",
+            "linkage_auc": "Linkage AUC",
+            "linkage_eer": "Linkage EER",
+        },
+        "the image's feature",
+        "the feature of another image",
+        " Features are compared by a metric learned on public people, without a decoder. An audit "
+        "also compares the face embeddings guessed from features.",
     ),
-    "feature_verification_eer": Column(
-        "Verification EER of M(Z)",
-        "Error rate of matching the face embeddings M(Z), guessed from the features alone, to "
-        "people, where false accepts equal false rejects. 50% is a coin toss. "
-        "Higher is more private.",
-        "higher",
-        "z.1%",
-    ),
-    "linkage_rank1": Column(
-        "Linked, rank 1",
-        "Features whose nearest neighbour among the features of other pictures of the test people "
-        f"is the right person. {_LINKAGE} Lower is more private.",
-        "lower",
-        "z.1%",
-    ),
-    "linkage_rank5": Column(
-        "Linked, rank 5",
-        "Features with the right person among the five nearest neighbours in the features of "
-        f"other pictures of the test people. {_LINKAGE} Lower is more private.",
-        "lower",
-        "z.1%",
-    ),
-    "linkage_auc": Column(
-        "Linkage AUC",
-        "Chance that two features of one person lie nearer than those of two strangers. "
-        f"{_LINKAGE} 0.5 is a coin toss. Lower is more private.",
-        "lower",
-    ),
-    "info_nce_bits": Column(
+    "info_nce_bits": _leak(
         "Information on identity, bits",
-        "A lower bound (InfoNCE) on what two features of one person say of each other, and so on "
-        "what a feature says of who it is (Eq. 11 to 15). A small value proves nothing. Lower is "
-        "more private.",
-        "lower",
+        "Lower bound (InfoNCE) on the information that two features of one person share, and so on "
+        "the information that a feature holds about identity (Eq. 11 to 15). A small value proves "
+        "nothing.",
     ),
-    "dfil": Column(
+    "dfil": _leak(
         "dFIL",
-        "Fisher information that noisy features hold on a value of the picture, on average. Its "
-        "inverse bounds the squared error of an unbiased reconstruction; whoever knows what faces "
-        "look like is not bound by it. Lower is more private.",
-        "lower",
-    ),
-    "linkage_eer": Column(
-        "Linkage EER",
-        "Error rate of telling whether two features are of one person, where false accepts equal "
-        f"false rejects. {_LINKAGE} 50% is a coin toss. Higher is more private.",
-        "higher",
-        "z.1%",
+        "Fisher information that a noisy feature holds about one value of the image, on average. "
+        "Its inverse bounds the squared error of unbiased reconstructions. An attacker who knows "
+        "what faces look like is not bound by it.",
     ),
     "lda_within": Column(
         "LDA within, S_w",
-        "How far features of one person spread about their mean: the trace of the covariance of "
-        "standardised features. With S_b it is the number of dimensions.",
+        f"How much the features of one person vary: {_STANDARDISED} S_w and S_b add up to the "
+        "number of dimensions.",
     ),
     "lda_between": Column(
         "LDA between, S_b",
-        "How far people's mean features spread: the trace of the covariance of standardised "
-        "features. With S_w it is the number of dimensions.",
+        f"How much the mean features of people vary: {_STANDARDISED} S_w and S_b add up to the "
+        "number of dimensions.",
     ),
-    "lda_score": Column(
+    "lda_score": _leak(
         "LDA score",
-        "How far apart people lie in feature space, beside how far each one's own features spread: "
-        "S_b / S_w, on standardised features. Few pictures each raise it for chance too. "
-        "Lower is more private.",
-        "lower",
+        "How far apart people are in feature space, relative to how much each person's features "
+        "vary: S_b / S_w, on standardised features. With few images per person it is larger by "
+        "chance.",
     ),
-    **_probes("linear", "linear probe", "a linear classifier"),
-    **_probes("mlp", "MLP probe", "a small neural network"),
-    "probe_mcc": Column(
-        "MCC, strongest probe",
-        "How well the attributes outside the task are told from features by who learned it on "
-        "public ones: Matthews correlation, their mean. 1 is perfect, 0 is chance. "
-        "Lower is more private.",
-        "lower",
+    "attribute_mcc": _leak(
+        "Attribute inference, MCC",
+        f"How well the attack infers attributes: Matthews correlation, {_OUTSIDE}. {_SCALE}",
     ),
-    "probe_majority/accuracy": Column(
-        "Accuracy, majority",
-        "Accuracy on the attributes outside the task of always giving the more frequent answer, "
-        "which needs no feature. A probe can be no better and yet tell much: see its AUC.",
-        "",
+    "attribute_auc": _leak(
+        "Attribute inference, AUC",
+        "Chance that an image with an attribute gets a higher score than an image without it, "
+        f"{_OUTSIDE}. 0.5 is chance level.",
+    ),
+    "attribute_accuracy": _leak(
+        "Attribute inference, accuracy",
+        f"Share of correct predictions, {_OUTSIDE}. Compare it with the majority's accuracy.",
         "z.1%",
     ),
+    "attribute_majority_accuracy": Column(
+        "Majority, accuracy",
+        f"Accuracy of always predicting the more frequent value, {_OUTSIDE}. It needs no "
+        "feature. An attack with the same accuracy can still infer much: see its AUC.",
+        format="z.1%",
+    ),
     "images_per_s": Column(
-        "Training images/s", "Pictures trained on a second. Higher is faster.", "higher", ",.0f"
+        "Training images/s", "Images per second in training. Higher is faster.", "higher", ",.0f"
     ),
-    "attack_steps": Column(
-        "Attack steps",
-        "Steps that the attacker trained for, the patience after its best point included.",
-        "",
-        ",.0f",
-    ),
-    "attack_converged": Column("Attack converged", _CONVERGED, "", ".0f"),
-    "feature_map_steps": Column(
-        "Steps of M",
-        "Steps that M trained for, the patience after its best point included.",
-        "",
-        ",.0f",
-    ),
-    "feature_map_converged": Column("M converged", _CONVERGED, "", ".0f"),
+    "attack_steps": Column("Attack steps", _STEPS, format=",.0f"),
+    "attack_converged": Column("Attack converged", _CONVERGED, format=".0f"),
+    "feature_map_steps": Column("Steps of M", _STEPS, format=",.0f"),
+    "feature_map_converged": Column("M converged", _CONVERGED, format=".0f"),
     "held_out_loss": Column(
         "Held-out loss",
-        "The attacker's loss at its best point, on public pictures that it did not learn from: "
-        "how hard it tried. Compare it only between attackers that minimise the same loss.",
-        "",
-        "z.4f",
+        "The attack's loss at its best point, on public images that it did not learn from. Compare "
+        "it only between attacks that minimise the same loss.",
+        format="z.4f",
     ),
-    "test_examples": Column("Test pictures", "Pictures measured on.", "", ",.0f"),
+    "test_examples": Column("Test images", "Number of test images.", format=",.0f"),
 }
 
 
 def describe(name: str) -> Column:
-    """What a metric of metrics.json means.
+    """Returns the column of a metric; a column with just the name if the metric is unknown.
 
     Args:
-        name: as in metrics.json. `mcc/ATTRIBUTE` is that attribute's; `METRIC/RECOGNISER` is a
-            measure of identity by a recogniser that no attacker learned from.
-
-    Returns:
-        Its meaning; just the name if it is unknown.
+        name: as in metrics.json. `mcc/ATTRIBUTE` is of one attribute. `METRIC/RECOGNIZER` is a
+            metric of identity, measured by a recognizer that no attack learned from. A metric of
+            identity `METRIC_centred` is measured after the mean embeddings are subtracted.
     """
     base, _, suffix = name.partition("/")
-    if name in MEANINGS or not suffix:
-        return MEANINGS.get(name, Column(name))
-    if base == "mcc":
-        meaning = f"How well {suffix} is predicted: Matthews correlation. 1 is perfect, 0 is "
-        return Column(f"MCC {suffix}", meaning + "chance. Higher is more useful.", "higher")
-    if base in MEANINGS and base.startswith(("face_", "reid_", "verification_")):
-        column = MEANINGS[base]
-        meaning = f"{column.meaning} By {suffix}, a recogniser that no attacker learned from."
-        return replace(column, name=f"{column.name} ({suffix})", meaning=meaning)
-    return Column(name)
+    if base == "mcc" and suffix:
+        meaning = f"How well the service predicts {suffix}: Matthews correlation. {_SCALE}"
+        return _utility(f"MCC {suffix}", meaning)
+    plain = base.removesuffix("_centred")
+    column = MEANINGS.get(plain)
+    is_identity = plain.startswith(("face_", "reid_", "verification_"))
+    if column is None or ((suffix or plain != base) and not is_identity):
+        return Column(name)
+    if plain != base:
+        meaning = (
+            f"{column.meaning} The mean embedding of all reconstructions and the mean embedding of "
+            "all images are subtracted first."
+        )
+        column = replace(column, name=f"{column.name}, centred", meaning=meaning)
+    if suffix:
+        meaning = (
+            f"{column.meaning} Measured by {suffix}, a recognizer that no attack learned from."
+        )
+        column = replace(column, name=f"{column.name} ({suffix})", meaning=meaning)
+    return column
