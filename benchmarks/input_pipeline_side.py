@@ -55,7 +55,7 @@ def _train() -> tuple[int, Callable[[], None]]:
     from tfadv.config.schema import Config, Data, Loss, Model, Train
     from tfadv.data.dataset import Dataset
     from tfadv.defences import build as defence_build
-    from tfadv.modes import protect
+    from tfadv.defences.batches import training_batches
     from tfadv.training import trainer
 
     config = Config(
@@ -66,8 +66,16 @@ def _train() -> tuple[int, Callable[[], None]]:
     )
     trainer.set_up(config.runtime)
     dataset = Dataset(config.data)
-    protector = protect.build(config, len(dataset.attributes), defence_build.Surroundings())
-    batches = protect.training_batches(dataset, config, {}, start=0)
+    protector = defence_build.build_protector(config, len(dataset.attributes))
+    batches = training_batches(
+        dataset,
+        dataset.columns(()),
+        config.train,
+        seed=config.runtime.seed,
+        with_public=True,
+        inputs={},
+        start=0,
+    )
     if FLAGS.what == "protect_in_memory":
         batches = batches.take(1).cache().repeat()
     iterator = iter(batches)

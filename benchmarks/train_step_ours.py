@@ -136,10 +136,9 @@ def _protect(config) -> Step:
     import tensorflow as tf
 
     from tfadv.defences import build as defence_build
-    from tfadv.modes import protect
 
     config.loss.lambda1 = 1.0
-    model = protect.build(config, ATTRIBUTES, defence_build.Surroundings())
+    model = defence_build.build_protector(config, ATTRIBUTES)
     labels = tf.cast(tf.random.uniform((config.train.batch, ATTRIBUTES)) > 0.5, tf.uint8)
     private = {"images": _images(config), "labels": labels}
     batch = {"private": private, "public": {"images": _images(config)[:, tf.newaxis]}}

@@ -18,8 +18,8 @@ from tfadv.defences.protector import Protector
 from tfadv.defences.terms import Reconstruction
 from tfadv.evaluation.recognition.identity_classifier import IdentityClassifier
 from tfadv.models import build as models
+from tfadv.models.batch_normalization import BatchNormalization, synchronize
 from tfadv.models.layers import Convolution, Linear
-from tfadv.models.normalisation import BatchNormalization, synchronise
 from tfadv.training import distribution
 from tfadv.training import trainer as training
 from tfadv.training.optimizer import FusedAdam
@@ -94,7 +94,7 @@ def make_protector(config):
         adversary.compile(training.adam(), models.discriminator_optimizer(config))
         defences = [Reconstruction(adversary, loss.lambda1, loss.lambda2)]
     model = Protector(encoder, classifier, defences, warm_up=10)
-    synchronise(model)
+    synchronize(model)
     model.compile(training.adam())
 
     def batch(step):
@@ -134,7 +134,7 @@ def make_recognizer(config):
     embedder = SmallEmbedder()
     embedder.build((None, SIZE, SIZE, 3))
     model = IdentityClassifier(embedder, ATTRIBUTES)
-    synchronise(model)
+    synchronize(model)
     model.compile(training.adam())
 
     def batch(step):

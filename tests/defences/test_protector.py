@@ -6,7 +6,7 @@ from keras.optimizers import Adam
 
 from tfadv.config.schema import Config
 from tfadv.data.images import normalize
-from tfadv.defences import build as defence_build
+from tfadv.defences.build import build_protector
 from tfadv.defences.protector import Protector
 from tfadv.defences.terms import Reconstruction
 from tfadv.models import convolution
@@ -16,7 +16,6 @@ from tfadv.models.decoder import Decoder
 from tfadv.models.discriminator import Discriminator
 from tfadv.models.encoder import Encoder
 from tfadv.models.losses import perceptual_loss, reconstruction_loss, utility_loss
-from tfadv.modes import protect
 from tfadv.training.optimizer import FusedAdam
 
 SIZE, BATCH, ATTRIBUTES = 32, 4, 3
@@ -295,4 +294,4 @@ def test_the_warm_up_is_a_share_of_the_steps():
     config.data.size, config.model.depth = SIZE, 18
     config.model.width = config.model.decoder_width = 0.05
     config.train.steps, config.loss.warm_up = 30, 0.5
-    assert protect.build(config, ATTRIBUTES, defence_build.Surroundings()).warm_up == 15
+    assert build_protector(config, ATTRIBUTES).warm_up == 15

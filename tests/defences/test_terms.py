@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from tfadv.config.schema import Config, Loss, Train
-from tfadv.defences import build as defence_build
+from tfadv.defences.build import build_defences
 from tfadv.defences.distance_correlation import distance_correlation
 from tfadv.defences.protector import Protector
 from tfadv.defences.terms import Excess, MaxEntropy, NoPeek, thumbnails
@@ -46,7 +46,7 @@ def test_thumbnails_are_means_over_areas():
 
 def test_nopeek_weighs_the_distance_correlation_with_the_picture():
     batch, features = make_batch(), make_features()
-    losses, penalty = NoPeek(2.5).penalise(batch, features)
+    losses, penalty = NoPeek(2.5).penalize(batch, features)
     expected = distance_correlation(features, thumbnails(batch["images"]))
     assert float(losses["distance_correlation"]) == pytest.approx(float(expected), rel=1e-6)
     assert float(penalty) == pytest.approx(2.5 * float(expected), rel=1e-6)
@@ -66,7 +66,7 @@ def test_excess_takes_off_what_least_squares_make_of_the_labels(target):
     coefficients, *_ = np.linalg.lstsq(design, targets, rcond=None)
     rest = (targets - design @ coefficients)[:40]
     features = make_features(40)
-    losses, penalty = defence.penalise(batches[0], features)
+    losses, penalty = defence.penalize(batches[0], features)
     expected = float(distance_correlation(features, tf.constant(rest, tf.float32)))
     assert float(losses[f"excess_{target}"]) == pytest.approx(expected, abs=1e-5)
     assert float(penalty) == pytest.approx(3.0 * expected, abs=1e-4)
@@ -76,7 +76,7 @@ def test_excess_of_labels_that_never_differ_is_finite():
     batch = make_batch(40) | {"labels": tf.ones((40, ATTRIBUTES), tf.uint8)}
     defence = Excess("identity", 1.0, ATTRIBUTES, EMBEDDING)
     defence.adapt([batch])
-    losses, _ = defence.penalise(batch, make_features(40))
+    losses, _ = defence.penalize(batch, make_features(40))
     rest = batch["embeddings"] - tf.reduce_mean(batch["embeddings"], axis=0)
     expected = distance_correlation(make_features(40), rest)
     assert float(losses["excess_identity"]) == pytest.approx(float(expected), abs=1e-5)
@@ -90,16 +90,16 @@ def test_features_that_say_what_the_labels_say_have_no_excess():
     defence = Excess("identity", 1.0, ATTRIBUTES, EMBEDDING)
     defence.adapt([batch])
     answers = tf.constant(labels, tf.float32)
-    assert abs(float(defence.penalise(batch, answers)[1])) < 0.02
+    assert abs(float(defence.penalize(batch, answers)[1])) < 0.02
     assert float(distance_correlation(answers, batch["embeddings"])) > 0.3
-    assert float(defence.penalise(batch, batch["embeddings"])[1]) > 0.1
+    assert float(defence.penalize(batch, batch["embeddings"])[1]) > 0.1
 
 
 def test_max_entropy_measures_the_classifiers_entropy():
     defence, features = make_max_entropy(2.0), make_features()
     shares = tf.nn.softmax(defence.classifier(features)).numpy()
     expected = -(shares * np.log(shares)).sum(1).mean() / np.log(PEOPLE)
-    losses, penalty = defence.penalise(make_batch(), features)
+    losses, penalty = defence.penalize(make_batch(), features)
     assert float(losses["identity_entropy"]) == pytest.approx(expected, rel=1e-5)
     assert float(penalty) == pytest.approx(-2.0 * expected, rel=1e-5)
 
@@ -128,8 +128,7 @@ def make_protector(bottleneck=None, **weights):
     shape = encoder.feature_shape(SIZE)
     classifier = Classifier("avgpool", ATTRIBUTES, 18, 0.125, hidden=16)
     classifier.build((None, *shape))
-    around = defence_build.Surroundings(people=PEOPLE, embedding=EMBEDDING)
-    defences = defence_build.build_defences(config, shape, ATTRIBUTES, around)
+    defences = build_defences(config, shape, ATTRIBUTES, people=PEOPLE, embedding=EMBEDDING)
     protector = Protector(encoder, classifier, defences)
     protector.compile(keras.optimizers.Adam(1e-3))
     return protector

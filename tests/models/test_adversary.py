@@ -22,7 +22,7 @@ class Blurs:
         return [tf.nn.avg_pool2d(images, k, k, "VALID") for k in (2, 4)]
 
 
-def make_adversary(mu1=0.0, mu2=0.0, g=None, optimizer=keras.optimizers.SGD, **options):
+def make_adversary(mu1=0.0, mu2=0.0, network=None, optimizer=keras.optimizers.SGD, **options):
     keras.utils.set_random_seed(0)
     decoder = Decoder((FEATURES,), SIZE, width=0.125, dtype="float32")
     decoder.build((None, FEATURES))
@@ -31,7 +31,7 @@ def make_adversary(mu1=0.0, mu2=0.0, g=None, optimizer=keras.optimizers.SGD, **o
         discriminator = Discriminator(SIZE, width=0.125, dtype="float32")
         discriminator.build((None, SIZE, SIZE, 3))
     adversary = Adversary(
-        decoder, discriminator, g or (Blurs() if mu2 else None), mu1=mu1, mu2=mu2, **options
+        decoder, discriminator, network or (Blurs() if mu2 else None), mu1=mu1, mu2=mu2, **options
     )
     adversary.compile(optimizer(0.01), optimizer(0.01) if mu1 else None)
     return adversary
@@ -57,7 +57,8 @@ def test_decoder_descends_the_gradient_of_equation_5_through_the_updated_discrim
     by_hand.decoder.set_weights(ours.decoder.get_weights())
     with tf.GradientTape() as tape:
         reconstructions = by_hand.decoder(features, training=True)
-        g, logits = by_hand.g, by_hand.discriminator(reconstructions, training=False)
+        g = by_hand.perceptual_network
+        logits = by_hand.discriminator(reconstructions, training=False)
         total = (
             reconstruction_loss(images, reconstructions)
             + 0.3 * adversarial_loss(logits, saturating)
@@ -134,7 +135,7 @@ def test_weights_and_networks_that_do_not_go_together_are_refused():
         Adversary(adversary.decoder, mu1=1.0)
     with pytest.raises(ValueError, match="needs no discriminator"):
         Adversary(adversary.decoder, adversary.discriminator)
-    with pytest.raises(ValueError, match="needs g"):
+    with pytest.raises(ValueError, match="needs a perceptual network"):
         Adversary(adversary.decoder, mu2=1.0)
 
 
@@ -143,7 +144,7 @@ def test_adapt_measures_the_mean_square_of_each_layer():
     batches = [make_batch(seed)[0] for seed in range(3)]
     adversary.adapt(batches)
     images = np.concatenate(batches)
-    expected = [np.square(layer).mean() for layer in adversary.g(images)]
+    expected = [np.square(layer).mean() for layer in adversary.perceptual_network(images)]
     np.testing.assert_allclose(adversary.mean_squares, expected, rtol=1e-5)
 
 
@@ -166,7 +167,7 @@ def test_a_checkpoint_holds_no_weight_of_vgg19(tmp_path):
     cut = keras.Model(network.input, network.get_layer("block1_conv1").output)
     cut.save_weights(tmp_path / "vgg.weights.h5")
     g = VGGFeatures(str(tmp_path / "vgg.weights.h5"), ("block1_conv1",), SIZE)
-    adversary = make_adversary(mu2=1.0, g=g)
+    adversary = make_adversary(mu2=1.0, network=g)
     adversary.update(*make_batch())
     path = tf.train.Checkpoint(model=adversary).save(str(tmp_path / "checkpoint"))
     shapes = [tuple(shape) for _, shape in tf.train.list_variables(path)]

@@ -2,16 +2,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfadv.models.prediction_output import PredictionOutput
+from tfadv.models.classifier import Classifier
+from tfadv.models.encoder import Encoder
+from tfadv.models.prediction_output import PredictionOutput, predictions_as_features
 
 ENCODER = {"depth": 18, "width": 0.125, "split": "fc"}
 CLASSIFIER = {"split": "fc", "attributes": 200, "depth": 18, "width": 0.125}
 
 
 def build(**options):
-    answers = PredictionOutput(ENCODER, CLASSIFIER, dtype="float32", **options)
-    answers.build((None, 32, 32, 3))
-    return answers
+    network = PredictionOutput(ENCODER, CLASSIFIER, dtype="float32", **options)
+    network.build((None, 32, 32, 3))
+    return network
 
 
 @pytest.fixture(scope="module")
@@ -20,37 +22,47 @@ def images():
     return tf.constant(pixels / 127.5 - 1, tf.float32)
 
 
-def test_answers_are_those_of_logits_less_thresholds(images):
-    soft, hard = build(hard=False), build(hard=True)
-    hard.set_weights(soft.get_weights())
-    for each in (soft, hard):
-        each.thresholds.assign(np.linspace(-0.01, 0.01, 200))
-    logits = soft.classifier(soft.encoder(images)) - soft.thresholds.value
-    np.testing.assert_allclose(soft(images), logits, atol=1e-6)
-    np.testing.assert_array_equal(hard(images), np.where(soft(images) > 0, 1, -1))
+@pytest.mark.parametrize("hard", [True, False])
+def test_predictions_are_those_of_the_trained_networks_at_their_thresholds(images, hard):
+    encoder, classifier = Encoder(**ENCODER), Classifier(**CLASSIFIER)
+    encoder.build((None, 32, 32, 3))
+    classifier.build((None, 1000))
+    logits = classifier(encoder(images))
+    thresholds = np.linspace(-0.01, 0.01, 200)
+    network, pass_through = predictions_as_features(
+        encoder, classifier, thresholds, 32, hard=hard, flip=0.0
+    )
+    predictions = network(images)
+    if hard:
+        np.testing.assert_array_equal(predictions, np.where(logits > thresholds, 1, -1))
+    else:
+        np.testing.assert_allclose(predictions, logits - thresholds, atol=1e-6)
+    np.testing.assert_array_equal(pass_through(predictions), predictions)
+    assert network.feature_shape(32) == predictions.shape[1:] == (200,)
 
 
-def test_as_many_are_turned_round_as_asked_for(images):
+def test_the_asked_share_of_predictions_is_inverted(images):
     plain, flipped = build(hard=True), build(hard=True, flip=0.1)
     flipped.encoder.set_weights(plain.encoder.get_weights())
     flipped.classifier.set_weights(plain.classifier.get_weights())
-    turned = plain(images).numpy() != flipped(images).numpy()
-    # Of 8,000 answers: the standard error is 0.0034.
-    assert turned.mean() == pytest.approx(0.1, abs=0.014)
-    assert 0 < turned.mean(1).min() < turned.mean(1).max() < 0.25  # others for each picture
-    # Randomised response: of either answer the same share.
-    for answer in (1.0, -1.0):
-        assert turned[plain(images).numpy() == answer].mean() == pytest.approx(0.1, abs=0.03)
+    inverted = plain(images).numpy() != flipped(images).numpy()
+    # Of 8,000 predictions: the standard error is 0.0034.
+    assert inverted.mean() == pytest.approx(0.1, abs=0.014)
+    assert 0 < inverted.mean(1).min() < inverted.mean(1).max() < 0.25  # they differ by image
+    # Randomised response: the same share of yes and of no.
+    for prediction in (1.0, -1.0):
+        share = inverted[plain(images).numpy() == prediction].mean()
+        assert share == pytest.approx(0.1, abs=0.03)
 
 
-def test_a_picture_gets_the_same_answers_however_it_comes(images):
-    answers = build(hard=True, flip=0.3)
-    np.testing.assert_array_equal(answers(images)[3:5], answers(images[3:5]))
-    copy = build(**{name: answers.get_config()[name] for name in ("hard", "flip")})
-    copy.set_weights(answers.get_weights())
-    np.testing.assert_array_equal(answers(images), copy(images))
+def test_an_image_gets_the_same_predictions_in_any_batch_and_from_a_copy(images):
+    network = build(hard=True, flip=0.3)
+    np.testing.assert_array_equal(network(images)[3:5], network(images[3:5]))
+    copy = build(**{name: network.get_config()[name] for name in ("hard", "flip")})
+    copy.set_weights(network.get_weights())
+    np.testing.assert_array_equal(network(images), copy(images))
 
 
-def test_logits_cannot_be_turned_round():
-    with pytest.raises(ValueError, match="only hard answers can be turned round"):
+def test_logits_cannot_be_inverted():
+    with pytest.raises(ValueError, match="only hard predictions can be inverted"):
         build(hard=False, flip=0.1)

@@ -29,6 +29,7 @@ from tfadv.config import run_folder
 from tfadv.config.schema import BlackBox, Config, Data, Loss
 from tfadv.data import dataset as data
 from tfadv.data.images import normalize
+from tfadv.evaluation.recognition import embedding_cache
 from tfadv.evaluation.recognition.embedding_cache import cache_folder
 from tfadv.evaluation.results import AttackResult
 from tfadv.models import build
@@ -547,13 +548,13 @@ def test_m_that_would_be_too_large_is_refused_before_any_attack(root, tmp_path, 
 def test_vgg19_is_loaded_where_a_loss_compares_its_features_and_only_there(monkeypatch):
     monkeypatch.setattr(build, "VGGFeatures", lambda weights, layers, size: (weights, size))
     none, seen = Config(), ("imagenet", 64)
-    assert [build.load_g(none, mode) for mode in ("protect", "attack")] == [None, None]
+    assert [build.load_vgg(none, mode) for mode in ("protect", "attack")] == [None, None]
     hidden = Config(loss=Loss(lambda1=0.0, lambda2=1.0))
-    assert build.load_g(hidden, "protect") == seen
-    assert build.load_g(hidden, "attack") is None
+    assert build.load_vgg(hidden, "protect") == seen
+    assert build.load_vgg(hidden, "attack") is None
     simulated = Config(loss=Loss(lambda1=1.0, mu2=1.0))
-    assert [build.load_g(simulated, mode) for mode in ("protect", "attack")] == [seen, seen]
-    assert build.load_g(Config(loss=Loss(lambda1=0.0, mu2=1.0)), "protect") is None
+    assert [build.load_vgg(simulated, mode) for mode in ("protect", "attack")] == [seen, seen]
+    assert build.load_vgg(Config(loss=Loss(lambda1=0.0, mu2=1.0)), "protect") is None
 
 
 def test_a_mistake_about_vgg19_shows_before_the_baseline_is_trained(root, tmp_path, capsys):
@@ -570,7 +571,7 @@ def test_a_mistake_about_vgg19_shows_before_the_baseline_is_trained(root, tmp_pa
 def test_embeddings_are_kept_in_the_run_where_the_data_can_not_be_written_to(tmp_path, monkeypatch):
     run = run_folder.RunFolder(tmp_path / "attack", "attack", Config(data=Data(dir=str(tmp_path))))
     assert cache_folder(run) == tmp_path / "embeddings"
-    monkeypatch.setattr(build.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(embedding_cache.os, "access", lambda path, mode: False)
     assert cache_folder(run) == tmp_path / "attack/embeddings"
     remote = Config(data=Data(dir="gs://bucket/data"))
     assert cache_folder(run_folder.RunFolder(tmp_path, "attack", remote)).parent == tmp_path

@@ -20,7 +20,7 @@ from tfadv.data.images import normalize, to_uint8
 from tfadv.evaluation.results import Training
 from tfadv.models.adversary import Adversary
 from tfadv.training.distribution import over_devices
-from tfadv.training.trainer import TrainingError, adam, write_pictures
+from tfadv.training.trainer import TrainingError, adam, write_images
 
 BUDGETS = (1, 2, 4)  # times the smallest budget of steps
 RATES = (3e-4, 1e-3, 3e-3)  # learning rates that the smallest budget is tried at
@@ -229,7 +229,7 @@ def train_decoder(
             first = next(knowledge.held_out.pairs.batches())
             images, features = (first[n][: training.shown_images] for n in ("images", "features"))
             rebuilt = to_uint8(inverter(features).numpy())
-            write_pictures(trainer.writer, step, "input over reconstruction", images, rebuilt)
+            write_images(trainer.writer, step, "input over reconstruction", images, rebuilt)
 
     found = train_network(
         inverter,

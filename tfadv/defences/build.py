@@ -1,57 +1,102 @@
-"""From a config to the terms of a defence."""
+"""Builds the protector and the terms of its defence from a config."""
 
-import dataclasses
+from collections.abc import Callable
 
-from tfadv.config.schema import Config, defences, flatten
+from tfadv.config.errors import UserError
+from tfadv.config.schema import Config, Loss, defences, flatten
+from tfadv.defences.protector import Protector
 from tfadv.defences.terms import SIDE, Defence, Excess, MaxEntropy, NoPeek, Reconstruction
-from tfadv.models.build import build_adversary, discriminator_optimizer
+from tfadv.models.batch_normalization import synchronize
+from tfadv.models.build import build_adversary, build_encoder, discriminator_optimizer
+from tfadv.models.classifier import Classifier
 from tfadv.models.feature_map import FeatureMap
-from tfadv.models.vgg import VGGFeatures
+from tfadv.models.weights import load_torchvision
 from tfadv.training import trainer
-
-
-@dataclasses.dataclass(frozen=True)
-class Surroundings:
-    """What defences need to know that the config doesn't say.
-
-    Attributes:
-        g: from `load_g`.
-        people: K, how many there are in the private pictures.
-        embedding: E, the values of a face embedding.
-    """
-
-    g: VGGFeatures | None = None
-    people: int = 0
-    embedding: int = 0
+from tfadv.training.distribution import replicas
 
 
 def is_defended(config: Config) -> bool:
-    """Returns whether anything is done so that Enc leaks less."""
+    """Returns whether the config sets any defence."""
     return bool(defences(flatten(config)))
 
 
-def needs_public(config: Config) -> bool:
-    """Returns whether Enc is trained against an adversary that learns from public pictures."""
-    return bool(config.loss.lambda1 or config.loss.lambda2)
+def needs_public(loss: Loss) -> bool:
+    """Returns whether a defence has an adversary that learns from public images."""
+    return bool(loss.lambda1 or loss.lambda2)
 
 
-def build_defences(
-    config: Config, feature_shape: tuple[int, ...], attributes: int, around: Surroundings
-) -> list[Defence]:
-    """Returns the terms that the loss weights ask for, those with an adversary compiled.
+def check_share(loss: Loss, batch: int) -> None:
+    """Raises a UserError if a device's share of a batch is too small for a defence."""
+    share = batch // replicas()
+    for name in ("nopeek", "excess_pixels", "excess_identity"):
+        if getattr(loss, name) and share < 4:
+            raise UserError(
+                f"train.batch is {batch}, {share} for each of {replicas()} devices; "
+                f"loss.{name} needs at least 4 on each"
+            )
+
+
+def build_protector(
+    config: Config,
+    attributes: int,
+    *,
+    perceptual_network: Callable | None = None,
+    people: int = 0,
+    embedding: int = 0,
+) -> Protector:
+    """Returns the encoder, the classifier and the defences of a config, compiled.
 
     Args:
         config: of the run.
-        feature_shape: of one picture's feature.
-        attributes: a, of the task.
-        around: what else they need.
+        attributes: A, number of the task's attributes.
+        perceptual_network: g, from `load_vgg`; for losses with a perceptual distance.
+        people: K, number of known people in the private images; for loss.max_entropy.
+        embedding: E, size of a face embedding; for loss.excess_identity.
+
+    Raises:
+        UserError: the file model.weights can't be read or does not fit.
     """
-    loss, rate = config.loss, config.train.decoder_learning_rate
+    model, train = config.model, config.train
+    encoder = build_encoder(config)
+    feature_shape = encoder.feature_shape(config.data.size)
+    classifier = Classifier(model.split, attributes, model.depth, model.width)
+    classifier.build((None, *feature_shape))
+    if model.weights:
+        try:
+            load_torchvision(model.weights, encoder, classifier)
+        except (ValueError, OSError) as error:
+            raise UserError(f"model.weights: {error}") from None
+    terms = build_defences(
+        config, feature_shape, attributes, perceptual_network, people=people, embedding=embedding
+    )
+    warm_up = round(config.loss.warm_up * train.steps)
+    protector = Protector(encoder, classifier, terms, warm_up=warm_up)
+    if config.runtime.synchronised:
+        synchronize(protector)
+    protector.compile(trainer.adam(train.learning_rate, train.clip_norm, decay_steps=train.steps))
+    return protector
+
+
+def build_defences(
+    config: Config,
+    feature_shape: tuple[int, ...],
+    attributes: int,
+    perceptual_network: Callable | None = None,
+    *,
+    people: int = 0,
+    embedding: int = 0,
+) -> list[Defence]:
+    """Returns the terms whose weights are not 0, those with an adversary compiled.
+
+    Args are those of `build_protector`, and `feature_shape`, of one image's feature.
+    """
+    loss, train = config.loss, config.train
     terms = []
     if loss.lambda1 or loss.lambda2:
-        adversary = build_adversary(config, feature_shape, config.model.split, around.g)
+        adversary = build_adversary(config, feature_shape, config.model.split, perceptual_network)
         adversary.compile(
-            trainer.adam(rate, config.train.clip_norm), discriminator_optimizer(config)
+            trainer.adam(train.decoder_learning_rate, train.clip_norm),
+            discriminator_optimizer(config),
         )
         terms.append(Reconstruction(adversary, loss.lambda1, loss.lambda2))
     if loss.nopeek:
@@ -59,10 +104,11 @@ def build_defences(
     if loss.excess_pixels:
         terms.append(Excess("pixels", loss.excess_pixels, attributes, SIDE * SIDE * 3))
     if loss.excess_identity:
-        terms.append(Excess("identity", loss.excess_identity, attributes, around.embedding))
+        terms.append(Excess("identity", loss.excess_identity, attributes, embedding))
     if loss.max_entropy:
-        classifier = FeatureMap(feature_shape, around.people, config.feature_map.hidden)
+        classifier = FeatureMap(feature_shape, people, config.feature_map.hidden)
         classifier.build((None, *feature_shape))
-        terms.append(MaxEntropy(classifier, loss.max_entropy))
-        terms[-1].compile(trainer.adam(rate, config.train.clip_norm))
+        term = MaxEntropy(classifier, loss.max_entropy)
+        term.compile(trainer.adam(train.decoder_learning_rate, train.clip_norm))
+        terms.append(term)
     return terms

@@ -1,10 +1,10 @@
-"""The terms that a defence adds to the loss of Enc and f, each with its adversary if it has one.
+"""The terms that a defence adds to the loss of encoder and classifier.
 
-A term is a `Defence`. To add one, write its class here and have `build.build_defences` make it
-where a field of the config asks for it.
+A term is a `Defence`: it alone knows the names of its logged losses. To add one, write its class
+here, a weight in the config's `Loss`, and a line in `build.build_defences`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import keras
 import tensorflow as tf
@@ -16,21 +16,21 @@ from tfadv.models.losses import protector_penalty
 Batch = Mapping[str, tf.Tensor]
 Losses = dict[str, tf.Tensor]
 
-SIDE = 16  # pixels a side of the pictures that dependence is measured with
+SIDE = 16  # pixels a side of the thumbnails that distance correlation is measured with
 
 
 class Defence(keras.Model):
-    """A term of the protector's loss.
+    """A term of the protector's loss, with its adversary if it has one.
 
-    Batches are of pictures in [-1, 1]: "images", float32 [N, S, S, 3]; private ones have "labels",
-    [N, A]; "identity", int64 [N], from 0 on, -1 where nobody is known; and "embeddings", float32
-    [N, E]; the latter two where `modes.protect.private_facts` gives them to a term that needs them.
+    A batch has "images", float32 [N, S, S, 3] in [-1, 1]. A private batch also has "labels",
+    [N, A], and the inputs that the terms need: "identity", int64 [N], from 0 on, -1 for unknown
+    people; "embeddings", float32 [N, E].
 
     Attributes:
-        learns_from: "public" or "private": what `update` is called with before each penalty; "":
-            there is no adversary, and `update` is not called.
-        measurements: the names of what `penalise` measures.
-        update_measurements: the names of what `update` measures.
+        learns_from: "public" or "private": the batches that the adversary learns from, by `update`;
+            "": there is no adversary.
+        measurements: the names of the losses that `penalize` returns.
+        update_measurements: the names of the losses that `update` returns.
     """
 
     learns_from = ""
@@ -39,24 +39,24 @@ class Defence(keras.Model):
 
     def __init__(self, name: str):
         super().__init__(name=name)
-        self.built = True  # what it is made of is
+        self.built = True  # its parts are
 
     def update(self, batch: Batch, features: tf.Tensor) -> Losses:
-        """Has the adversary learn from a batch and its features, whom no gradient reaches."""
+        """Trains the adversary on a batch and its features, through which no gradient flows."""
         raise NotImplementedError
 
-    def penalise(self, batch: Batch, features: tf.Tensor) -> tuple[Losses, tf.Tensor]:
-        """Returns what is measured on a private batch, and what Enc is to minimise, weighted."""
+    def penalize(self, batch: Batch, features: tf.Tensor) -> tuple[Losses, tf.Tensor]:
+        """Returns the losses on a private batch, and the weighted penalty to minimise."""
         raise NotImplementedError
 
 
 class Reconstruction(Defence):
-    """The paper's: a decoder that learns to invert Enc does so badly (Eq. 7 to 9).
+    """The paper's defence: a decoder learns to invert the encoder and should fail (Eq. 7 to 9).
 
     Args:
-        adversary: Dec, and D and g as its losses need them; compiled.
+        adversary: decoder, discriminator and perceptual network; compiled.
         lambda1: weight of the negative reconstruction loss.
-        lambda2: weight of the negative perceptual distance; needs an adversary with g.
+        lambda2: weight of the negative perceptual distance; needs a perceptual network.
     """
 
     learns_from = "public"
@@ -65,28 +65,28 @@ class Reconstruction(Defence):
         super().__init__(name="reconstruction")
         if not (lambda1 or lambda2):
             raise ValueError("lambda1 and lambda2 are 0: there is no defence")
-        if lambda2 and adversary.g is None:
-            raise ValueError(f"lambda2 = {lambda2} needs an adversary with g")
+        if lambda2 and adversary.perceptual_network is None:
+            raise ValueError(f"lambda2 = {lambda2} needs an adversary with a perceptual network")
         self.adversary = adversary
         self.lambda1 = lambda1
         self.lambda2 = lambda2
 
     @property
     def measurements(self) -> tuple[str, ...]:
-        """The pixels' distance, and the perceptual one where it counts."""
+        """The reconstruction loss and, if it has a weight, the perceptual distance."""
         return ("reconstruction", "perceptual") if self.lambda2 else ("reconstruction",)
 
     @property
     def update_measurements(self) -> tuple[str, ...]:
-        """The losses of Dec and D."""
+        """The losses of decoder and discriminator."""
         return self.adversary.measurements
 
     def update(self, batch: Batch, features: tf.Tensor) -> Losses:
-        """Update (a): Dec and D by Eq. 5."""
+        """Trains decoder and discriminator by Eq. 5: update (a)."""
         return self.adversary.update(batch["images"], features)
 
-    def penalise(self, batch: Batch, features: tf.Tensor) -> tuple[Losses, tf.Tensor]:
-        """Returns L_p and L_perc, and -lambda_1 L_p - lambda_2 L_perc; Dec is held."""
+    def penalize(self, batch: Batch, features: tf.Tensor) -> tuple[Losses, tf.Tensor]:
+        """Returns L_p and L_perc, and -lambda_1 L_p - lambda_2 L_perc."""
         losses = self.adversary.distances(
             batch["images"], self.adversary(features), perceptual=bool(self.lambda2)
         )
@@ -97,7 +97,7 @@ class Reconstruction(Defence):
 
 
 class NoPeek(Defence):
-    """The distance correlation of Z and the picture is to be small (Vepakomma et al. 2020).
+    """Lowers the distance correlation between features and images (Vepakomma et al. 2020).
 
     Args:
         weight: of the bias-corrected squared distance correlation with the pixels at 16 x 16.
@@ -109,22 +109,23 @@ class NoPeek(Defence):
         super().__init__(name="nopeek")
         self.weight = weight
 
-    def penalise(self, batch: Batch, features: tf.Tensor) -> tuple[Losses, tf.Tensor]:
-        """Returns the distance correlation, and it weighted."""
+    def penalize(self, batch: Batch, features: tf.Tensor) -> tuple[Losses, tf.Tensor]:
+        """Returns the distance correlation, and its weighted value."""
         value = distance_correlation(features, thumbnails(batch["images"]))
         return {"distance_correlation": value}, self.weight * value
 
 
 class Excess(Defence):
-    """Z is not to depend on what a target has beyond its mean given the labels.
+    """Lowers the distance correlation between features and a target's residual given the labels.
 
-    What the labels say of the target, the task needs and Z has to say; the distance correlation is
-    that of Z and the rest.
+    The residual is the target minus its mean given the labels, by least squares. The task needs
+    the information in the labels; the features should hold nothing else about the target.
 
     Args:
-        target: "pixels", at 16 x 16; or "identity", a face embedding, as a batch's "embeddings".
+        target: "pixels": the image at 16 x 16; or "identity": a face embedding, a batch's
+            "embeddings".
         weight: of the bias-corrected squared distance correlation.
-        attributes: a, the labels of a picture.
+        attributes: A, the labels of an image.
         size: T, the values of a target.
     """
 
@@ -141,22 +142,23 @@ class Excess(Defence):
             name="coefficients",
         )
 
-    def adapt(self, batches) -> None:
-        """Fits the target's mean given the labels, by least squares, on private batches.
+    def adapt(self, batches: Iterable[Batch]) -> None:
+        """Fits the target's mean given the labels, on private batches.
 
-        Do this once, before the first step; a checkpoint keeps the result.
+        Call it once, before the first step; checkpoints keep the result.
         """
         products, moments = 0.0, 0.0
         for batch in batches:
-            known = tf.cast(_with_one(batch["labels"]), tf.float64)
-            products += tf.matmul(known, known, transpose_a=True)
-            moments += tf.matmul(known, tf.cast(self._targets(batch), tf.float64), transpose_a=True)
-        # Labels that never differ leave a direction without a value of its own: 0 is as good.
+            inputs = tf.cast(_with_one(batch["labels"]), tf.float64)
+            targets = tf.cast(self._targets(batch), tf.float64)
+            products += tf.matmul(inputs, inputs, transpose_a=True)
+            moments += tf.matmul(inputs, targets, transpose_a=True)
+        # The pseudo-inverse: labels that never vary make the matrix singular.
         inverse = tf.linalg.pinv(products)
         self._coefficients.assign(tf.cast(tf.matmul(inverse, moments), tf.float32))
 
-    def penalise(self, batch: Batch, features: tf.Tensor) -> tuple[Losses, tf.Tensor]:
-        """Returns the distance correlation, and it weighted."""
+    def penalize(self, batch: Batch, features: tf.Tensor) -> tuple[Losses, tf.Tensor]:
+        """Returns the distance correlation, and its weighted value."""
         expected = tf.matmul(_with_one(batch["labels"]), self._coefficients.value)
         value = distance_correlation(features, self._targets(batch) - expected)
         return {self.measurements[0]: value}, self.weight * value
@@ -168,13 +170,13 @@ class Excess(Defence):
 
 
 class MaxEntropy(Defence):
-    """Who is in a picture is to be as uncertain as can be to a classifier of Z.
+    """Raises the entropy of an identity classifier's predictions from features.
 
     MaxEnt-ARL of Roy and Boddeti (2019, Eq. 4 and 5): the classifier learns the people of the
-    private pictures by cross entropy, and Enc raises the entropy of its answers.
+    private images by cross entropy, and the encoder raises the entropy of its predictions.
 
     Args:
-        classifier: built: features to a logit for each person.
+        classifier: built: features to a logit for each of K people.
         weight: of the negative entropy, as a share of its largest value, log K.
     """
 
@@ -188,13 +190,13 @@ class MaxEntropy(Defence):
         self.weight = weight
 
     def compile(self, optimizer, **kwargs):
-        """Takes the optimiser of the classifier and builds it."""
+        """Sets the classifier's optimiser and builds it."""
         kwargs.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, **kwargs)
         self.optimizer.build(self.classifier.trainable_variables)
 
     def update(self, batch: Batch, features: tf.Tensor) -> Losses:
-        """The classifier learns who is who; people who aren't known teach nothing."""
+        """Trains the classifier by cross entropy; images of unknown people add a loss of 0."""
         with tf.GradientTape() as tape:
             logits = self.classifier(features, training=True)
             targets = tf.one_hot(batch["identity"], logits.shape[-1])
@@ -204,8 +206,8 @@ class MaxEntropy(Defence):
         self.optimizer.apply(tape.gradient(loss, variables), variables)
         return {"identity": loss}
 
-    def penalise(self, batch: Batch, features: tf.Tensor) -> tuple[Losses, tf.Tensor]:
-        """Returns the entropy as a share of the largest, and its negative weighted."""
+    def penalize(self, batch: Batch, features: tf.Tensor) -> tuple[Losses, tf.Tensor]:
+        """Returns the entropy as a share of log K, and its negative weighted value."""
         logs = tf.nn.log_softmax(self.classifier(features, training=False))
         entropy = -tf.reduce_mean(tf.reduce_sum(tf.exp(logs) * logs, axis=1))
         share = entropy / tf.math.log(float(logs.shape[-1]))
@@ -213,13 +215,13 @@ class MaxEntropy(Defence):
 
 
 def thumbnails(images: tf.Tensor) -> tf.Tensor:
-    """Pictures at 16 pixels a side as vectors, float32 [N, 768], by area averaging."""
+    """Returns images at 16 pixels a side as vectors, float32 [N, 768], by area averaging."""
     factor = images.shape[1] // SIDE
     small = tf.nn.avg_pool2d(images, factor, factor, "VALID")
     return tf.reshape(small, (tf.shape(images)[0], SIDE * SIDE * 3))
 
 
 def _with_one(labels: tf.Tensor) -> tf.Tensor:
-    """Labels with a 1 behind them, float32 [N, A + 1]."""
+    """Returns labels with a constant 1 appended, float32 [N, A + 1]."""
     labels = tf.cast(labels, tf.float32)
     return tf.concat([labels, tf.ones_like(labels[:, :1])], axis=1)

@@ -1,7 +1,6 @@
-"""The adversary: Dec, its discriminator D, and the update that trains them (Eq. 1 to 5).
+"""The simulated attacker: a decoder, its discriminator and their update (Eq. 1 to 5).
 
-The protector simulates it in its update (a); the attacker's Dec^a is the same thing, trained on
-the features of an encoder it can only call.
+The protector trains it in update (a). An attacker trains the same on the features of a black box.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,25 +18,28 @@ from tfadv.models.vgg import mean_squares
 
 
 class Adversary(keras.Model):
-    """Dec learns to turn features back into pictures, against D where there is one (Eq. 5).
+    """A decoder that learns to reconstruct images from features (Eq. 5).
 
     Args:
-        decoder: Dec, built: features to pictures in [-1, 1].
-        discriminator: D, built: pictures to logits; with mu1 above 0 and only then.
-        g: pictures in [-1, 1] to feature maps, for the perceptual distance; None: no such term.
+        decoder: Dec, built: features to images in [-1, 1].
+        discriminator: D, built: images to logits; needed if and only if mu1 is above 0.
+        perceptual_network: g, images in [-1, 1] to feature maps, for the perceptual distance; None
+            if no loss needs it.
         mu1: weight of the adversarial loss (Eq. 2).
         mu2: weight of the perceptual distance (Eq. 4).
-        saturating: whether Dec minimises log(1 - D(X_hat)), as printed, instead of -log D(X_hat).
+        saturating: whether the decoder minimises log(1 - D(X_hat)), as printed, instead of
+            -log D(X_hat).
 
     Attributes:
-        mean_squares: of each layer of g on real pictures, float32 [L]: see `adapt`. None without g.
+        mean_squares: mean square of each layer of g on real images, float32 [L], set by `adapt`;
+            None without g.
     """
 
     def __init__(
         self,
         decoder: keras.Model,
         discriminator: keras.Model | None = None,
-        g: Callable[[tf.Tensor], Sequence[tf.Tensor]] | None = None,
+        perceptual_network: Callable[[tf.Tensor], Sequence[tf.Tensor]] | None = None,
         *,
         mu1: float = 0.0,
         mu2: float = 0.0,
@@ -47,23 +49,26 @@ class Adversary(keras.Model):
         super().__init__(name=name)
         if bool(mu1) != (discriminator is not None):
             raise ValueError(f"mu1 = {mu1} needs {'a' if mu1 else 'no'} discriminator")
-        if mu2 and g is None:
-            raise ValueError(f"mu2 = {mu2} needs g")
+        if mu2 and perceptual_network is None:
+            raise ValueError(f"mu2 = {mu2} needs a perceptual network")
         self.decoder = decoder
         self.discriminator = discriminator
-        self.g = g
+        self.perceptual_network = perceptual_network
         self.mu1 = mu1
         self.mu2 = mu2
         self.saturating = saturating
         self.mean_squares = None
-        if g is not None:
+        if perceptual_network is not None:
             self.mean_squares = self.add_weight(
-                shape=(len(g.layers),), initializer="ones", trainable=False, name="mean_squares"
+                shape=(len(perceptual_network.layers),),
+                initializer="ones",
+                trainable=False,
+                name="mean_squares",
             )
 
     @property
     def measurements(self) -> tuple[str, ...]:
-        """The names of what `update` returns."""
+        """The names of the losses that `update` returns."""
         names = ["reconstruction"]
         if self.mu1:
             names += ["adversarial", "discriminator"]
@@ -72,7 +77,7 @@ class Adversary(keras.Model):
         return tuple(names)
 
     def compile(self, optimizer, discriminator_optimizer=None, **kwargs):
-        """Takes the optimisers of Dec and of D; builds both with their variables."""
+        """Sets the optimisers of decoder and discriminator, and builds them."""
         # XLA on a CPU makes these convolutions 4 to 5 times slower.
         kwargs.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, **kwargs)
@@ -82,26 +87,23 @@ class Adversary(keras.Model):
             discriminator_optimizer.build(self.discriminator.trainable_variables)
 
     def adapt(self, batches: Iterable[tf.Tensor]) -> None:
-        """Measures the mean square of each layer of g on pictures, float [N, S, S, 3] in [-1, 1].
+        """Measures the mean square of each layer of g on images, float [N, S, S, 3] in [-1, 1].
 
-        Do this once, before the first step; a checkpoint keeps the result.
+        Call it once, before the first step; checkpoints keep the result.
         """
-        if self.g is not None:
-            self.mean_squares.assign(mean_squares(self.g, batches))
+        if self.perceptual_network is not None:
+            self.mean_squares.assign(mean_squares(self.perceptual_network, batches))
 
     def call(self, features, training=False):
         """Returns reconstructions, float32 [N, S, S, 3] in [-1, 1]."""
         return self.decoder(features, training=training)
 
     def update(self, images: tf.Tensor, features: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Updates D, then Dec, by Eq. 5.
+        """Updates the discriminator, then the decoder, by Eq. 5; returns the losses by name.
 
         Args:
             images: X, float32 [N, S, S, 3] in [-1, 1].
-            features: Z, float [N, ...]; no gradient goes through them.
-
-        Returns:
-            The losses on this batch, by the names in `measurements`.
+            features: Z, float [N, ...]; no gradient flows through them.
         """
         losses, features = {}, tf.stop_gradient(features)
         with tf.GradientTape() as tape:
@@ -130,15 +132,17 @@ class Adversary(keras.Model):
         return loss
 
     def distances(self, images, reconstructions, *, perceptual: bool) -> dict[str, tf.Tensor]:
-        """Returns L_p and, if asked for, L_perc of pictures and their reconstructions."""
+        """Returns L_p and, on request, L_perc between images and their reconstructions."""
         losses = {"reconstruction": reconstruction_loss(images, reconstructions)}
         if perceptual:
             losses["perceptual"] = perceptual_loss(
-                self.g(images), self.g(reconstructions), self.mean_squares.value
+                self.perceptual_network(images),
+                self.perceptual_network(reconstructions),
+                self.mean_squares.value,
             )
         return losses
 
     def distance(self, losses: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Returns L_p + mu_2 L_perc: Eq. 5 without D, whose loss changes as D does."""
+        """Returns L_p + mu_2 L_perc: Eq. 5 without L_adv, which also changes as D learns."""
         total = losses["reconstruction"]
         return total + self.mu2 * losses["perceptual"] if self.mu2 else total

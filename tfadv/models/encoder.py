@@ -7,9 +7,8 @@ import keras
 import tensorflow as tf
 
 from tfadv.models import resnet
-from tfadv.models.bottleneck import Bottleneck
+from tfadv.models.bottleneck import Bottleneck, soften
 from tfadv.models.layers import build_in_order, track
-from tfadv.models.softening import soften
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -91,9 +90,9 @@ class Encoder(keras.Model):
             else self.bottleneck(features, images, training=training)
         )
 
-    def penalised(self, images: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    def penalized(self, images: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns what `call` does, and what its code adds to the loss; there must be a code."""
-        return self.bottleneck.penalised(self._features(images, training), images, training)
+        return self.bottleneck.penalized(self._features(images, training), images, training)
 
     def without_noise(self, images: tf.Tensor) -> tf.Tensor:
         """What noise is added to, in inference: float32 [N, *feature_shape(S)]."""

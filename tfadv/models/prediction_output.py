@@ -1,32 +1,35 @@
-"""f's answers in the place of features: the least that a service can be sent."""
+"""An encoder whose features are the predictions of its own classifier."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from tfadv.models.bottleneck import add_key, uniform_by_picture
+from tfadv.models.bottleneck import add_key, uniform_by_image
 from tfadv.models.classifier import Classifier
 from tfadv.models.encoder import Encoder
 
 
 class PredictionOutput(keras.Model):
-    """Enc and f in one: what leaves is f's logits, or its answers.
+    """Encoder and classifier in one: its output is the classifier's predictions.
 
     Args:
         encoder: arguments of `Encoder`.
         classifier: arguments of `Classifier`, whose attributes are A.
-        hard: whether what leaves is 1 where an attribute is there and -1 where it isn't; else its
-            logit.
-        flip: chance that a hard answer is turned round before it leaves: randomised response
-            (Warner 1965), fixed by the picture as `code.Noise` is.
+        hard: whether a prediction is 1 (yes) or -1 (no); else it is the logit.
+        flip: probability that a hard prediction is inverted: randomised response (Warner 1965). As
+            in `bottleneck.Noise`, an image always gets the same output.
         dtype: Keras dtype policy; None is the global one.
         name: name of the model.
 
     Attributes:
-        thresholds: logits from which on an attribute is there, float32 [A]; 0 unless assigned. They
-            are taken off the logits.
+        thresholds: float32 [A], subtracted from the logits; 0 unless assigned. A prediction is yes
+            if its logit is above its threshold.
+
+    Raises:
+        ValueError: `flip` without `hard`.
     """
 
     def __init__(
@@ -36,10 +39,10 @@ class PredictionOutput(keras.Model):
         hard: bool,
         flip: float = 0.0,
         dtype: keras.DTypePolicy | str | None = None,
-        name: str = "answers",
+        name: str = "predictions",
     ):
         if flip and not hard:
-            raise ValueError(f"flip {flip}: only hard answers can be turned round")
+            raise ValueError(f"flip is {flip}: only hard predictions can be inverted")
         super().__init__(dtype=dtype, name=name, autocast=False)
         self.encoder = Encoder(**encoder, dtype=dtype)
         self.classifier = Classifier(**classifier, dtype=dtype)
@@ -56,43 +59,73 @@ class PredictionOutput(keras.Model):
         )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates all variables, for pictures [N, S, S, 3]."""
+        """Creates all variables, for images [N, S, S, 3]."""
         self.encoder.build(input_shape)
         self.classifier.build((None, *self.encoder.feature_shape(input_shape[1])))
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """PredictionOutput for pictures, float [N, S, S, 3] in [-1, 1]: float32 [N, A]."""
+        """Returns predictions, float32 [N, A], for images, float [N, S, S, 3] in [-1, 1]."""
         features = self.encoder(images, training=training)
         logits = self.classifier(features, training=training) - self.thresholds.value
         if not self.hard:
             return logits
-        answers = tf.where(logits > 0.0, 1.0, -1.0)
+        predictions = tf.where(logits > 0.0, 1.0, -1.0)
         if self.flip:
-            chances = uniform_by_picture(images, self.key.value, answers.shape[1])
-            answers = tf.where(chances < self.flip, -answers, answers)
-        return answers
+            chances = uniform_by_image(images, self.key.value, predictions.shape[1])
+            predictions = tf.where(chances < self.flip, -predictions, predictions)
+        return predictions
 
     def feature_shape(self, size: int) -> tuple[int, ...]:
-        """Shape of one picture's answers: (A,)."""
+        """Returns the shape of one image's output: (A,)."""
         return (self.classifier.attributes,)
 
     def get_config(self) -> dict:
-        """The arguments that give this architecture again; precision is not one of them."""
-        networks = {"encoder": self.encoder, "classifier": self.classifier}
-        networks = {name: each.get_config() for name, each in networks.items()}
-        return networks | {"hard": self.hard, "flip": self.flip}
+        """Returns the arguments that rebuild this architecture, without the precision."""
+        return {
+            "encoder": self.encoder.get_config(),
+            "classifier": self.classifier.get_config(),
+            "hard": self.hard,
+            "flip": self.flip,
+        }
 
 
-class Identity(keras.Model):
-    """f of an encoder whose features are the answers: it gives them back."""
+class PassThrough(keras.Model):
+    """The classifier of a `PredictionOutput`: returns its input."""
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """There is nothing to create."""
+        """Does nothing: there are no variables."""
 
     def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns the features, [N, A], as logits."""
         return features
 
     def get_config(self) -> dict:
-        """There are no arguments."""
+        """Returns no arguments."""
         return {}
+
+
+def predictions_as_features(
+    encoder: Encoder,
+    classifier: Classifier,
+    thresholds: np.ndarray,
+    size: int,
+    *,
+    hard: bool,
+    flip: float,
+) -> tuple[PredictionOutput, PassThrough]:
+    """Returns a trained encoder and classifier in one, and the classifier of its predictions.
+
+    Args:
+        encoder: built.
+        classifier: built.
+        thresholds: of the classifier's logits, [A].
+        size: S, side of the images in pixels.
+        hard: as for `PredictionOutput`.
+        flip: as for `PredictionOutput`.
+    """
+    output = PredictionOutput(encoder.get_config(), classifier.get_config(), hard, flip)
+    output.build((None, size, size, 3))
+    output.encoder.set_weights(encoder.get_weights())
+    output.classifier.set_weights(classifier.get_weights())
+    output.thresholds.assign(thresholds)
+    return output, PassThrough()

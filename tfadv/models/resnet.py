@@ -7,6 +7,7 @@ after it. Bottlenecks have their stride on the 3x3 convolution ("ResNet v1.5").
 import keras
 import tensorflow as tf
 
+from tfadv.models.batch_normalization import BatchNormalization
 from tfadv.models.layers import (
     Convolution,
     MaxPooling,
@@ -15,7 +16,6 @@ from tfadv.models.layers import (
     scaled_channels,
     track,
 )
-from tfadv.models.normalisation import BatchNormalization
 
 SPLITS = ("conv1", "conv2", "conv3", "conv4", "avgpool", "fc")
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
@@ -51,13 +51,13 @@ class ResidualBlock(keras.layers.Layer):
             Convolution(count, size, strides if i == strided else 1, dtype=dtype)
             for i, (count, size) in enumerate(zip(filters, kernel_sizes, strict=True))
         ]
-        normalisations = [BatchNormalization(dtype=dtype) for _ in filters]
+        normalizations = [BatchNormalization(dtype=dtype) for _ in filters]
         shortcut = [
             Convolution(filters[-1], 1, strides, dtype=dtype),
             BatchNormalization(dtype=dtype),
         ]
         self.convolutions = track(self, "convolution", convolutions)
-        self.normalisations = track(self, "normalisation", normalisations)
+        self.normalizations = track(self, "normalization", normalizations)
         self.shortcut = track(self, "shortcut", shortcut if project else [])
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -72,7 +72,7 @@ class ResidualBlock(keras.layers.Layer):
         return input_shape
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Runs the block; Keras hands `training` down to the normalisations."""
+        """Runs the block; Keras hands `training` down to the normalizations."""
         outputs = inputs
         for i, layer in enumerate(self._residual()):
             outputs = layer(tf.nn.relu(outputs) if i and i % 2 == 0 else outputs)
@@ -81,7 +81,7 @@ class ResidualBlock(keras.layers.Layer):
         return tf.nn.relu(outputs + inputs)
 
     def _residual(self) -> list[keras.layers.Layer]:
-        pairs = zip(self.convolutions, self.normalisations, strict=True)
+        pairs = zip(self.convolutions, self.normalizations, strict=True)
         return [layer for pair in pairs for layer in pair]
 
 

@@ -9,10 +9,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from tfadv.models.batch_normalization import BatchNormalization
 from tfadv.models.classifier import Classifier
 from tfadv.models.encoder import Encoder
 from tfadv.models.layers import Convolution, Stage
-from tfadv.models.normalisation import BatchNormalization
 from tfadv.models.resnet import SPLITS, ResidualBlock
 
 
@@ -119,7 +119,7 @@ def _named_layers(stage: Stage) -> Iterator[tuple[str, keras.layers.Layer]]:
         prefix = f"layer{SPLITS.index(stage.name)}.{i}"
         for j, convolution in enumerate(block.convolutions, start=1):
             yield f"{prefix}.conv{j}", convolution
-            yield f"{prefix}.bn{j}", block.normalisations[j - 1]
+            yield f"{prefix}.bn{j}", block.normalizations[j - 1]
         for j, layer in enumerate(block.shortcut):
             yield f"{prefix}.downsample.{j}", layer
 

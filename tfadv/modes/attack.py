@@ -28,7 +28,7 @@ def run(run: RunFolder) -> None:
     encoders, classifiers = loading.load_encoders(paths, config.black_box, dataset.size)
     recognizers = loading.load_recognizers(config.recognizer, config.data.dataset)
     loading.check_feature_maps(config.feature_map, encoders, recognizers)
-    g = build.load_g(config, run.mode)
+    g = build.load_vgg(config, run.mode)
     run.begin(
         dataset=dataset.description,
         precision=precision,

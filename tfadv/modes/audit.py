@@ -58,7 +58,7 @@ def run(run: RunFolder) -> None:
     check_measurable(config.audit.fail_above, missing(dataset, recognizers, people, task))
     loading.check_feature_maps(config.feature_map, encoders, recognizers)
     other_domain = load_other_domain(config.data, config.audit.domain)
-    g = build.load_g(config, run.mode)
+    g = build.load_vgg(config, run.mode)
     run.begin(
         dataset=dataset.description,
         precision=precision,

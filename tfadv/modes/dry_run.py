@@ -16,7 +16,7 @@ from tfadv.config.experiment import Part
 from tfadv.config.schema import defences, flatten
 from tfadv.defences import build as defence_build
 from tfadv.models import build as models
-from tfadv.modes import protect, recognizer
+from tfadv.modes import recognizer
 from tfadv.training import distribution, trainer
 
 _STEPS = 3  # after two that aren't counted
@@ -87,8 +87,13 @@ def _recognizer(part: Part):
 def _protector(part: Part):
     config = part.config
     attributes = len(config.task.attributes) or _ATTRIBUTES
-    g = models.load_g(config, "protect")
-    model = protect.build(config, attributes, defence_build.Surroundings(g, _PEOPLE, _EMBEDDING))
+    model = defence_build.build_protector(
+        config,
+        attributes,
+        perceptual_network=models.load_vgg(config, "protect"),
+        people=_PEOPLE,
+        embedding=_EMBEDDING,
+    )
     private = {
         "images": _pictures(part),
         "labels": tf.zeros((config.train.batch, attributes), tf.uint8),
@@ -102,7 +107,7 @@ def _protector(part: Part):
 def _inverter(part: Part):
     config, encoder = part.config, part.target.config
     shape = models.feature_shape(encoder, len(encoder.task.attributes) or _ATTRIBUTES)
-    g = models.load_g(config, "attack")
+    g = models.load_vgg(config, "attack")
     inverter = ImageInverter(models.build_adversary(config, shape, encoder.model.split, g), shape)
     inverter.compile(
         trainer.adam(config.train.learning_rate, config.train.clip_norm),

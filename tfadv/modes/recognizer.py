@@ -20,8 +20,8 @@ from tfadv.evaluation.recognition.identity_classifier import (
     IdentityClassifier,
     export_embedder,
 )
-from tfadv.models.normalisation import synchronise
-from tfadv.models.softening import downscaled
+from tfadv.models.batch_normalization import synchronize
+from tfadv.models.bottleneck import downscaled
 from tfadv.modes.scope import in_scope
 from tfadv.reporting import common, recognizer
 from tfadv.training import trainer as training
@@ -77,7 +77,7 @@ def build(config: Config, identities: int) -> IdentityClassifier:
     embedder.build((None, config.data.size, config.data.size, 3))
     classifier = IdentityClassifier(embedder, identities)
     if config.runtime.synchronised:
-        synchronise(classifier)
+        synchronize(classifier)
     train = config.train
     classifier.compile(training.adam(train.learning_rate, train.clip_norm, train.steps))
     return classifier

@@ -1,6 +1,6 @@
 """What the page and the terminal's table of a protect run say, and what all modes say."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tfadv.config import run_folder
 from tfadv.config.schema import defences, flatten
@@ -10,22 +10,6 @@ from tfadv.reporting.common import seen_in_training_note
 from tfadv.reporting.page import Figure, Section, Table
 from tfadv.reporting.tables import cards, comparison
 from tfadv.training.history import History
-
-LOSSES = (
-    "utility",
-    "private_reconstruction",
-    "private_perceptual",
-    "private_distance_correlation",
-    "private_excess_pixels",
-    "private_excess_identity",
-    "private_identity_entropy",
-    "private_identity",
-    "private_bottleneck",
-    "public_reconstruction",
-    "public_perceptual",
-    "public_adversarial",
-    "public_discriminator",
-)
 
 _UTILITY = "Measured with the exported SavedModels on the test images. {}"
 _SIMULATED = (
@@ -40,6 +24,7 @@ def write_protect_page(
     dataset: Dataset,
     metrics: Mapping[str, Mapping[str, float]],
     history: History,
+    losses: Sequence[str],
 ) -> Table:
     """Writes report.html of a protect run; returns its table for the terminal.
 
@@ -48,6 +33,7 @@ def write_protect_page(
         dataset: what it was trained and measured on.
         metrics: of this encoder first, then of the baseline if there is one; by name.
         history: of this encoder's training.
+        losses: names in the history of the losses to show.
     """
     names = ("mcc_task", "mcc_task_tuned", "dfil", "images_per_s")
     table = comparison("Test split", "encoder", metrics, names)
@@ -59,8 +45,7 @@ def write_protect_page(
         }
         for name, values in metrics.items()
     }
-    names = [name for name in history.rows[0] if name in LOSSES]
-    curves = {name.replace("_", " "): history.series(name) for name in names}
+    curves = {name.replace("_", " "): history.series(name) for name in losses}
     terms = [
         f"{name} = {strength:g}" if isinstance(strength, float) else f"{name} = {strength}"
         for name, strength in defences(flatten(run.config)).items()

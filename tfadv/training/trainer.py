@@ -281,9 +281,7 @@ def write_metrics(
     writer.flush()
 
 
-def write_pictures(
-    writer: tf.summary.SummaryWriter, step: int, name: str, *rows: np.ndarray
-) -> None:
+def write_images(writer: tf.summary.SummaryWriter, step: int, name: str, *rows: np.ndarray) -> None:
     """Shows pictures in TensorBoard, the rows one above the other; each uint8 [N, S, S, 3]."""
     with writer.as_default(step=step):
         tf.summary.image(name, np.concatenate(rows, axis=1), max_outputs=len(rows[0]))

@@ -6,9 +6,9 @@ import keras
 import tensorflow as tf
 
 from tfadv.data.images import normalize
+from tfadv.models.bottleneck import downscaled
 from tfadv.models.encoder import Encoder
 from tfadv.models.export import in_float32, save_functions
-from tfadv.models.softening import downscaled
 from tfadv.training.distribution import all_reduce_mean, uniform_by_row
 
 INNER = "avgpool"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfadv.models.normalisation import BatchNormalization
+from tfadv.models.batch_normalization import BatchNormalization
 
 SHAPE = (4, 5, 3, 6)
 
@@ -81,7 +81,7 @@ def test_bfloat16_keeps_float32_variables_and_statistics(inputs):
 
 REPLICAS = """
 import numpy as np, tensorflow as tf
-from tfadv.models.normalisation import BatchNormalization
+from tfadv.models.batch_normalization import BatchNormalization
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

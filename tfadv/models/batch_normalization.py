@@ -18,10 +18,10 @@ class BatchNormalization(keras.layers.Layer):
 
     With `training=False` it uses the moving statistics and leaves them as they are. On several
     replicas each one normalises by its own share of the batch, and the moving statistics take the
-    mean over the replicas, so that they stay equal; `synchronise` has it normalise by the whole.
+    mean over the replicas, so that they stay equal; `synchronize` has it normalise by the whole.
     """
 
-    is_synchronised = False
+    is_synchronized = False
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates gamma, beta, moving_mean and moving_variance, each float32 [C]."""
@@ -51,7 +51,7 @@ class BatchNormalization(keras.layers.Layer):
         """Normalises [N, H, W, C] by the batch's statistics, or by the moving ones."""
         if not training:
             return self._normalise(inputs, self.moving_mean.value, self.moving_variance.value)[0]
-        normalize = self._normalise_together if self.is_synchronised else self._normalise
+        normalize = self._normalise_together if self.is_synchronized else self._normalise
         outputs, mean, variance = normalize(inputs)
         _move(self.moving_mean, mean)
         _move(self.moving_variance, variance)
@@ -86,14 +86,14 @@ class BatchNormalization(keras.layers.Layer):
         return tf.cast(outputs, inputs.dtype), mean, variance * count / (count - 1.0)
 
 
-def synchronise(network: keras.Model) -> None:
+def synchronize(network: keras.Model) -> None:
     """Has a network's batch normalisation in training see the whole batch, not a replica's share.
 
     On one replica nothing changes.
     """
     for layer in network._flatten_layers():
         if isinstance(layer, BatchNormalization):
-            layer.is_synchronised = replicas() > 1
+            layer.is_synchronized = replicas() > 1
 
 
 def _move(statistic: keras.Variable, batch_value: tf.Tensor) -> None:
