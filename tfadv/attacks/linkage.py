@@ -7,6 +7,7 @@ import numpy as np
 from tfadv.attacks.attack import IDENTITIES, RECOGNIZER, Attack, FittedAttack, NotApplicableError
 from tfadv.attacks.knowledge import Knowledge
 from tfadv.attacks.ridge import embedding_ridge
+from tfadv.evaluation.identities import repeated_people
 from tfadv.evaluation.metrics.info_nce import choose_scale
 from tfadv.evaluation.metrics.roc import area_under, roc_curve
 from tfadv.evaluation.whitening import Whitening, to_vectors
@@ -135,12 +136,10 @@ def _of_people(
     vectors: np.ndarray, identities: np.ndarray, part: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """The vectors of people with at least two images, and their numbers from 0."""
-    people, person, count = np.unique(identities, return_inverse=True, return_counts=True)
-    is_kept = (count[person] > 1) & (identities >= 0)
-    numbers = np.unique(person[is_kept], return_inverse=True)[1]
-    if len(people) < 2 or numbers.max(initial=0) < 1:
+    positions, person = repeated_people(identities)
+    if person.max(initial=0) < 1:
         raise NotApplicableError(f"no two known people have two images each {part}")
-    return np.asarray(vectors)[is_kept], numbers
+    return np.asarray(vectors)[positions], person
 
 
 def _first(vectors: np.ndarray, person: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,8 +12,9 @@ from tfadv.attacks.black_box import SavedClassifier
 from tfadv.attacks.knowledge import Pairs
 from tfadv.data.dataset import Dataset
 from tfadv.data.images import normalize, to_uint8
+from tfadv.evaluation.identities import repeated_people
 from tfadv.evaluation.metrics.bootstrap import IdentityBootstrap
-from tfadv.evaluation.metrics.features import lda_metrics, pictures_by_person
+from tfadv.evaluation.metrics.features import images_by_person, lda_metrics
 from tfadv.evaluation.metrics.identity import Identification, cosine_similarity, identify
 from tfadv.evaluation.metrics.image import psnr, ssim
 from tfadv.evaluation.metrics.info_nce import info_nce
@@ -188,7 +189,7 @@ class EvaluationSet:
 
     def separation(self, pairs: Pairs) -> Flat:
         """Returns how far apart people lie in feature space (Table 3)."""
-        order = pictures_by_person(self.identities)
+        order = images_by_person(self.identities)
         return lda_metrics(pairs.features(order), self.identities[order])
 
     def _score_first_images(self, fitted: FittedAttack, pairs: Pairs) -> AttackResult:
@@ -273,8 +274,8 @@ def _named(found: Identification, name: Callable[[str], str]) -> dict[str, Score
 
 def _has_two_pairs(identities: np.ndarray) -> bool:
     """Whether at least two known people have at least two images each: InfoNCE needs them."""
-    _, count = np.unique(identities[identities >= 0], return_counts=True)
-    return np.count_nonzero(count > 1) > 1
+    _, person = repeated_people(identities)
+    return person.max(initial=0) > 0
 
 
 def _pairs(recognizer: str, found: Identification) -> dict[str, PairScores]:

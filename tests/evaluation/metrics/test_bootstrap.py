@@ -110,5 +110,5 @@ def test_bad_settings_are_named(identities, replicates, message):
 
 
 def test_values_of_other_pictures_are_refused():
-    with pytest.raises(ValueError, match="a row for each picture"):
+    with pytest.raises(ValueError, match="one row per image"):
         IdentityBootstrap(np.arange(3)).mean(np.zeros(4))

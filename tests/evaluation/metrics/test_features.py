@@ -5,7 +5,7 @@ import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.preprocessing import StandardScaler
 
-from tfadv.evaluation.metrics.features import lda_chance, lda_metrics, pictures_by_person
+from tfadv.evaluation.metrics.features import images_by_person, lda_chance, lda_metrics
 
 
 def make_people(sizes=(2, 3, 7, 4, 2, 5), dimensions=6, seed=0):
@@ -48,7 +48,7 @@ def test_traces_are_those_of_scikit_learns_covariances(size):
 def test_the_order_of_pictures_and_the_shape_of_features_make_no_difference():
     features, identities = make_people()
     expected = lda_metrics(in_batches(features), identities)
-    order = pictures_by_person(identities)
+    order = images_by_person(identities)
     maps = features.reshape(-1, 1, 2, 3)
     assert lda_metrics(in_batches(maps[order]), identities[order]) == pytest.approx(expected)
 
@@ -59,8 +59,8 @@ def test_only_pictures_of_people_known_and_seen_again_count():
     more = np.concatenate([features[:3] + 1, features[5:6] * 9, features])
     who = np.concatenate([[-1, -1, 80], [81], identities])
     assert lda_metrics(in_batches(more), who) == pytest.approx(expected)
-    assert sorted(pictures_by_person(who)) == list(range(4, len(who)))
-    assert (np.diff(who[pictures_by_person(who)]) >= 0).all()
+    assert sorted(images_by_person(who)) == list(range(4, len(who)))
+    assert (np.diff(who[images_by_person(who)]) >= 0).all()
 
 
 def test_dimensions_that_only_rounding_moves_are_left_out():

@@ -162,9 +162,9 @@ def test_bad_arguments_are_named(change, message):
 @pytest.mark.parametrize(
     ("identities", "message"),
     [
-        ([0, 0, 1, 2], "no two known people with two pictures each"),
-        ([-1, -1, 1, 1], "no two known people with two pictures each"),
-        ([0.0, 0.0, 1.0, 1.0], "identities must be integers, not float64"),
+        ([0, 0, 1, 2], "no two known people with two images each"),
+        ([-1, -1, 1, 1], "no two known people with two images each"),
+        ([0.0, 0.0, 1.0, 1.0], r"identities must be integers \[N\], not float64"),
     ],
 )
 def test_people_that_cannot_be_compared_are_refused(identities, message):

@@ -1,72 +1,63 @@
-"""How far a measure could move with other people: bootstrap intervals that resample identities."""
+"""Confidence intervals: how far a metric could move with other people."""
 
 import warnings
 
 import numpy as np
 
+from tfadv.evaluation.identities import number_people
+
 _BLOCK = 100  # replicates whose weights are float64 at a time
 
 
 class IdentityBootstrap:
-    """95% percentile intervals from resampling people with replacement, with all their pictures.
+    """95% percentile intervals from resampling people with replacement, with all their images.
 
-    Pictures of one person are alike, so they tell less than as many pictures of strangers; an
-    interval from resampled pictures would be too narrow (the cluster bootstrap of Davison and
-    Hinkley 1997, Section 3.8). With few people, below some 20, even this one is too narrow.
+    Images of one person are alike, so they say less than as many images of different people. An
+    interval from resampled images would be too narrow (the cluster bootstrap of Davison and Hinkley
+    1997, Section 3.8). With fewer than about 20 people, even this one is too narrow.
 
     Args:
         identities: integers, [N]. Each -1 (unknown) counts as a person of its own.
         replicates: R, the number of resamples.
         seed: equal seeds draw equal resamples of equal identities, so that encoders measured on
-            the same test split meet the same people.
+            the same test split are measured on the same people.
 
     Attributes:
         identities: as given, [N].
-        person: whose each picture is, a number below I, the number of people; [N].
-        weights: how often each replicate draws each person, uint8 [R, I]; rows sum to I.
+        person: the number of the person in each image, as from `number_people`, [N].
+        weights: how often each replicate draws each of the I people, uint8 [R, I]; rows sum to I.
 
     Raises:
-        ValueError: identities are not a row of integers, or there are no replicates.
+        ValueError: identities are not integers [N], or there are no replicates.
     """
 
     def __init__(self, identities: np.ndarray, replicates: int = 1000, seed: int = 0):
-        self.identities = np.asarray(identities)
-        if self.identities.ndim != 1 or not np.issubdtype(self.identities.dtype, np.integer):
-            raise ValueError(
-                f"identities must be integers [N], not {self.identities.dtype} "
-                f"{self.identities.shape}"
-            )
         if replicates < 1:
             raise ValueError(f"replicates must be at least 1, not {replicates}")
-        known = self.identities >= 0
-        people, persons = np.unique(self.identities[known], return_inverse=True)
-        self.person = np.empty(len(known), np.intp)
-        self.person[known] = persons
-        unknown = np.count_nonzero(~known)
-        self.person[~known] = len(people) + np.arange(unknown)
-        size = len(people) + unknown
-
+        self.identities = np.asarray(identities)
+        self.person = number_people(self.identities)
+        size = self.person.max(initial=-1) + 1
         random = np.random.default_rng(seed)
         self.weights = np.empty((replicates, size), np.uint8)
         for row in self.weights:
             row[:] = np.bincount(random.integers(size, size=size), minlength=size) if size else 0
 
     def mean(self, values: np.ndarray) -> tuple[float, float]:
-        """The interval of the mean of a value per picture.
+        """Returns the interval of the mean of one value per image.
 
         Args:
-            values: [N]. NaN is left out; an infinite one makes both ends NaN.
+            values: [N]. NaN is left out; an infinite value makes both ends NaN.
 
         Returns:
-            Lower and upper end; NaN where there is no value.
+            Lower and upper end; NaN if there is no value.
 
         Raises:
-            ValueError: there isn't one value per picture.
+            ValueError: there is not one value per image.
         """
         return percentile_interval(self.means(values))
 
     def means(self, values: np.ndarray) -> np.ndarray:
-        """The mean of a value per picture, over the pictures of each replicate.
+        """Returns the mean of one value per image, over the images of each replicate.
 
         Args:
             values: [N]. NaN is left out.
@@ -75,7 +66,7 @@ class IdentityBootstrap:
             float64 [R]; NaN where a replicate has no value.
 
         Raises:
-            ValueError: there isn't one value per picture.
+            ValueError: there is not one value per image.
         """
         values = np.asarray(values, np.float64)
         is_value = ~np.isnan(values)
@@ -84,7 +75,7 @@ class IdentityBootstrap:
             return totals[:, 0] / totals[:, 1]
 
     def totals(self, values: np.ndarray) -> np.ndarray:
-        """The sum of a row of values per picture, over the pictures of each replicate.
+        """Returns the sum of one row of values per image, over the images of each replicate.
 
         Args:
             values: [N, K].
@@ -93,11 +84,11 @@ class IdentityBootstrap:
             float64 [R, K].
 
         Raises:
-            ValueError: there isn't one row per picture.
+            ValueError: there is not one row per image.
         """
         values = np.asarray(values, np.float64)
         if values.ndim != 2 or len(values) != len(self.person):
-            raise ValueError(f"values {values.shape} must be a row for each picture")
+            raise ValueError(f"values {values.shape} must have one row per image")
         order = np.argsort(self.person, kind="stable")
         starts = np.searchsorted(self.person[order], np.arange(self.weights.shape[1]))
         per_person = np.add.reduceat(values[order], starts, axis=0) if len(starts) else values
@@ -109,7 +100,7 @@ class IdentityBootstrap:
 
 
 def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
-    """The 2.5th and the 97.5th percentile of replicates [R]; those that are NaN are left out."""
+    """Returns the 2.5th and the 97.5th percentile of replicates [R]; NaN are left out."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
         low, high = np.nanpercentile(replicates, [2.5, 97.5])

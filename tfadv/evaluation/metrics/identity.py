@@ -1,15 +1,17 @@
 """How well people are recognised: similarity, re-identification and verification.
 
-A probe is what an attacker made of a picture: the embedding of its reconstruction, M(Z), or a code
-of its feature. The gallery holds what the attacker knows of the same people: the embeddings (or
-codes) of the pictures themselves. A probe is never compared with its own picture.
+A probe is what an attacker made of an image: the embedding of its reconstruction, a guessed
+embedding, or a code of its feature. The gallery holds what the attacker knows of the same people:
+the embeddings (or codes) of the images themselves. A probe is never compared with its own image.
 """
 
 import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
+from sklearn.preprocessing import normalize as unit_rows
 
+from tfadv.evaluation.identities import number_people
 from tfadv.evaluation.metrics.bootstrap import IdentityBootstrap, percentile_interval
 from tfadv.evaluation.metrics.roc import area_under, equal_error_rate, roc_curve, thinned
 
@@ -17,26 +19,24 @@ _BLOCK = 2**22  # scores in memory at a time
 _IMPOSTOR_PAIRS = 2**22  # scored, at most
 _RESAMPLED_PAIRS = 2**17  # impostor pairs of those for the intervals
 _THRESHOLDS = 500  # of each kind of pair, for the intervals
-_PIECE = 256  # impostor pairs whose weights are in memory at a time, for the intervals
+_PIECE = 256  # impostor pairs in memory at a time, for the intervals
 _DECIMALS = 10  # of scores; equal beyond them is a tie
-_PLACE_BITS = 23  # of the place of a pair; its score takes 35 of the other 41 bits
-_LOWEST = -(2**40)  # below every score
 _HISTOGRAM_SCORES = 20_000
-_SEED = 0  # of the impostor pairs, where there are too many
+_SEED = 0  # of the impostor pairs, if there are too many
 
 
 @dataclass(frozen=True)
 class Identification:
-    """How well probes give people away.
+    """How well probes identify people.
 
     Attributes:
-        metrics: `reid_rank1` and `reid_rank5`, the shares of probes with a picture of the right
-            person among the 1 and the 5 nearest pictures of the gallery; `verification_auc` and
-            `verification_eer` of telling a pair of one person from a pair of two; and of each its
-            `NAME_ci95`, [low, high]. Empty where nobody has two pictures or all are of one person.
+        metrics: `reid_rank1` and `reid_rank5`, the shares of probes with an image of the right
+            person among the 1 and the 5 nearest images of the gallery; `verification_auc` and
+            `verification_eer` of telling genuine from impostor pairs; and `NAME_ci95` of each,
+            [low, high]. Empty where `can_identify` is false.
         roc: false and true accept rates, rising from 0 to 1, at most 400 points for a figure.
-        genuine: scores of pairs of one person, ascending, at most 20,000 for a histogram.
-        impostor: the same of pairs of two people.
+        genuine: scores of genuine pairs, ascending, at most 20,000 for a histogram.
+        impostor: scores of impostor pairs, likewise.
         replicates: each metric on the bootstrap's resampled people, float64 [R].
     """
 
@@ -48,11 +48,11 @@ class Identification:
 
 
 def cosine_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine similarity of each row of `a` with the same row of `b`.
+    """Returns the cosine similarity of each row of `a` and the same row of `b`.
 
     Args:
         a: [N, E].
-        b: the same.
+        b: [N, E].
 
     Returns:
         In [-1, 1], 0 where a vector is zero; float64 [N].
@@ -61,25 +61,38 @@ def cosine_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         ValueError: the shapes differ, or a value is not finite.
     """
     a, b = _checked(a, b)
-    return np.clip(np.einsum("ne,ne->n", _unit(a), _unit(b)), -1.0, 1.0)
+    return np.clip(np.einsum("ne,ne->n", unit_rows(a), unit_rows(b)), -1.0, 1.0)
+
+
+def can_identify(identities: np.ndarray) -> bool:
+    """Returns whether there are both genuine and impostor pairs among known people.
+
+    Args:
+        identities: integers, -1 unknown, [N].
+    """
+    identities = np.asarray(identities)
+    images = np.unique_counts(identities[identities >= 0]).counts
+    return len(images) > 1 and images.max() > 1
 
 
 def identify(
     probes: np.ndarray, gallery: np.ndarray, identities: np.ndarray, bootstrap: IdentityBootstrap
 ) -> Identification:
-    """Looks for the person of each probe among all other pictures, by cosine similarity.
+    """Looks for the person of each probe among all other images, by cosine similarity.
 
-    Pictures of unknown identity take no part, and probes of people with one picture only are
-    strangers but never looked for. Equal scores count as their expectation in a random order, so
-    that ties favour neither side. Verification compares all pairs, or about 2**22 impostor pairs
-    drawn with a fixed seed where there are more; a person's genuine pairs weigh together what its
-    pictures do, as in re-identification, so that a few people with many pictures, whose pairs grow
-    as the square, don't decide alone. Intervals of re-identification keep the gallery as it is, and
-    say how much the people looked for matter.
+    Images of unknown identity are left out. People with one image are strangers in the gallery, and
+    their probes are not counted. Equal scores count as their expectation in a random order, so that
+    ties favour neither side.
+
+    Verification compares all pairs, or about 2**22 impostor pairs drawn with a fixed seed if there
+    are more. A person's genuine pairs together weigh what the person's images do, as in
+    re-identification: pairs grow as the square of the images, and a few people with many images
+    would decide alone. Intervals of re-identification keep the gallery as it is and resample the
+    people of the probes.
 
     Args:
-        probes: [N, E], probe i made from picture i.
-        gallery: [N, E], of the pictures themselves.
+        probes: [N, E], probe i made from image i.
+        gallery: [N, E], of the images themselves.
         identities: integers, -1 unknown, [N].
         bootstrap: of the same identities.
 
@@ -92,23 +105,24 @@ def identify(
         raise ValueError(f"identities {identities.shape} must be [{len(probes)}], one per probe")
     if not np.array_equal(identities, bootstrap.identities):
         raise ValueError("the bootstrap is of other identities")
-    known = identities >= 0
-    people, person = np.unique(bootstrap.person[known], return_inverse=True)
-    if not _can_identify(person):
+    if not can_identify(identities):
         nothing = np.zeros(0)
         return Identification({}, (nothing, nothing), nothing, nothing)
 
+    is_known = identities >= 0
+    person = bootstrap.person[is_known]  # known people have the first numbers
+    scores = _compare(unit_rows(probes[is_known]), unit_rows(gallery[is_known]), person)
     metrics, replicates = {}, {}
-    scores = _compare(_unit(probes[known]), _unit(gallery[known]), person)
     for rank in (1, 5):
         hits = np.full(len(identities), np.nan)
-        hits[known] = _expected_hits(rank, scores.above, scores.tied_wrong, scores.tied_right)
+        hits[is_known] = _expected_hits(rank, scores.above, scores.tied_wrong, scores.tied_right)
         metrics[f"reid_rank{rank}"] = float(np.nanmean(hits))
         replicates[f"reid_rank{rank}"] = bootstrap.means(hits)
 
-    weights = 1 / (np.bincount(person)[scores.genuine_person] - 1)
+    images = np.bincount(person)
+    weights = 1 / (images[scores.genuine_person] - 1)
     roc = roc_curve(scores.genuine, scores.impostor, weights)
-    resampled = _resampled_roc(scores, weights, bootstrap.weights[:, people])
+    resampled = _resampled_roc(scores, weights, bootstrap.weights[:, : len(images)])
     for name, measure in (("auc", area_under), ("eer", equal_error_rate)):
         metrics[f"verification_{name}"] = float(measure(*roc))
         replicates[f"verification_{name}"] = measure(*resampled)
@@ -124,44 +138,41 @@ def identify(
 
 
 def chance(identities: np.ndarray) -> dict[str, float]:
-    """What `identify` gives on average for probes that say nothing.
+    """Returns what `identify` gives on average for probes that say nothing about people.
 
     Args:
         identities: integers, -1 unknown, [N].
 
     Returns:
-        The metrics without intervals; empty where `identify` measures nothing.
+        The metrics without intervals; empty where `can_identify` is false.
     """
-    identities = np.asarray(identities)
-    _, person, count = np.unique(
-        identities[identities >= 0], return_inverse=True, return_counts=True
-    )
-    if not _can_identify(person):
+    if not can_identify(identities):
         return {}
-    right = count[person] - 1
-    wrong = len(person) - count[person]
-    return {
-        f"reid_rank{rank}": float(
-            np.nanmean(_expected_hits(rank, np.zeros_like(right), wrong, right))
-        )
-        for rank in (1, 5)
-    } | {"verification_auc": 0.5, "verification_eer": 0.5}
+    identities = np.asarray(identities)
+    person = number_people(identities[identities >= 0])
+    images = np.bincount(person)[person]
+    right, wrong = images - 1, len(person) - images
+    metrics = {"verification_auc": 0.5, "verification_eer": 0.5}
+    for rank in (1, 5):
+        hits = _expected_hits(rank, np.zeros_like(right), wrong, right)
+        metrics[f"reid_rank{rank}"] = float(np.nanmean(hits))
+    return metrics
 
 
 @dataclass(frozen=True)
 class _Scores:
-    """What comparing M probes with the gallery gave; pairs are sorted by score, ascending.
+    """The result of comparing M probes with the gallery; scores of pairs are ascending.
 
     Attributes:
-        above: how many pictures are nearer than the nearest one of the right person, [M].
-        tied_wrong: how many of other people are exactly as near, [M].
-        tied_right: how many of the right person are exactly as near, itself included, [M]; 0 where
-            the person has no other picture.
-        genuine: scores of pairs of one person.
-        genuine_person: who that is.
-        impostor: scores of pairs of two people.
-        resampled: scores of those of them that intervals are estimated from.
-        resampled_people: who they are, [2, pairs].
+        above: number of images that are nearer than the nearest one of the right person, [M].
+        tied_wrong: number of images of other people that are exactly as near, [M].
+        tied_right: number of images of the right person that are exactly as near, at least 1; 0
+            for people with one image; [M].
+        genuine: scores of genuine pairs.
+        genuine_person: the person of each genuine pair.
+        impostor: scores of impostor pairs.
+        resampled: scores of those impostor pairs that intervals are estimated from.
+        resampled_people: both people of each of those pairs, [2, pairs].
     """
 
     above: np.ndarray
@@ -177,59 +188,60 @@ class _Scores:
 def _compare(probes: np.ndarray, gallery: np.ndarray, person: np.ndarray) -> _Scores:
     """Compares all unit vectors with all, some rows at a time."""
     count = len(person)
-    drawn = None
+    columns = np.broadcast_to(np.arange(count), (count, count))  # for impostor pairs
     if count * (count - 1) > _IMPOSTOR_PAIRS:
         shape = count, _IMPOSTOR_PAIRS // count
-        drawn = np.random.default_rng(_SEED).integers(count, size=shape)
-    ranks, genuine, impostor = [], [], []
+        columns = np.random.default_rng(_SEED).integers(count, size=shape)
+    is_impostor = person[columns] != person[:, None]
+    ranks, genuine, genuine_person, impostor = [], [], [], []
     for rows in np.array_split(np.arange(count), -(-count * count // _BLOCK)):
         # Rounded so that equal vectors have equal scores: near the edges of a matrix the product
         # sums in another order, and the last bits differ.
-        scores = np.rint(probes[rows] @ gallery.T * 10**_DECIMALS).astype(np.int64)
+        scores = np.rint(probes[rows] @ gallery.T * 10**_DECIMALS) / 10**_DECIMALS
         itself = np.arange(len(rows)), rows
-        scores[itself] = _LOWEST
-        is_right = person[rows, None] == person
-        if drawn is None:
-            columns = np.arange(count)
-            pairs = (scores << _PLACE_BITS | rows[:, None] * count + columns)[~is_right]
-        else:
-            columns = drawn[rows]
-            pairs = np.take_along_axis(scores, columns, axis=1) << _PLACE_BITS
-            pairs |= rows[:, None] * columns.shape[1] + np.arange(columns.shape[1])
-            pairs = pairs[person[columns] != person[rows, None]]
-        impostor.append(pairs)
+        scores[itself] = -np.inf
+        impostor.append(np.take_along_axis(scores, columns[rows], axis=1)[is_impostor[rows]])
 
+        is_right = person[rows, None] == person
         is_right[itself] = False
-        probe, picture = np.nonzero(is_right)
-        right = scores[probe, picture]
-        nearest = np.full(len(rows), _LOWEST)
+        probe, image = np.nonzero(is_right)
+        right = scores[probe, image]
+        nearest = np.full(len(rows), -np.inf)
         np.maximum.at(nearest, probe, right)
         tied = (scores == nearest[:, None]).sum(axis=1)
         tied_right = np.bincount(probe, right == nearest[probe], len(rows)).astype(int)
         ranks.append([(scores > nearest[:, None]).sum(axis=1), tied - tied_right, tied_right])
-        genuine.append((right, person[rows[probe]]))
+        genuine.append(right)
+        genuine_person.append(person[rows[probe]])
 
-    genuine, genuine_person = map(np.concatenate, zip(*genuine, strict=True))
-    by_genuine = np.argsort(genuine)
-    # The score and, in its last bits, the place of a pair: a plain sort takes a fraction of what
-    # argsort and fetching who they are would take.
-    impostor = np.concatenate(impostor)
-    impostor.sort()
-    # At even distances in sorted order, the sample has the curve of all pairs.
-    resampled = impostor[_evenly(len(impostor), _RESAMPLED_PAIRS)]
-    place = resampled & (2**_PLACE_BITS - 1)
-    if drawn is None:
-        first, second = np.divmod(place, count)
-    else:
-        first, second = place // drawn.shape[1], drawn.ravel()[place]
+    genuine, impostor = np.concatenate(genuine), np.concatenate(impostor)
+    by_score = np.argsort(genuine)
+    impostor, order = _sorted_with_order(impostor)
+    # At even distances in sorted order, the sample has the ROC curve of all pairs.
+    sample = _evenly(len(impostor), _RESAMPLED_PAIRS)
+    pairs = np.flatnonzero(is_impostor)[order[sample]]
+    people = person[pairs // columns.shape[1]], person[columns.ravel()[pairs]]
     return _Scores(
         *np.concatenate(ranks, axis=1),
-        genuine[by_genuine] / 10**_DECIMALS,
-        genuine_person[by_genuine],
-        (impostor >> _PLACE_BITS) / 10**_DECIMALS,
-        (resampled >> _PLACE_BITS) / 10**_DECIMALS,
-        person[np.stack([first, second])],
+        genuine[by_score],
+        np.concatenate(genuine_person)[by_score],
+        impostor,
+        impostor[sample],
+        np.stack(people),
     )
+
+
+def _sorted_with_order(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns scores, rounded to _DECIMALS, in ascending order, and where each one was.
+
+    Like a stable argsort in half its time: a plain sort of integers that hold both the score
+    (35 bits with its sign) and the position (at most 23 bits).
+    """
+    bits = len(scores).bit_length()
+    packed = np.rint(scores * 10**_DECIMALS).astype(np.int64) << bits
+    packed |= np.arange(len(scores))
+    packed.sort()
+    return (packed >> bits) / 10**_DECIMALS, packed & (2**bits - 1)
 
 
 def _expected_hits(
@@ -254,25 +266,28 @@ def _resampled_roc(
     """False and true accept rates, [R, thresholds], of each replicate.
 
     Thresholds are quantiles of the scores, and between them the curve is a straight line. A person
-    drawn w times stands for w people with the same pictures. So each of its genuine pairs counts w
-    times, not w squared: a pair across two of the copies is neither one person's nor two people's,
-    and is left out. An impostor pair of people drawn v and w times occurs v w times.
+    drawn w times stands for w people with the same images. So each of the person's genuine pairs
+    counts w times, not w squared: a pair across two of the copies is neither genuine nor impostor,
+    and is left out. An impostor pair of people drawn v and w times counts v w times.
     """
-    impostor, (first, second) = scores.resampled, scores.resampled_people
     thresholds = np.unique(
-        np.concatenate([s[_evenly(len(s), _THRESHOLDS)] for s in (scores.genuine, impostor)])
+        np.concatenate(
+            [s[_evenly(len(s), _THRESHOLDS)] for s in (scores.genuine, scores.resampled)]
+        )
     )
     bins = len(thresholds)
-    weights = weights.astype(np.float32)  # whole numbers, exact up to 2**24
 
     cells = scores.genuine_person * bins + _bin(scores.genuine, thresholds)
     counts = np.bincount(cells, genuine_weights, weights.shape[1] * bins).reshape(-1, bins)
     genuine_counts = weights.astype(np.float64) @ counts
 
-    by_person = np.ascontiguousarray(weights.T)
-    bin_of_pair = _bin(impostor, thresholds)
+    # Replicates side by side are faster than one after the other. Float32 is exact here: a piece
+    # sums to a whole number below 2**24.
+    by_person = np.ascontiguousarray(weights.T, np.float32)
+    first, second = scores.resampled_people
+    bin_of_pair = _bin(scores.resampled, thresholds)
     starts = np.searchsorted(bin_of_pair, np.arange(bins))
-    pieces = np.unique([*starts, *range(0, len(impostor), _PIECE), len(impostor)])
+    pieces = np.unique([*starts, *range(0, len(bin_of_pair), _PIECE), len(bin_of_pair)])
     impostor_counts = np.zeros((bins, len(weights)))
     for start, end in itertools.pairwise(pieces):
         impostor_counts[bin_of_pair[start]] += np.einsum(
@@ -289,30 +304,18 @@ def _bin(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 def _accepted(counts: np.ndarray) -> np.ndarray:
     """From pairs in each bin, [R, bins], the rates above falling thresholds, [R, bins + 1]."""
     accepted = np.pad(np.cumsum(counts[:, ::-1], axis=1), ((0, 0), (1, 0)))
-    with np.errstate(invalid="ignore"):  # no pair at all, for the lack of people: NaN
+    with np.errstate(invalid="ignore"):  # NaN where a replicate has no such pair
         return accepted / accepted[:, -1:]
 
 
 def _evenly(count: int, limit: int) -> np.ndarray:
     """At most `limit` of the numbers below `count`, at even distances, the ends included."""
-    return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int))
-
-
-def _can_identify(person: np.ndarray) -> bool:
-    """Whether there are several people, numbered from 0, one of them with several pictures."""
-    return len(person) > max(person, default=0) + 1 > 1
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows of length 1, or 0 as they were; float64."""
-    vectors = vectors.astype(np.float64)
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+    return np.linspace(0, count - 1, min(count, limit)).round().astype(int)
 
 
 def _checked(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both as arrays, or a ValueError that names what is wrong."""
-    a, b = np.asarray(a), np.asarray(b)
+    """Both as float64, or a ValueError that names what is wrong."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.ndim != 2 or a.shape != b.shape:
         raise ValueError(f"embeddings {a.shape} and {b.shape} must both be [N, E]")
     for vectors in (a, b):
