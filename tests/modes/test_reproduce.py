@@ -1,4 +1,4 @@
-"""Experiments on drawn faces, as a user runs them: run, killed, resumed, listed."""
+"""Experiments on synthetic faces, as a user runs them: run, interrupted, resumed, listed."""
 
 import json
 import signal
@@ -9,7 +9,7 @@ import pytest
 
 from tfadv import cli
 from tfadv.config.experiment import Claim
-from tfadv.modes import attack, dry_run, protect, reproduce
+from tfadv.modes import attack, dry_run, protect, reproduce, tsne_maps
 from tfadv.reporting import reproduce as reproduce_page
 from tfadv.training import signals
 
@@ -65,13 +65,13 @@ def call(root, *flags):
 
 
 def written(root):
-    """When each run was finished."""
+    """The time at which each run was finished."""
     return {p: p.stat().st_mtime_ns for p in root.glob("out/[ear]*/**/metrics.json")}
 
 
 @pytest.fixture(scope="module")
 def root(tiny_faces, tmp_path_factory):
-    """A folder with a finished experiment, which was cut off once before."""
+    """A folder with a finished experiment, which was interrupted once."""
     root = tmp_path_factory.mktemp("reproduce")
     (root / "grid.py").write_text(EXPERIMENT.format(dir=tiny_faces.dir))
     calls = []
@@ -105,7 +105,7 @@ def test_what_is_finished_is_not_run_again(root):
     first = json.loads((root / "calls_130.json").read_text())
     both = json.loads((root / "calls_0.json").read_text())
     assert [name for name, _ in first] == ["protect", "attack", "protect", "attack"]
-    # The attack that was cut off, and that of row 3 on the encoder of row 1.
+    # The interrupted attack, and the attack of row 3 on the encoder of row 1.
     assert both[len(first) :][0] == first[-1]
     assert [name for name, _ in both[len(first) :]] == ["attack", "attack"]
     before = written(root)
@@ -114,16 +114,17 @@ def test_what_is_finished_is_not_run_again(root):
 
 
 @pytest.mark.slow
-def test_the_page_sets_ours_beside_the_papers(root):
+def test_the_page_shows_our_numbers_and_the_papers(root):
     page = (root / "out/grid/report.html").read_text()
     for words in (
-        "What the paper claims",
+        "The paper&#39;s claims",
         "2 &lt; 1",
         "0.600",
         "Trade-off",
         "By row",
         "Maps of the features",
-        "accuracy, Smiling",
+        "Smiling is not predicted",
+        "silhouette",
         "loss.lambda1",
         "random_features",
     ):
@@ -144,8 +145,8 @@ def test_the_numbers_are_those_of_the_runs(root):
     assert sorted(each["psnr"] for each in found.values()) == sorted(each["psnr"] for each in kept)
     assert found["1"]["mcc"] == found["3"]["mcc"] != found["2"]["mcc"]
     for path in attacks:
-        with np.load(path / "reconstructions.npz") as pictures:
-            assert pictures["input"].shape == pictures["decoder"].shape == (3, 32, 32, 3)
+        with np.load(path / "reconstructions.npz") as images:
+            assert images["input"].shape == images["decoder"].shape == (3, 32, 32, 3)
 
 
 @pytest.mark.slow
@@ -171,15 +172,15 @@ def test_some_rows_leave_the_page_whole(root):
 
 
 @pytest.mark.slow
-def test_an_encoder_that_gives_every_picture_the_same_has_no_map(root, monkeypatch):
-    plain = reproduce_page._features
+def test_an_encoder_that_gives_every_image_the_same_feature_has_no_map(root, monkeypatch):
+    plain = tsne_maps.load_features
 
     def collapsed(part, attributes):
         features, *others = plain(part, attributes)
         is_undefended = not part.config.loss.lambda1
         return np.zeros_like(features) if is_undefended else features, *others
 
-    monkeypatch.setattr(reproduce_page, "_features", collapsed)
+    monkeypatch.setattr(tsne_maps, "load_features", collapsed)
     assert call(root) == 0
     page = (root / "out/grid/report.html").read_text()
     assert "1 has no map: all features are the same." in page
@@ -187,8 +188,8 @@ def test_an_encoder_that_gives_every_picture_the_same_has_no_map(root, monkeypat
 
 
 def test_a_duration_is_given_in_minutes_then_in_hours():
-    assert dry_run._duration(61) == "2 minutes"
-    assert dry_run._duration(9000) == "2.5 hours"
+    assert dry_run.duration(61) == "2 minutes"
+    assert dry_run.duration(9000) == "2.5 hours"
 
 
 @pytest.mark.parametrize(
@@ -199,9 +200,9 @@ def test_a_duration_is_given_in_minutes_then_in_hours():
         (0.1, 0.3, 0.1, "no, by more than 0.1"),
         (0.25, 0.3, 0.1, "yes"),
         (0.3, 0.1, 0.1, "yes"),
-        (0.1, 0.12, None, "yes, inside the intervals"),
-        (0.12, 0.1, None, "no, inside the intervals"),
-        (0.1, 0.1, None, "no, inside the intervals"),
+        (0.1, 0.12, None, "yes, within the intervals"),
+        (0.12, 0.1, None, "no, within the intervals"),
+        (0.1, 0.1, None, "no, within the intervals"),
     ],
 )
 def test_a_claim_holds_by_its_difference_and_intervals(less, more, at_most, expected):
@@ -240,7 +241,7 @@ MISTAKES = {
         ["--mode=reproduce", "--config={grid}", "--config.data.dataset=celeba/none"],
         "there is no dataset celeba/none",
     ),
-    "no recogniser": (
+    "no recognizer": (
         ["--mode=reproduce", "--config={grid}", "--config.recognizer.path=none.onnx"],
         "none.onnx",
     ),
@@ -248,7 +249,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_told_before_anything_is_run(name, tiny_faces, tmp_path, capsys, monkeypatch):
+def test_a_mistake_is_reported_before_any_run(name, tiny_faces, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     grid = tmp_path / "grid.py"
     grid.write_text(EXPERIMENT.format(dir=tiny_faces.dir))

@@ -85,7 +85,6 @@ class Experiment:
         claims: of the paper, to be checked.
         plots: to be drawn.
         latent: attributes by which t-SNE maps of the rows' features are coloured; two, or none.
-        pictures: whether to show what Dec^a made of the features, row by row.
     """
 
     title: str
@@ -96,7 +95,6 @@ class Experiment:
     claims: Sequence[Claim] = ()
     plots: Sequence[Plot] = ()
     latent: tuple[str, ...] = ()
-    pictures: bool = True
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""How long runs will take, from a few steps of each kind on made-up pictures."""
+"""Estimates the time and disk space of runs, from a few steps of each kind on random images."""
 
 import functools
 import gc
@@ -19,14 +19,14 @@ from tfadv.models import build as models
 from tfadv.modes import recognizer
 from tfadv.training import distribution, trainer
 
-_STEPS = 3  # after two that aren't counted
-_ATTRIBUTES = 40
-_PEOPLE = 1000
-_EMBEDDING = 128
+_UNTIMED, _TIMED = 2, 3  # steps
+# Where only the data set knows: typical numbers, which hardly change the time of a step.
+_ATTRIBUTES, _PEOPLE, _EMBEDDING = 40, 1000, 128
+_CHECKPOINT_BYTES = 2 * 3 * 4  # per weight: two checkpoints of float32 weights and Adam's moments
 
 
 def describe(parts: Sequence[Part]) -> str:
-    """Says how long runs take at most, and what they leave on the disk."""
+    """Returns how long the runs train at most, and how much they write to the disk."""
     if not parts:
         return "nothing is left to do"
     seconds, size, known = 0.0, 0, {}
@@ -35,21 +35,23 @@ def describe(parts: Sequence[Part]) -> str:
         if kind not in known:
             print(f"timing a few steps of {part.path.name}", file=sys.stderr, flush=True)
             known[kind] = _measure(part)
-        seconds += part.config.train.steps * known[kind][0]
-        size += known[kind][1]
+        seconds_per_step, checkpoint_bytes = known[kind]
+        seconds += part.config.train.steps * seconds_per_step
+        size += checkpoint_bytes
     return (
-        f"{len(parts)} runs are left: at most {_duration(seconds)} of training, {size / 2**30:.1f} "
-        f"GiB of checkpoints; attacks end before their cap on steps once they no longer improve, "
-        f"and measuring comes on top"
+        f"{len(parts)} runs are left: at most {duration(seconds)} of training, {size / 2**30:.1f} "
+        f"GiB of checkpoints. Attacks stop early when they no longer improve. Evaluation is not "
+        f"included."
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Returns a duration in minutes, or in hours if it is longer than one."""
     return f"{seconds / 3600:.1f} hours" if seconds > 3600 else f"{math.ceil(seconds / 60)} minutes"
 
 
 def _kind(part: Part) -> str:
-    """What decides how long a step takes."""
+    """Everything that decides how long a step takes."""
     config, loss = part.config, part.config.loss
     terms = [bool(each) for each in (loss.mu1, loss.mu2)] + sorted(defences(flatten(config)))
     encoder = (part.target.config.model, part.target.config.bottleneck) if part.target else None
@@ -58,7 +60,7 @@ def _kind(part: Part) -> str:
 
 
 def _measure(part: Part) -> tuple[float, int]:
-    """Seconds a step, and the bytes of two checkpoints: weights and Adam's two moments."""
+    """Seconds per step, and bytes of checkpoints."""
     config = part.config
     trainer.set_up(config.runtime)
     build = {"recognizer": _recognizer, "protect": _protector, "attack": _inverter}[part.mode]
@@ -68,20 +70,20 @@ def _measure(part: Part) -> tuple[float, int]:
         batches = iter(distribution.distribute(tf.data.Dataset.from_tensors(batch).repeat()))
         step = tf.function(functools.partial(distribution.run, model.train_step))
         seconds = []
-        for _ in range(2 + _STEPS):
-            began = time.perf_counter()
+        for _ in range(_UNTIMED + _TIMED):
+            start = time.perf_counter()
             for loss in step(next(batches)).values():
                 loss.numpy()
-            seconds.append(time.perf_counter() - began)
-    size = sum(2 * 3 * 4 * math.prod(each.shape) for each in model.trainable_variables)
+            seconds.append(time.perf_counter() - start)
+    size = _CHECKPOINT_BYTES * sum(math.prod(each.shape) for each in model.trainable_variables)
     keras.backend.clear_session()
     gc.collect()
-    return statistics.median(seconds[2:]), size
+    return statistics.median(seconds[_UNTIMED:]), size
 
 
 def _recognizer(part: Part):
     labels = tf.zeros(part.config.train.batch, tf.int64)
-    return recognizer.build(part.config, _PEOPLE), {"images": _pictures(part), "labels": labels}
+    return recognizer.build(part.config, _PEOPLE), {"images": _images(part), "labels": labels}
 
 
 def _protector(part: Part):
@@ -95,12 +97,12 @@ def _protector(part: Part):
         embedding=_EMBEDDING,
     )
     private = {
-        "images": _pictures(part),
+        "images": _images(part),
         "labels": tf.zeros((config.train.batch, attributes), tf.uint8),
         "identity": tf.zeros(config.train.batch, tf.int64),
         "embeddings": tf.random.normal((config.train.batch, _EMBEDDING)),
     }
-    public = tf.stack([_pictures(part)] * config.train.decoder_steps, axis=1)
+    public = tf.stack([_images(part)] * config.train.decoder_steps, axis=1)
     return model, {"private": private, "public": {"images": public}}
 
 
@@ -114,9 +116,9 @@ def _inverter(part: Part):
         models.discriminator_optimizer(config),
     )
     features = tf.random.normal((config.train.batch, *shape))
-    return inverter, {"images": _pictures(part), "features": features}
+    return inverter, {"images": _images(part), "features": features}
 
 
-def _pictures(part: Part) -> tf.Tensor:
+def _images(part: Part) -> tf.Tensor:
     shape = (part.config.train.batch, part.config.data.size, part.config.data.size, 3)
     return tf.cast(tf.random.uniform(shape, maxval=256, dtype=tf.int32), tf.uint8)

@@ -1,63 +1,139 @@
-"""--mode=reproduce: all runs of an experiment, each once, and a page of what they show."""
+"""--mode=reproduce: makes the runs of an experiment, each once, and writes a page of results."""
 
 import gc
+import json
+from typing import Any
 
 import keras
+import numpy as np
 
 from tfadv.attacks.feature_map import check_size
-from tfadv.config.experiment import Plan
+from tfadv.config import run_folder
+from tfadv.config.experiment import Part, Plan
+from tfadv.config.files import write_json
 from tfadv.config.run_folder import RunFolder
 from tfadv.data.dataset import Dataset
 from tfadv.models import build
-from tfadv.modes import attack, dry_run, protect, recognizer
-from tfadv.reporting import page, reproduce
+from tfadv.modes import attack, dry_run, protect, recognizer, tsne_maps
+from tfadv.reporting import reproduce as page
+from tfadv.reporting.page import Table, format_table
 
-_NAMED = 4  # rows that share a run are named, if so few
 _MODES = {"recognizer": recognizer.run, "protect": protect.run, "attack": attack.run}
+_LISTED = 4  # rows that share a run are listed by name up to this number
+_NOT_SHARED = ("encoder", "scale", "baseline")  # settings that the page does not show
 
 
 def run(plan: Plan) -> None:
-    """Makes the runs that are left, and writes the page anew after each."""
+    """Makes the runs that are not finished. Writes the page after each run."""
     check_data(plan)
     for number, part in enumerate(plan.parts, start=1):
+        folder = RunFolder(part.path, part.mode, part.config)  # checks what a finished run used
         if part.metrics is not None:
-            # A recogniser, weights or an encoder that has changed since is told here.
-            RunFolder(part.path, part.mode, part.config)
             continue
         rows = "row" if len(part.rows) == 1 else "rows"
         place = f"[{number} of {len(plan.parts)}]"
         print(f"\n{place} {part.mode}, for {rows} {', '.join(part.rows)}", flush=True)
-        _MODES[part.mode](RunFolder(part.path, part.mode, part.config))
+        _MODES[part.mode](folder)
         keras.backend.clear_session()
-        gc.collect()  # the next run wants the memory
-        reproduce.write(plan)
-    table = reproduce.write(plan, is_last=True)
-    print(f"\n{page.format_table(table)}\n\nreport       {plan.folder / 'report.html'}")
+        gc.collect()  # frees memory for the next run
+        report(plan)
+    table = report(plan, with_maps=True)
+    print(f"\n{format_table(table)}\n\nreport       {plan.folder / 'report.html'}")
+
+
+def report(plan: Plan, *, with_maps: bool = False) -> Table:
+    """Writes the page and metrics.json of the finished rows; returns the table for the terminal.
+
+    Args:
+        plan: the experiment.
+        with_maps: whether to compute the maps of features that the experiment asks for.
+    """
+    experiment = plan.experiment
+    results = {row.name: row_metrics(plan, row.name) for row in experiment.rows}
+    finished = {row: part for row, part in plan.encoders.items() if results[row]}
+    maps = None
+    if with_maps and experiment.latent and finished:
+        maps = tsne_maps.compute(finished, experiment.latent)
+        for row, separation in maps.separation.items():
+            results[row] |= separation
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    table = page.write(
+        plan.folder,
+        experiment,
+        results,
+        images=_reconstructions(plan),
+        maps=maps,
+        details=_shared_settings(plan),
+    )
+    finished_results = {row: metrics for row, metrics in results.items() if metrics}
+    write_json(plan.folder / "metrics.json", finished_results)
+    return table
+
+
+def row_metrics(plan: Plan, row: str) -> dict[str, Any]:
+    """Returns the metrics of a row's runs; an empty dict if one of them is not finished."""
+    parts = [parts[row] for parts in (plan.encoders, plan.attacks) if row in parts]
+    metrics = [part.metrics for part in parts]
+    if None in metrics:
+        return {}
+    return {name: value for each in metrics for name, value in each.items()}
+
+
+def _reconstructions(plan: Plan) -> list[tuple[str, np.ndarray]]:
+    """The test images, then their reconstructions in each attacked row, with labels."""
+    rows = []
+    for name, part in plan.attacks.items():
+        path = part.path / "reconstructions.npz"
+        if not path.exists():
+            continue
+        with np.load(path, allow_pickle=False) as images:
+            if not rows:
+                rows.append(("input", images["input"]))
+            if images["decoder"].shape == rows[0][1].shape:
+                rows.append((name, images["decoder"]))
+    return rows
+
+
+def _shared_settings(plan: Plan) -> dict[str, str]:
+    """The settings that all encoders have in common, of those that were begun."""
+    summaries = []
+    for part in {part.path: part for part in plan.encoders.values()}.values():
+        path = part.path / "config.json"
+        if path.exists():
+            dataset = json.loads(path.read_text())["dataset"]
+            summaries.append(run_folder.summary("reproduce", part.config, dataset))
+    if not summaries:
+        return {}
+    return {
+        name: value
+        for name, value in summaries[0].items()
+        if name not in _NOT_SHARED and all(each.get(name) == value for each in summaries)
+    }
 
 
 def show(plan: Plan) -> None:
-    """Prints the rows, what they share, what is done, and an estimate of time and disk."""
+    """Prints the rows, their runs, what is finished, and an estimate of time and disk space."""
     check_data(plan)
     print(plan.experiment.title)
     for row in plan.experiment.rows:
-        if row.name not in plan.rows:
-            continue
-        print(f"\nrow {row.name}" + (f": {row.about}" if row.about else ""))
-        for part in plan.parts:
-            if row.name not in part.rows:
-                continue
-            others = [name for name in part.rows if name != row.name]
-            state = "to do" if part.metrics is None else "done"
-            shared = ""
-            if others:
-                few = len(others) <= _NAMED
-                shared = f", shared with {', '.join(others) if few else f'{len(others)} rows'}"
-            print(f"  {part.mode:<10} {state}{shared}: {part.path}")
+        if row.name in plan.rows:
+            print(f"\nrow {row.name}" + (f": {row.about}" if row.about else ""))
+            for part in plan.parts:
+                if row.name in part.rows:
+                    _show_part(part, [name for name in part.rows if name != row.name])
     print(f"\n{dry_run.describe([part for part in plan.parts if part.metrics is None])}")
 
 
+def _show_part(part: Part, others: list[str]) -> None:
+    state = "to do" if part.metrics is None else "done"
+    if others:
+        names = ", ".join(others) if len(others) <= _LISTED else f"{len(others)} rows"
+        state += f", shared with {names}"
+    print(f"  {part.mode:<10} {state}: {part.path}")
+
+
 def check_data(plan: Plan) -> None:
-    """Raises a UserError now for what would stop a run hours later."""
+    """Raises a UserError for mistakes that would otherwise end a run hours later."""
     checked = []
     for part in plan.parts:
         data, attributes = part.config.data, part.config.task.attributes
@@ -66,8 +142,8 @@ def check_data(plan: Plan) -> None:
             Dataset(data).columns(attributes)
         if part.mode == "attack":
             encoder = part.target.config
-            of_task = Dataset(encoder.data).columns(encoder.task.attributes)
-            shape = build.feature_shape(encoder, len(of_task))
+            task = Dataset(encoder.data).columns(encoder.task.attributes)
+            shape = build.feature_shape(encoder, len(task))
             check_size(part.config.feature_map, f"row {part.rows[0]}", shape)
     if plan.experiment.latent:
         Dataset(plan.parts[-1].config.data).columns(plan.experiment.latent, "latent")
