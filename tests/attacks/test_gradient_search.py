@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-
 from tests.public_pictures import PublicPictures
-from tfadv.attacks.black_box import SavedEncoder
-from tfadv.attacks.gradient_search import InputInverter, InputOptimiser, Search, total_variation
 from tfadv.attacks.inverters import Standardisation
 from tfadv.attacks.pairs import Pairs
+
+from tfadv.attacks.black_box import SavedEncoder
+from tfadv.attacks.gradient_search import InputInverter, InputOptimiser, Search, total_variation
 from tfadv.config.errors import UserError
 from tfadv.config.schema import BlackBox
 from tfadv.data.dataset import PUBLIC, TRAIN
