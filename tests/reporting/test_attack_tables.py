@@ -41,7 +41,7 @@ def test_the_summary_has_the_numbers_of_the_strongest_attacks():
 def test_a_row_by_attack_shows_identity_by_one_name_for_all_attacks():
     table = attack_tables.by_attack("protected", RESULT, {}, ATTACKS)
     headings = [column.name for column in table.columns]
-    place = headings.index("Re-identified, rank 1")
+    place = headings.index("Re-identification, rank 1")
     assert {row[0].name: row[place] for row in table.rows} == {
         "the decoder": 0.02,
         "the ridge": 0.01,
