@@ -25,12 +25,9 @@ from tfadv import cli as run
 from tfadv.attacks import network_training, probes, registry
 from tfadv.attacks.black_box import SavedEncoder
 from tfadv.attacks.ridge import STRENGTHS
-from tfadv.config import run_folder
-from tfadv.config.schema import BlackBox, Config, Data, Loss
+from tfadv.config.schema import BlackBox, Config, Loss
 from tfadv.data import dataset as data
 from tfadv.data.images import normalize
-from tfadv.evaluation.recognition import embedding_cache
-from tfadv.evaluation.recognition.embedding_cache import cache_folder
 from tfadv.evaluation.results import AttackResult
 from tfadv.models import build
 from tfadv.models.encoder import Encoder
@@ -566,15 +563,6 @@ def test_a_mistake_about_vgg19_shows_before_the_baseline_is_trained(root, tmp_pa
         assert call(root, mode, *flags, *more, f"--workdir={folder}") == 2
         assert f"perceptual.weights {weights} can't be read" in capsys.readouterr().err
         assert not folder.exists()
-
-
-def test_embeddings_are_kept_in_the_run_where_the_data_can_not_be_written_to(tmp_path, monkeypatch):
-    run = run_folder.RunFolder(tmp_path / "attack", "attack", Config(data=Data(dir=str(tmp_path))))
-    assert cache_folder(run) == tmp_path / "embeddings"
-    monkeypatch.setattr(embedding_cache.os, "access", lambda path, mode: False)
-    assert cache_folder(run) == tmp_path / "attack/embeddings"
-    remote = Config(data=Data(dir="gs://bucket/data"))
-    assert cache_folder(run_folder.RunFolder(tmp_path, "attack", remote)).parent == tmp_path
 
 
 def test_the_whole_adversary_trains_in_both_modes(root, tmp_path):

@@ -10,7 +10,7 @@ from tfadv.data.dataset import PUBLIC, TRAIN, WHOLE, Dataset
 from tfadv.data.images import normalize
 from tfadv.evaluation.metrics.features import lda_chance
 from tfadv.evaluation.metrics.identity import chance
-from tfadv.evaluation.recognition.embedding_cache import embed_split
+from tfadv.evaluation.recognition.embedding_cache import cached_embeddings
 from tfadv.evaluation.recognition.recognizer import Embeddings, Recognizer
 from tfadv.evaluation.results import AttackResult, Score
 
@@ -43,7 +43,7 @@ def measure_references(
     guessed = chance(test.identities) | lda_chance(test.identities)
     scores = {metric: Score(value) for metric, value in guessed.items()}
     if recognizers:
-        public = embed_split(recognizers[0], dataset, PUBLIC, TRAIN, cache).embedding
+        public = cached_embeddings(recognizers[0], dataset, PUBLIC, TRAIN, cache).embedding
         scores |= test.score_constant_guess(public.mean(0)).scores
         references[REAL_IMAGE] = test.score_real_images()
     if scores:

@@ -19,7 +19,7 @@ from tfadv.evaluation.metrics.identity import Identification, cosine_similarity,
 from tfadv.evaluation.metrics.image import psnr, ssim
 from tfadv.evaluation.metrics.info_nce import info_nce
 from tfadv.evaluation.metrics.utility import mcc, resampled_mcc, utility_metrics
-from tfadv.evaluation.recognition.embedding_cache import embed_split
+from tfadv.evaluation.recognition.embedding_cache import cached_embeddings
 from tfadv.evaluation.recognition.recognizer import Embeddings, Recognizer
 from tfadv.evaluation.results import AttackResult, Flat, PairScores, Score
 
@@ -63,7 +63,7 @@ class EvaluationSet:
         self.identities, self.labels = dataset.annotations(split, part)
         self.bootstrap = IdentityBootstrap(self.identities, replicates, seed)
         self.embeddings = {
-            recognizer.name: embed_split(recognizer, dataset, split, part, cache)
+            recognizer.name: cached_embeddings(recognizer, dataset, split, part, cache)
             for recognizer in recognizers
         }
 

@@ -13,7 +13,7 @@ from tfadv.attacks.knowledge import Knowledge, KnownImages, Pairs
 from tfadv.attacks.scoring import EvaluationSet
 from tfadv.data.dataset import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset
 from tfadv.evaluation.leakage_measures import MEASURES
-from tfadv.evaluation.recognition.embedding_cache import embed_split
+from tfadv.evaluation.recognition.embedding_cache import cached_embeddings
 from tfadv.evaluation.recognition.recognizer import Recognizer
 from tfadv.evaluation.results import AttackResult, EncoderResult, Score
 from tfadv.models.vgg import VGGFeatures
@@ -164,7 +164,7 @@ class Suite:
         identities, labels = dataset.annotations(PUBLIC, part)
         embeddings = None
         if self._recognizers:
-            embeddings = embed_split(self._recognizers[0], dataset, PUBLIC, part, self._cache)
+            embeddings = cached_embeddings(self._recognizers[0], dataset, PUBLIC, part, self._cache)
         return KnownImages(
             self._pairs(encoder, dataset, PUBLIC, part),
             identities,

@@ -38,7 +38,7 @@ def run(run: RunFolder) -> None:
     common.print_dataset(dataset, precision)
     if not recognizers:
         print(common.NO_RECOGNIZER, flush=True)
-    cache = cache_folder(run)
+    cache = cache_folder(config.data.dir, run.path)
     suite = Suite(
         dataset,
         recognizers,

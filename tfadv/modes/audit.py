@@ -73,7 +73,7 @@ def run(run: RunFolder) -> None:
     suite = Suite(
         dataset,
         recognizers,
-        cache_folder(run),
+        cache_folder(config.data.dir, run.path),
         registry.build_audit_attacks(
             config, lambda adversary: build.measure_scale(adversary, dataset)
         ),

@@ -21,7 +21,7 @@ from tfadv.defences.protector import TOTAL, Protector
 from tfadv.defences.terms import Reconstruction
 from tfadv.evaluation.metrics.fisher import dfil
 from tfadv.evaluation.metrics.utility import tuned_thresholds, utility_metrics
-from tfadv.evaluation.recognition.embedding_cache import cache_folder, embed_split
+from tfadv.evaluation.recognition.embedding_cache import cache_folder, cached_embeddings
 from tfadv.evaluation.recognition.recognizer import load_recognizer
 from tfadv.models.build import load_vgg
 from tfadv.models.encoder import Encoder
@@ -48,7 +48,7 @@ def run(workdir: RunFolder) -> None:
     _training_batches(dataset, config, {}, start=0)
     vgg = load_vgg(config, workdir.mode)
     check_share(config.loss, config.train.batch)
-    inputs = _defence_inputs(config, dataset, cache_folder(workdir))
+    inputs = _defence_inputs(config, dataset, cache_folder(config.data.dir, workdir.path))
     workdir.begin(dataset=dataset.description, precision=precision)
     common.print_dataset(dataset, precision)
     others = {}
@@ -141,7 +141,7 @@ def _defence_inputs(config: Config, dataset: Dataset, cache: Path) -> dict[str, 
         recognizer = load_recognizer(
             fields.path, fields.alignment, fields.layer, config.data.dataset
         )
-        embedded = embed_split(recognizer, dataset, PRIVATE, TRAIN, cache)
+        embedded = cached_embeddings(recognizer, dataset, PRIVATE, TRAIN, cache)
         inputs["embeddings"] = embedded.embedding
     return inputs
 

@@ -5,36 +5,34 @@ import stat
 import numpy as np
 import pytest
 
-from tests.recognizers import (
-    caffe,
-    card,
-    load,
-)
+from tests.recognizers import caffe, card, load
 from tfadv.config.schema import Data
 from tfadv.data.dataset import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset
 from tfadv.data.images import normalize
 from tfadv.evaluation.recognition import embedding_cache
 from tfadv.evaluation.recognition import recognizer as recognition
-from tfadv.evaluation.recognition.embedding_cache import embed_split
+from tfadv.evaluation.recognition.embedding_cache import cache_folder, cached_embeddings
 
 
 @pytest.fixture
 def counted(tmp_path, monkeypatch):
-    """From a recogniser's settings to how many pictures C was called with, and its answers."""
+    """From a recognizer's settings to the number of images that it embedded, and the embeddings."""
     path = caffe(tmp_path / "face.caffemodel")
-    embed, seen = recognition.Recognizer.__call__, []
+    embed, sizes = recognition.Recognizer.__call__, []
 
     def call(self, images):
-        seen.append(len(images))
+        sizes.append(len(images))
         return embed(self, images)
 
     def run(data, split=PUBLIC, part=WHOLE, **settings):
         recognizer = load(path, **settings)
-        monkeypatch.setattr(recognition.Recognizer, "__call__", call)
-        seen.clear()
-        found = embed_split(recognizer, Dataset(data), split, part, tmp_path / "cache")
-        monkeypatch.setattr(recognition.Recognizer, "__call__", embed)
-        return sum(seen), found
+        sizes.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(recognition.Recognizer, "__call__", call)
+            embeddings = cached_embeddings(
+                recognizer, Dataset(data), split, part, tmp_path / "cache"
+            )
+        return sum(sizes), embeddings
 
     run.path, run.folder = path, tmp_path / "cache"
     return run
@@ -44,10 +42,10 @@ def test_a_split_is_embedded_in_its_order(counted, tiny_faces):
     batches = list(Dataset(tiny_faces).batches(PUBLIC, HELD_OUT).as_numpy_iterator())
     images = normalize(np.concatenate([batch["images"] for batch in batches])).numpy()
     for _ in range(2):  # computed, then read
-        _, found = counted(tiny_faces, part=HELD_OUT)
-        for kept, expected in zip(found, load(counted.path)(images), strict=True):
-            assert kept.dtype == np.float32
-            np.testing.assert_allclose(kept, expected, atol=1e-6)
+        _, embeddings = counted(tiny_faces, part=HELD_OUT)
+        for values, expected in zip(embeddings, load(counted.path)(images), strict=True):
+            assert values.dtype == np.float32
+            np.testing.assert_allclose(values, expected, atol=1e-6)
 
 
 def test_a_split_is_embedded_once(counted, tiny_faces):
@@ -62,13 +60,7 @@ def test_only_the_owner_can_read_the_embeddings(counted, tiny_faces):
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"alignment": "celeba"},
-        {"layer": "face"},
-        {"split": TEST},
-        {"part": TRAIN},
-    ],
+    "change", [{"alignment": "celeba"}, {"layer": "face"}, {"split": TEST}, {"part": TRAIN}]
 )
 def test_another_setting_is_computed_anew(counted, tiny_faces, change):
     counted(tiny_faces)
@@ -76,12 +68,12 @@ def test_another_setting_is_computed_anew(counted, tiny_faces, change):
     assert counted(tiny_faces)[0] == 0
 
 
-def test_another_size_of_the_pictures_is_computed_anew(counted, tiny_faces):
+def test_another_size_of_the_images_is_computed_anew(counted, tiny_faces):
     counted(tiny_faces)
     assert counted(dataclasses.replace(tiny_faces, size=64))[0] == 60
 
 
-def test_another_share_held_out_is_computed_anew_where_it_matters(counted, tiny_faces):
+def test_another_held_out_share_is_computed_anew_except_for_the_whole_split(counted, tiny_faces):
     other = dataclasses.replace(tiny_faces, held_out=0.4)
     for part, expected in ((WHOLE, False), (HELD_OUT, True), (TRAIN, True)):
         counted(tiny_faces, part=part)
@@ -156,10 +148,20 @@ def test_an_interruption_leaves_no_file(counted, tiny_faces, monkeypatch):
     assert not list(counted.folder.iterdir())
 
 
-def test_a_long_computation_shows_how_far_it_is(tiny_faces, tmp_path, monkeypatch, capsys):
+def test_a_long_computation_shows_progress(tiny_faces, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(embedding_cache, "_SILENT_S", -1)
     recognizer = load(caffe(tmp_path / "face.caffemodel"))
-    embed_split(recognizer, Dataset(tiny_faces), PUBLIC, WHOLE, tmp_path)
-    assert "face on public pictures  60/60" in capsys.readouterr().err
-    embed_split(recognizer, Dataset(tiny_faces), PUBLIC, WHOLE, tmp_path)
+    cached_embeddings(recognizer, Dataset(tiny_faces), PUBLIC, WHOLE, tmp_path)
+    assert "face on public images  60/60" in capsys.readouterr().err
+    cached_embeddings(recognizer, Dataset(tiny_faces), PUBLIC, WHOLE, tmp_path)
     assert not capsys.readouterr().err
+
+
+def test_embeddings_are_kept_in_the_runs_folder_if_the_data_cannot_be_written_to(
+    tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    assert cache_folder(str(tmp_path), run) == tmp_path / "embeddings"
+    assert cache_folder("gs://bucket/data", run) == run / "embeddings"
+    monkeypatch.setattr(embedding_cache.os, "access", lambda path, mode: False)
+    assert cache_folder(str(tmp_path), run) == run / "embeddings"

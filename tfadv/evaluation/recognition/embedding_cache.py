@@ -1,62 +1,70 @@
-"""C(X) of a split, computed once and kept in a file that no other data or recogniser can hit."""
+"""Face embeddings of a split, computed once and kept in a file per recognizer and data."""
 
 import hashlib
 import json
 import os
-import tempfile
 import time
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
-from tfadv.config.run_folder import RunFolder
+from tfadv.config.files import atomic_write
 from tfadv.data.dataset import Dataset
 from tfadv.data.images import normalize
 from tfadv.evaluation.recognition.alignment import INTERPOLATION
 from tfadv.evaluation.recognition.recognizer import Embeddings, Recognizer
 from tfadv.training.history import Progress
 
-_FORMAT = 1  # of the files, and of what is done to a picture on the way: raise it with either
-_SILENT_S = 3  # seconds before it is worth a line
+_FORMAT = 1  # of the files and of the preparation of an image: raise it when either changes
+_SILENT_S = 3  # seconds before progress is shown
+# What np.load raises for files with one byte changed.
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
-def cache_folder(workdir: RunFolder) -> Path:
-    """Where the embeddings of real pictures are kept: beside the data, for the next run too.
+def cache_folder(data_dir: str, run_folder: Path) -> Path:
+    """Returns the folder for embeddings: next to the data, so that the next run finds them.
 
-    In the run's folder where the data is remote or can't be written to.
-    """
-    beside = Path(workdir.config.data.dir) / "embeddings"
-    is_local = "://" not in workdir.config.data.dir
-    if is_local and os.access(beside if beside.exists() else beside.parent, os.W_OK):
-        return beside
-    return workdir.path / "embeddings"
-
-
-def embed_split(
-    recognizer: Recognizer, dataset: Dataset, split: str, part: str, folder: Path
-) -> Embeddings:
-    """Returns C(X) of a part of a split, in the order of `dataset.batches(split, part)`.
-
-    It is read from the folder if it was computed before: from the same record files at the same
-    size, by the same files of the recogniser, with the same alignment and inner layer. A file that
-    is damaged is computed again.
+    In the run's folder if the data is remote or its folder cannot be written to.
 
     Args:
-        recognizer: C.
-        dataset: where the pictures come from.
-        split: of the dataset.
+        data_dir: the folder of the data sets, as in `data.dir`.
+        run_folder: the folder of the run.
+    """
+    shared = Path(data_dir) / "embeddings"
+    is_local = "://" not in data_dir
+    if is_local and os.access(shared if shared.exists() else shared.parent, os.W_OK):
+        return shared
+    return run_folder / "embeddings"
+
+
+def cached_embeddings(
+    recognizer: Recognizer, dataset: Dataset, split: str, part: str, folder: Path
+) -> Embeddings:
+    """Returns the embeddings of a part of a split, in the order of `dataset.batches(split, part)`.
+
+    They are read from the folder if they were computed before: from the same record files at the
+    same size, by the same files of the recognizer, with the same alignment and inner layer. A
+    damaged file is computed again.
+
+    Args:
+        recognizer: computes the embeddings.
+        dataset: where the images come from.
+        split: of the data set.
         part: of the split.
-        folder: where the embeddings are kept, in files that only their owner can read: they are
-            personal data, as faces are. Nothing is ever removed from it.
+        folder: where embeddings are kept. Only their owner can read the files: embeddings are
+            personal data, as faces are. Nothing is ever removed from the folder.
     """
     path = Path(folder) / f"{_key(recognizer, dataset, split, part)}.npz"
     count = dataset.count(split, part)
-    kept = _load(path, count)
-    if kept is None:
+    embeddings = _load(path, count)
+    if embeddings is None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = _compute(recognizer, dataset, split, part, count)
-        _save(path, kept)
-    return kept
+        embeddings = _compute(recognizer, dataset, split, part, count)
+        with atomic_write(path, is_shared=True) as partial, partial.open("wb") as file:
+            np.savez(file, **embeddings._asdict())
+    return embeddings
 
 
 def _key(recognizer: Recognizer, dataset: Dataset, split: str, part: str) -> str:
@@ -74,7 +82,7 @@ def _key(recognizer: Recognizer, dataset: Dataset, split: str, part: str) -> str
 def _compute(
     recognizer: Recognizer, dataset: Dataset, split: str, part: str, count: int
 ) -> Embeddings:
-    progress = Progress(f"{recognizer.name} on {split} pictures", count, 0)
+    progress = Progress(f"{recognizer.name} on {split} images", count, 0)
     began, done, parts, is_shown = time.monotonic(), 0, [], False
     for batch in dataset.batches(split, part):
         parts.append(recognizer(normalize(batch["images"]).numpy()))
@@ -89,23 +97,11 @@ def _compute(
 
 
 def _load(path: Path, count: int) -> Embeddings | None:
-    """What a file holds; None if there is none, or if it isn't whole."""
+    """The embeddings in a file; None if there is no file or it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            kept = Embeddings(*(file[name] for name in Embeddings._fields))
-    except Exception:  # a damaged file raises nearly anything
+            embeddings = Embeddings(*(file[name] for name in Embeddings._fields))
+    except _DAMAGED:
         return None
-    is_whole = all(a.dtype == np.float32 and a.ndim == 2 and len(a) == count for a in kept)
-    return kept if is_whole else None
-
-
-def _save(path: Path, embeddings: Embeddings) -> None:
-    """Writes all or nothing, readable by the owner alone."""
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")  # mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez(file, **embeddings._asdict())
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    is_whole = all(a.dtype == np.float32 and a.ndim == 2 and len(a) == count for a in embeddings)
+    return embeddings if is_whole else None
