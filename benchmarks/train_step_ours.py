@@ -161,9 +161,14 @@ def _attack(config, with_all_losses: bool) -> Step:
         config.loss.mu1, config.loss.mu2 = 0.03, 1.0
         g = _vgg(config)
     shape = (1000,)
-    adversary = models.build_adversary(config, shape, None, g)
+    adversary = models.build_adversary(config.model, config.loss, config.data.size, shape, None, g)
     model = ImageInverter(adversary, shape)
-    model.compile(trainer.adam(1e-4, 0.0), models.discriminator_optimizer(config))
+    model.compile(
+        trainer.adam(1e-4, 0.0),
+        models.build_discriminator_optimizer(
+            config.loss.mu1, config.train.discriminator_learning_rate
+        ),
+    )
     features = tf.random.normal((config.train.batch, *shape))
     passes = [(adversary.decoder, 3)]
     if with_all_losses:

@@ -90,8 +90,21 @@ def make_protector(config):
     classifier.build((None, FEATURES))
     defences = []
     if loss.lambda1 or loss.lambda2:
-        adversary = models.build_adversary(config, (FEATURES,), None, Halves())
-        adversary.compile(training.adam(), models.discriminator_optimizer(config))
+        adversary = models.build_adversary(
+            config.model,
+            config.loss,
+            config.data.size,
+            (FEATURES,),
+            None,
+            Halves(),
+            synchronised=True,
+        )
+        adversary.compile(
+            training.adam(),
+            models.build_discriminator_optimizer(
+                config.loss.mu1, config.train.discriminator_learning_rate
+            ),
+        )
         defences = [Reconstruction(adversary, loss.lambda1, loss.lambda2)]
     model = Protector(encoder, classifier, defences, warm_up=10)
     synchronize(model)
@@ -109,9 +122,16 @@ def make_protector(config):
 
 def make_inverter(config):
     shape = (FEATURES,)
-    adversary = models.build_adversary(config, shape, None, Halves())
+    adversary = models.build_adversary(
+        config.model, config.loss, config.data.size, shape, None, Halves(), synchronised=True
+    )
     model = ImageInverter(adversary, shape)
-    model.compile(training.adam(), models.discriminator_optimizer(config))
+    model.compile(
+        training.adam(),
+        models.build_discriminator_optimizer(
+            config.loss.mu1, config.train.discriminator_learning_rate
+        ),
+    )
 
     def batch(step):
         features = tf.random.stateless_normal((BATCH, *shape), (step, 0))

@@ -232,7 +232,7 @@ def test_error_names_an_unknown_split():
 def test_the_config_chooses_the_decoder(name, kind):
     config = Config()
     config.model.decoder, config.model.decoder_width = name, 0.05
-    adversary = build_adversary(config, (8, 8, 16), None, None)
+    adversary = build_adversary(config.model, config.loss, config.data.size, (8, 8, 16), None, None)
     assert isinstance(adversary, Adversary)
     assert type(adversary.decoder) is kind
     assert adversary.decoder(tf.zeros((1, 8, 8, 16))).shape == (1, 64, 64, 3)

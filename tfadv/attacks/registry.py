@@ -3,20 +3,19 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from tfadv.attacks import decoder, linkage, probes
 from tfadv.attacks.attack import Attack
-from tfadv.attacks.decoder import BUDGETS, BudgetedDecoder, DecoderTraining
+from tfadv.attacks.decoder import BUDGETS, BudgetedDecoder, DecoderTraining, MeasureScale
 from tfadv.attacks.feature_map import FeatureMap
 from tfadv.attacks.gradient_search import GradientSearch
 from tfadv.attacks.nearest_neighbour import NearestNeighbour
 from tfadv.attacks.network_training import Schedule
 from tfadv.attacks.ridge import RidgeDecoder, RidgeFeatureMap
-from tfadv.config.schema import Config
+from tfadv.config.schema import Config, Loss, Model
 from tfadv.evaluation.results import AttackResult, EncoderResult, Flat
 from tfadv.models import build
-from tfadv.models.adversary import Adversary
 
 # The attacks of the paper, whose metrics have plain names in metrics.json.
 DECODER, FEATURE_MAP, LINKAGE = "decoder", "feature_map", "linkage"
@@ -33,20 +32,19 @@ _LOSSES = {
 }
 
 
-def build_attacks(config: Config, measure_scale: Callable[[Adversary], None]) -> dict[str, Attack]:
+def build_attacks(config: Config, measure_scale: MeasureScale) -> dict[str, Attack]:
     """Returns the attacks of --mode=attack: name -> attack.
 
     Args:
         config: of the run.
         measure_scale: measures the scale of VGG19's layers before a decoder's first step.
     """
-    training = _decoder_training(config, measure_scale, config.train.steps)
+    schedule = _schedule(config)
+    training = _decoder_training(config, config.model, config.loss, schedule, measure_scale)
     return {DECODER: decoder.Decoder(training)} | _other_attacks(config)
 
 
-def build_audit_attacks(
-    config: Config, measure_scale: Callable[[Adversary], None]
-) -> dict[str, Attack]:
+def build_audit_attacks(config: Config, measure_scale: MeasureScale) -> dict[str, Attack]:
     """Returns the attacks of --mode=audit: decoders with several budgets take Dec^a's place.
 
     Args:
@@ -93,7 +91,7 @@ def _other_attacks(config: Config) -> dict[str, Attack]:
         "ridge": RidgeDecoder(),
         "random_features": RidgeDecoder(count, seed),
         "nearest_neighbour": NearestNeighbour(),
-        FEATURE_MAP: FeatureMap(config.feature_map, _schedule(config, seed)),
+        FEATURE_MAP: FeatureMap(config.feature_map, _schedule(config)),
         "feature_ridge": RidgeFeatureMap(),
         "feature_random_features": RidgeFeatureMap(count, seed),
         LINKAGE: linkage.FeatureLinkage(),
@@ -106,43 +104,52 @@ def _other_attacks(config: Config) -> dict[str, Attack]:
     return attacks
 
 
-def _budgeted_decoders(
-    config: Config, measure_scale: Callable[[Adversary], None]
-) -> dict[str, Attack]:
+def _budgeted_decoders(config: Config, measure_scale: MeasureScale) -> dict[str, Attack]:
     """A decoder for each architecture, loss, seed and budget; FAMILY-x1, -x2 and -x4."""
-    attacks = {}
-    audit, runtime = config.audit, config.runtime
-    for architecture, loss in itertools.product(audit.decoders, audit.losses):
+    attacks, audit = {}, config.audit
+    train = dataclasses.replace(config.train, steps=audit.steps)
+    for architecture, loss, seed in itertools.product(
+        audit.decoders, audit.losses, range(audit.seeds)
+    ):
         compared, mu1, mu2 = _LOSSES[loss]
-        for seed in range(audit.seeds):
-            family = f"{architecture}-{loss}" + (f"-{seed}" if audit.seeds > 1 else "")
-            changed = dataclasses.replace(
-                config,
-                model=dataclasses.replace(config.model, decoder=architecture),
-                loss=dataclasses.replace(config.loss, mu1=mu1, mu2=mu2),
-                runtime=dataclasses.replace(runtime, seed=runtime.seed + seed),
+        training = _decoder_training(
+            config,
+            dataclasses.replace(config.model, decoder=architecture),
+            dataclasses.replace(config.loss, mu1=mu1, mu2=mu2),
+            Schedule(train, seed=config.runtime.seed + seed),
+            measure_scale,
+        )
+        family = f"{architecture}-{loss}" + (f"-{seed}" if audit.seeds > 1 else "")
+        meaning = f"A network, {_ARCHITECTURES[architecture]}, trained on {compared}."
+        for budget in BUDGETS:
+            attacks[f"{family}-x{budget}"] = BudgetedDecoder(
+                training, family, meaning, budget, by_recognizer=loss == "recognizer"
             )
-            training = _decoder_training(changed, measure_scale, audit.steps)
-            meaning = f"A network, {_ARCHITECTURES[architecture]}, trained on {compared}."
-            for budget in BUDGETS:
-                attacks[f"{family}-x{budget}"] = BudgetedDecoder(
-                    training, family, meaning, budget, by_recognizer=loss == "recognizer"
-                )
     return attacks
 
 
 def _decoder_training(
-    config: Config, measure_scale: Callable[[Adversary], None], steps: int
+    config: Config, model: Model, loss: Loss, schedule: Schedule, measure_scale: MeasureScale
 ) -> DecoderTraining:
-    train = dataclasses.replace(config.train, steps=steps)
     return DecoderTraining(
-        build=functools.partial(build.build_adversary, config),
-        build_discriminator_optimizer=functools.partial(build.discriminator_optimizer, config),
+        build=functools.partial(
+            build.build_adversary,
+            model,
+            loss,
+            config.data.size,
+            synchronised=config.runtime.synchronised,
+        ),
+        build_discriminator_optimizer=functools.partial(
+            build.build_discriminator_optimizer,
+            loss.mu1,
+            config.train.discriminator_learning_rate,
+        ),
         measure_scale=measure_scale,
-        schedule=dataclasses.replace(_schedule(config, config.runtime.seed), train=train),
+        schedule=schedule,
         shown_images=config.report.examples if config.report.pictures else 0,
     )
 
 
-def _schedule(config: Config, seed: int) -> Schedule:
-    return Schedule(config.train, config.attack.patience, config.attack.rate_drops, seed=seed)
+def _schedule(config: Config) -> Schedule:
+    attack = config.attack
+    return Schedule(config.train, attack.patience, attack.rate_drops, seed=config.runtime.seed)

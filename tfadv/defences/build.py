@@ -7,7 +7,7 @@ from tfadv.config.schema import Config, Loss, defences, flatten
 from tfadv.defences.protector import Protector
 from tfadv.defences.terms import SIDE, Defence, Excess, MaxEntropy, NoPeek, Reconstruction
 from tfadv.models.batch_normalization import synchronize
-from tfadv.models.build import build_adversary, build_encoder, discriminator_optimizer
+from tfadv.models.build import build_adversary, build_discriminator_optimizer, build_encoder
 from tfadv.models.classifier import Classifier
 from tfadv.models.feature_map import FeatureMap
 from tfadv.models.weights import load_torchvision
@@ -93,10 +93,18 @@ def build_defences(
     loss, train = config.loss, config.train
     terms = []
     if loss.lambda1 or loss.lambda2:
-        adversary = build_adversary(config, feature_shape, config.model.split, perceptual_network)
+        adversary = build_adversary(
+            config.model,
+            loss,
+            config.data.size,
+            feature_shape,
+            config.model.split,
+            perceptual_network,
+            synchronised=config.runtime.synchronised,
+        )
         adversary.compile(
             trainer.adam(train.decoder_learning_rate, train.clip_norm),
-            discriminator_optimizer(config),
+            build_discriminator_optimizer(loss.mu1, train.discriminator_learning_rate),
         )
         terms.append(Reconstruction(adversary, loss.lambda1, loss.lambda2))
     if loss.nopeek:

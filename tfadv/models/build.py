@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import keras
 
-from tfadv.config.schema import Config
+from tfadv.config.schema import Config, Loss, Model
 from tfadv.config.validation import needs_vgg
 from tfadv.data.dataset import PUBLIC, WHOLE, Dataset
 from tfadv.data.images import normalize
@@ -48,23 +48,29 @@ def build_encoder(config: Config) -> Encoder:
 
 
 def build_adversary(
-    config: Config,
+    model: Model,
+    loss: Loss,
+    size: int,
     feature_shape: tuple[int, ...],
     split: str | None,
     perceptual_network: Callable | None,
+    *,
+    synchronised: bool = False,
 ) -> Adversary:
-    """Returns a decoder, and a discriminator if loss.mu1 asks for it; not compiled.
+    """Returns a decoder, and a discriminator if mu1 is above 0; not compiled.
 
     Args:
-        config: of the run.
+        model: the decoder's architecture, and widths.
+        loss: mu1, mu2 and saturating count.
+        size: S, pixels per side of the images.
         feature_shape: of one image's feature.
         split: split point of an encoder of ours, else None.
         perceptual_network: g, such as `load_vgg` returns, or None.
+        synchronised: whether batch normalisation is over the whole batch of all devices.
     """
-    loss, model, size = config.loss, config.model, config.data.size
     decoder = _DECODERS[model.decoder](feature_shape, size, split, model.decoder_width)
     decoder.build((None, *feature_shape))
-    if config.runtime.synchronised:
+    if synchronised:
         synchronize(decoder)
     discriminator = None
     if loss.mu1:
@@ -91,11 +97,9 @@ def load_vgg(config: Config, mode: str) -> VGGFeatures | None:
     return VGGFeatures(config.perceptual.weights, config.perceptual.layers, config.data.size)
 
 
-def discriminator_optimizer(config: Config) -> keras.Optimizer | None:
-    """Returns the discriminator's optimiser, or None if there is no discriminator."""
-    if not config.loss.mu1:
-        return None
-    return trainer.adam(config.train.discriminator_learning_rate, clip_norm=0.0, beta_1=0.5)
+def build_discriminator_optimizer(mu1: float, learning_rate: float) -> keras.Optimizer | None:
+    """Returns the discriminator's optimizer, or None if mu1 is 0: there is no discriminator."""
+    return trainer.adam(learning_rate, clip_norm=0.0, beta_1=0.5) if mu1 else None
 
 
 def measure_scale(adversary: Adversary, dataset: Dataset) -> None:

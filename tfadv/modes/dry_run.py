@@ -110,10 +110,15 @@ def _inverter(part: Part):
     config, encoder = part.config, part.target.config
     shape = models.feature_shape(encoder, len(encoder.task.attributes) or _ATTRIBUTES)
     g = models.load_vgg(config, "attack")
-    inverter = ImageInverter(models.build_adversary(config, shape, encoder.model.split, g), shape)
+    adversary = models.build_adversary(
+        config.model, config.loss, config.data.size, shape, encoder.model.split, g
+    )
+    inverter = ImageInverter(adversary, shape)
     inverter.compile(
         trainer.adam(config.train.learning_rate, config.train.clip_norm),
-        models.discriminator_optimizer(config),
+        models.build_discriminator_optimizer(
+            config.loss.mu1, config.train.discriminator_learning_rate
+        ),
     )
     features = tf.random.normal((config.train.batch, *shape))
     return inverter, {"images": _images(part), "features": features}
