@@ -158,3 +158,15 @@ def embeddings_of(vectors):
     """Returns `Embeddings` of such embeddings, [N, E], with an inner layer of one value."""
     vectors = np.asarray(vectors, np.float32)
     return Embeddings(vectors, np.ones((len(vectors), 1), np.float32))
+
+
+def wave_pairs(count, seed, hide=lambda values: values):
+    """Returns pairs of images of a few random waves, and features that hide the waves' heights."""
+    random = np.random.default_rng(seed)
+    heights = random.uniform(-1, 1, (count, 6))
+    places = np.arange(SIZE) / SIZE
+    waves = np.stack([np.cos(np.pi * k * places) for k in (1, 2, 3)])
+    levels = np.einsum("nk,ky->ny", heights[:, :3], waves)[:, :, None]
+    levels = levels + np.einsum("nk,kx->nx", heights[:, 3:], waves)[:, None, :]
+    images = np.rint(127.5 * (1 + levels[..., None] / 6)).astype(np.uint8).repeat(3, axis=-1)
+    return FixedPairs(images, hide(heights))

@@ -4,29 +4,15 @@ import pytest
 from sklearn.linear_model import Ridge as ReferenceRidge
 from sklearn.preprocessing import StandardScaler
 
-from tfadv.attacks import ridge as closed_form
-from tfadv.attacks.ridge import ClosedFormDecoder, NearestNeighbour, RandomFeatures, Ridge
-from tfadv.evaluation.whitening import Whitening
-
-SIZE = 32
+from tests.public_images import embeddings_of, features_only, make_knowledge, wave_pairs
+from tfadv.attacks import ridge as ridge_module
+from tfadv.attacks.ridge import ImageRidge, RandomFeatures, Ridge, RidgeDecoder, RidgeFeatureMap
+from tfadv.evaluation.whitening import Whitening, to_vectors
 
 
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
-
-
-class FixedPairs:
-    """Pairs of pictures and features that are given."""
-
-    def __init__(self, images, features):
-        self.images, self.features = images, features.astype(np.float32)
-        self.count = len(images)
-
-    def batches(self):
-        for start in range(0, self.count, 50):
-            rows = slice(start, start + 50)
-            yield {"images": self.images[rows], "features": self.features[rows]}
 
 
 def blocks(inputs, targets, size=37):
@@ -55,7 +41,7 @@ def test_ridge_is_scikit_learns_at_the_strength_it_chooses(rng, dimensions):
 
 def test_ridge_chooses_the_strength_with_the_smallest_held_out_error(rng):
     inputs = rng.normal(size=(60, 40))
-    targets = inputs[:, :1] + rng.normal(size=(60, 1))  # 40 directions, one that tells
+    targets = inputs[:, :1] + rng.normal(size=(60, 1))  # 40 directions, one of which is of use
     fit, held_out = (inputs[:30], targets[:30]), (inputs[30:], targets[30:])
     ridge = Ridge(blocks(*fit), blocks(*held_out))
     scaler = StandardScaler().fit(fit[0])
@@ -67,16 +53,16 @@ def test_ridge_chooses_the_strength_with_the_smallest_held_out_error(rng):
             .reshape(-1, 1)
             - held_out[1]
         ).mean()
-        for strength in closed_form.STRENGTHS
+        for strength in ridge_module.STRENGTHS
     ]
-    assert ridge.strength == pytest.approx(closed_form.STRENGTHS[np.argmin(errors)])
-    assert ridge.strength > 0.01  # next to none overfits
+    assert ridge.strength == pytest.approx(ridge_module.STRENGTHS[np.argmin(errors)])
+    assert ridge.strength > 0.01  # a smaller one overfits
     assert ridge.held_out_error == pytest.approx(min(errors), rel=1e-3)
 
 
 def test_each_target_can_have_a_strength_of_its_own(rng):
     inputs = rng.normal(size=(80, 30))
-    targets = np.stack([inputs[:, 0], rng.normal(size=80)], axis=1)  # one told, one noise
+    targets = np.stack([inputs[:, 0], rng.normal(size=80)], axis=1)  # one linear, one noise
     ridge = Ridge(
         blocks(inputs[:40], targets[:40]), blocks(inputs[40:], targets[40:]), per_target=True
     )
@@ -84,7 +70,7 @@ def test_each_target_can_have_a_strength_of_its_own(rng):
     assert ridge.strength[1] > 100 * ridge.strength[0]
 
 
-def test_size_of_the_blocks_changes_nothing(rng):
+def test_the_size_of_batches_changes_nothing(rng):
     inputs, targets = rng.normal(size=(100, 8)), rng.normal(size=(100, 3))
     one, other = (
         Ridge(blocks(inputs, targets, size), blocks(inputs, targets, size))(inputs)
@@ -93,55 +79,59 @@ def test_size_of_the_blocks_changes_nothing(rng):
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_input_without_emphasis_is_hardly_used(rng):
+def test_an_input_with_little_emphasis_is_hardly_used(rng, monkeypatch):
     inputs = rng.normal(size=(100, 2))
     targets = inputs.sum(1, keepdims=True)
     noise = 0.5 * rng.normal(size=(100, 1))
     pairs = blocks(inputs, targets + noise)
-    with_little = Ridge(pairs, pairs, Whitening([inputs], np.array([1.0, 1e-4])))
-    with_little._coefficients *= with_little._shrinkage(1e-2) / with_little._shrinkage(
-        with_little.strength
-    )
-    steps = with_little(np.eye(2)) - with_little(np.zeros((1, 2)))
+    monkeypatch.setattr(ridge_module, "STRENGTHS", np.array([1e-2]))
+    ridge = Ridge(pairs, pairs, Whitening([inputs], np.array([1.0, 1e-4])))
+    steps = ridge(np.eye(2)) - ridge(np.zeros((1, 2)))
     assert steps[0, 0] > 0.8
     assert abs(steps[1, 0]) < 0.1
+
+
+def test_targets_in_directions_of_almost_no_variance_are_found(rng):
+    hidden, loud = rng.normal(size=(400, 3)), rng.normal(size=(400, 8))
+    basis = np.linalg.qr(rng.normal(size=(11, 11)))[0]
+    inputs = np.concatenate([1e-6 * hidden, loud], axis=1) @ basis
+    ridge = Ridge(blocks(inputs[:300], hidden[:300]), blocks(inputs[300:], hidden[300:]))
+    assert np.square(ridge(inputs[300:]) - hidden[300:]).mean() < 0.05
 
 
 # Decoders
 
 
-def linear_pairs(count, seed, hide=lambda values: values):
-    """Pictures of a few random waves, and the waves' heights, hidden in features."""
-    random = np.random.default_rng(seed)
-    heights = random.uniform(-1, 1, (count, 6))
-    places = np.arange(SIZE) / SIZE
-    waves = np.stack([np.cos(np.pi * k * places) for k in (1, 2, 3)])
-    levels = np.einsum("nk,ky->ny", heights[:, :3], waves)[:, :, None]
-    levels = levels + np.einsum("nk,kx->nx", heights[:, 3:], waves)[:, None, :]
-    images = np.rint(127.5 * (1 + levels[..., None] / 6)).astype(np.uint8).repeat(3, axis=-1)
-    return FixedPairs(images, hide(heights))
-
-
-def loss_of(decoder, pairs):
-    pictures = decoder(pairs.features)
-    assert pictures.shape == pairs.images.shape
-    assert np.abs(pictures).max() <= 1.0
-    return np.square(pictures - (pairs.images / 127.5 - 1.0)).mean()
+def all_images(pairs):
+    return pairs.images(slice(None)) / 127.5 - 1.0
 
 
 def variance_of(pairs):
-    return np.var(pairs.images / 127.5, axis=0).mean()
+    """Returns the loss of the mean image."""
+    return np.var(all_images(pairs), axis=0).mean()
+
+
+def loss_of(decoder, pairs):
+    images, reconstructions = all_images(pairs), decoder(pairs.all_features)
+    assert reconstructions.shape == images.shape
+    assert np.abs(reconstructions).max() <= 1.0
+    return np.square(reconstructions - images).mean()
+
+
+def decoder_of(train, held_out, random_features=0):
+    whitening = Whitening([to_vectors(train.all_features)])
+    return ImageRidge(train, held_out, whitening, random_features)
 
 
 @pytest.mark.parametrize("random_features", [0, 20])
-def test_linear_encoder_is_inverted_exactly(random_features):
-    train, held_out, unseen = (linear_pairs(count, i) for i, count in enumerate((200, 60, 60)))
-    decoder = ClosedFormDecoder(train, held_out, SIZE, random_features)
+def test_a_linear_encoder_is_inverted_exactly(random_features):
+    train, held_out, unseen = (wave_pairs(count, i) for i, count in enumerate((200, 60, 60)))
+    decoder = decoder_of(train, held_out, random_features)
     assert loss_of(decoder, unseen) < 1e-3 * variance_of(unseen)
     assert decoder.held_out_loss == pytest.approx(loss_of(decoder, held_out), rel=1e-4)
 
 
-def test_picture_hidden_in_oblique_directions_of_little_variance_is_recovered():
+def test_an_image_that_is_hidden_in_oblique_directions_of_small_variance_is_recovered():
     basis = np.linalg.qr(np.random.default_rng(7).normal(size=(20, 20)))[0]
     random = np.random.default_rng(8)
 
@@ -150,44 +140,36 @@ def test_picture_hidden_in_oblique_directions_of_little_variance_is_recovered():
         return np.concatenate([0.01 * heights, loud], axis=1) @ basis
 
     train, held_out, unseen = (
-        linear_pairs(count, i, hide) for i, count in enumerate((400, 100, 100))
+        wave_pairs(count, i, hide) for i, count in enumerate((400, 100, 100))
     )
-    assert loss_of(ClosedFormDecoder(train, held_out, SIZE), unseen) < 0.05 * variance_of(unseen)
+    assert loss_of(decoder_of(train, held_out), unseen) < 0.05 * variance_of(unseen)
 
 
-def test_targets_in_directions_of_next_to_no_variance_are_found(rng):
-    hidden, loud = rng.normal(size=(400, 3)), rng.normal(size=(400, 8))
-    basis = np.linalg.qr(rng.normal(size=(11, 11)))[0]
-    inputs = np.concatenate([1e-6 * hidden, loud], axis=1) @ basis
-    ridge = Ridge(blocks(inputs[:300], hidden[:300]), blocks(inputs[300:], hidden[300:]))
-    assert np.square(ridge(inputs[300:]) - hidden[300:]).mean() < 0.05
-
-
-def test_features_that_say_nothing_give_the_mean_picture():
+def test_features_that_say_nothing_give_the_mean_image():
     random = np.random.default_rng(3)
 
     def hide(heights):
         return random.normal(size=(len(heights), 10))
 
-    train, held_out, unseen = (linear_pairs(200, i, hide) for i in range(3))
-    loss = loss_of(ClosedFormDecoder(train, held_out, SIZE), unseen)
+    train, held_out, unseen = (wave_pairs(200, i, hide) for i in range(3))
+    loss = loss_of(decoder_of(train, held_out), unseen)
     assert 0.95 * variance_of(unseen) < loss < 1.1 * variance_of(unseen)
 
 
 def test_random_features_find_what_is_not_linear():
     def fold(heights):
-        # The sign is lost to any linear map of the square alone, so give it in another dimension.
+        # The product of both is the height: no linear map multiplies.
         return np.concatenate([np.abs(heights), np.sign(heights)], axis=1)
 
     train, held_out, unseen = (
-        linear_pairs(count, i, fold) for i, count in enumerate((1500, 300, 300))
+        wave_pairs(count, i, fold) for i, count in enumerate((1500, 300, 300))
     )
-    plain = loss_of(ClosedFormDecoder(train, held_out, SIZE), unseen)
-    through = loss_of(ClosedFormDecoder(train, held_out, SIZE, random_features=300), unseen)
+    plain = loss_of(decoder_of(train, held_out), unseen)
+    through = loss_of(decoder_of(train, held_out, random_features=300), unseen)
     assert through < 0.7 * plain
 
 
-def test_random_features_are_relus_of_directions_fixed_by_their_seed(rng):
+def test_random_features_are_relus_of_directions_that_the_seed_fixes(rng):
     vectors = rng.normal(size=(50, 4)).astype(np.float32)
     first, same, other = (
         RandomFeatures(Whitening([vectors]), 6, seed)(vectors) for seed in (0, 0, 1)
@@ -198,56 +180,67 @@ def test_random_features_are_relus_of_directions_fixed_by_their_seed(rng):
     assert first[:, 4:].min() == 0.0
 
 
-@pytest.mark.parametrize("random_features", [0, 20])
-def test_a_whitening_at_hand_changes_nothing(random_features):
-    train, held_out, unseen = (linear_pairs(count, i) for i, count in enumerate((200, 60, 60)))
-    shared = Whitening([train.features])
-    decoders = (
-        ClosedFormDecoder(train, held_out, SIZE, random_features, whitening=whitening)
-        for whitening in (None, shared)
-    )
-    alone, together = (decoder(unseen.features) for decoder in decoders)
-    np.testing.assert_allclose(together, alone, atol=1e-4)
-    searches = (NearestNeighbour(train, held_out, whitening) for whitening in (None, shared))
-    alone, together = (search(unseen.features) for search in searches)
-    np.testing.assert_array_equal(together, alone)
-
-
-def test_large_pictures_are_fitted_small_and_enlarged(monkeypatch):
-    monkeypatch.setattr(closed_form, "_SIDE", 16)
-    train, held_out, unseen = (linear_pairs(count, i) for i, count in enumerate((200, 60, 60)))
-    decoder = ClosedFormDecoder(train, held_out, SIZE)
-    pictures = decoder(unseen.features)
-    for picture, image in zip(pictures[:3], unseen.images, strict=False):
+def test_large_images_are_fitted_small_and_enlarged(monkeypatch):
+    monkeypatch.setattr(ridge_module, "_SIDE", 16)
+    train, held_out, unseen = (wave_pairs(count, i) for i, count in enumerate((200, 60, 60)))
+    reconstructions = decoder_of(train, held_out)(unseen.all_features)
+    for reconstruction, image in zip(reconstructions[:3], unseen.images([0, 1, 2]), strict=True):
         small = cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA) / 127.5 - 1.0
-        expected = cv2.resize(small, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
-        np.testing.assert_allclose(picture, expected, atol=0.02)
+        expected = cv2.resize(small, image.shape[:2], interpolation=cv2.INTER_LINEAR)
+        np.testing.assert_allclose(reconstruction, expected, atol=0.02)
 
 
-# Nearest neighbour
-
-
-def test_nearest_neighbour_of_a_known_feature_is_its_own_picture():
-    train, held_out = linear_pairs(100, 0), linear_pairs(40, 1)
-    search = NearestNeighbour(train, held_out)
-    np.testing.assert_array_equal(search(train.features), np.arange(100))
-
-
-def test_nearest_neighbour_looks_like_the_picture_asked_for():
-    train, held_out, unseen = (linear_pairs(count, i) for i, count in enumerate((800, 60, 60)))
-    found = train.images[NearestNeighbour(train, held_out)(unseen.features)]
-    error = np.square(found / 127.5 - unseen.images / 127.5).mean()
-    assert error < 0.6 * variance_of(unseen)  # any picture by chance: twice the variance
-
-
-def test_nearest_neighbour_is_not_led_astray_by_loud_directions():
-    random = np.random.default_rng(5)
-
-    def hide(heights):
-        return np.concatenate([heights, 1e4 * random.normal(size=(len(heights), 1))], axis=1)
+def test_maps_are_inverted_as_vectors():
+    def as_maps(heights):
+        return heights.reshape(-1, 1, 3, 2)
 
     train, held_out, unseen = (
-        linear_pairs(count, i, hide) for i, count in enumerate((800, 60, 60))
+        wave_pairs(count, i, as_maps) for i, count in enumerate((200, 60, 60))
     )
-    found = train.images[NearestNeighbour(train, held_out)(unseen.features)]
-    assert np.square(found / 127.5 - unseen.images / 127.5).mean() < variance_of(unseen)
+    assert loss_of(decoder_of(train, held_out), unseen) < 1e-3 * variance_of(unseen)
+
+
+# The attacks
+
+
+@pytest.mark.parametrize("random_features", [0, 20])
+def test_the_attack_on_pixels_is_ridge_regression_with_its_held_out_loss(tmp_path, random_features):
+    train, held_out = wave_pairs(200, 0), wave_pairs(60, 1)
+    attack = RidgeDecoder(random_features)
+    fitted = attack.fit(make_knowledge(train, held_out), tmp_path)
+    assert attack.title == ("random-features decoder" if random_features else "linear decoder")
+    expected = decoder_of(train, held_out, random_features)
+    np.testing.assert_array_equal(
+        fitted.reconstruct(held_out.all_features), expected(held_out.all_features)
+    )
+    assert fitted.held_out_loss == expected.held_out_loss
+    assert fitted.training is None
+
+
+def folded_people(count, seed):
+    """Features, and embeddings that are one linear and one folded function of the features."""
+    features = np.random.default_rng(seed).normal(size=(count, 3))
+    embeddings = np.stack([features[:, 0], np.abs(features[:, 1])], axis=1) + 5.0
+    return features_only(features), embeddings_of(embeddings)
+
+
+@pytest.mark.parametrize("random_features", [0, 60])
+def test_the_attack_on_embeddings_finds_the_folded_part_with_random_features_only(
+    tmp_path, random_features
+):
+    (train, embeddings), (held_out, others) = folded_people(600, 0), folded_people(200, 1)
+    known = make_knowledge(train, held_out, embeddings=(embeddings, others))
+    attack = RidgeFeatureMap(random_features)
+    fitted = attack.fit(known, tmp_path)
+    assert attack.title == ("random-features M(Z)" if random_features else "linear M(Z)")
+    unseen, expected = folded_people(200, 2)
+    errors = np.square(fitted.embed(unseen.all_features) - expected.embedding).mean(0)
+    errors /= expected.embedding.var(0)
+    assert errors[0] < 0.02
+    assert (errors[1] < 0.2) == bool(random_features)
+    assert (errors[1] > 0.8) == (not random_features)
+    np.testing.assert_allclose(fitted.mean_embedding, embeddings.embedding.mean(0))
+    guesses = fitted.embed(held_out.all_features)
+    assert fitted.held_out_loss == pytest.approx(
+        np.square(guesses - others.embedding).mean(), rel=1e-3
+    )
