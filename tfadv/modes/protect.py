@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv.attacks.black_box import SavedEncoder, load_classifier, predict
+from tfadv.config import run_folder
 from tfadv.config.files import atomic_write
 from tfadv.config.run_folder import RunFolder
-from tfadv.config.schema import PENALTIES, Bottleneck, Config
+from tfadv.config.schema import PENALTIES, Bottleneck, Config, defences, flatten
 from tfadv.data.dataset import HELD_OUT, PRIVATE, TEST, TRAIN, WHOLE, Dataset
 from tfadv.data.images import normalize, to_uint8
 from tfadv.defences import batches
@@ -30,7 +31,7 @@ from tfadv.models.prediction_output import predictions_as_features
 from tfadv.models.vgg import VGGFeatures
 from tfadv.modes.scope import in_scope
 from tfadv.reporting import common
-from tfadv.reporting import protect as pages
+from tfadv.reporting import protect as page
 from tfadv.reporting.page import Table
 from tfadv.training import trainer as training
 from tfadv.training.distribution import over_devices
@@ -111,8 +112,13 @@ def _protect(
         metrics["dfil"] = _mean_dfil(encoder, dataset, bottleneck.noise)
     trainer.write_metrics(metrics)
     losses = [name for name in protector.measurements if name != TOTAL]
-    table = pages.write_protect_page(
-        workdir, dataset, {title: metrics} | others, trainer.history, losses
+    table = page.write(
+        workdir.path / "report.html",
+        {title: metrics} | others,
+        {name: trainer.history.series(name) for name in losses},
+        defences=defences(flatten(config)),
+        people_note=common.seen_in_training_note(dataset),
+        details=run_folder.summary(workdir.mode, config, dataset.description),
     )
     workdir.finish(metrics)
     return table

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
+from tfadv.config import run_folder
 from tfadv.config.errors import UserError
 from tfadv.config.run_folder import RunFolder
 from tfadv.config.schema import Config
@@ -23,7 +24,8 @@ from tfadv.evaluation.recognition.identity_classifier import (
 from tfadv.models.batch_normalization import synchronize
 from tfadv.models.bottleneck import downscaled
 from tfadv.modes.scope import in_scope
-from tfadv.reporting import common, recognizer
+from tfadv.reporting import common
+from tfadv.reporting import recognizer as page
 from tfadv.training import trainer as training
 from tfadv.training.distribution import over_devices
 
@@ -65,7 +67,15 @@ def run(workdir: RunFolder) -> None:
     metrics |= {"identities": len(people), "images_per_s": trainer.images_per_s}
     scalars = {name: value for name, value in metrics.items() if not name.endswith("_ci95")}
     trainer.write_metrics(scalars)
-    table = recognizer.write(workdir, dataset, metrics, trainer.history)
+    table = page.write(
+        workdir.path / "report.html",
+        metrics,
+        loss=trainer.history.series("identity"),
+        held_out_auc=trainer.history.series("held_out_auc"),
+        split=config.recognizer.split,
+        people_note=common.seen_in_training_note(dataset),
+        details=run_folder.summary(workdir.mode, config, dataset.description),
+    )
     workdir.finish(metrics)
     common.print_results(workdir, table)
 

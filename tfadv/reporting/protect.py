@@ -1,74 +1,74 @@
-"""What the page and the terminal's table of a protect run say, and what all modes say."""
+"""The page of --mode=protect: how well the exported encoder and classifier do their task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from tfadv.config import run_folder
-from tfadv.config.schema import defences, flatten
-from tfadv.data.dataset import Dataset
-from tfadv.reporting import figures, page
-from tfadv.reporting.common import seen_in_training_note
-from tfadv.reporting.page import Figure, Section, Table
-from tfadv.reporting.tables import cards, comparison
-from tfadv.training.history import History
+from tfadv.reporting import figures
+from tfadv.reporting.page import Figure, Section, Table, write_page
+from tfadv.reporting.tables import Metrics, cards, comparison
 
-_UTILITY = "Measured with the exported SavedModels on the test images. {}"
-_SIMULATED = (
-    "The losses while Enc and f learned (Eq. 6 to 8) and Dec tried to follow (Eq. 1 to 5). The Dec "
-    "trained along is fooled more than a fresh attacker is: it says little about privacy. Run "
-    "--mode=attack for that."
+_LEAD = (
+    "How well the exported encoder and classifier do their task. Run --mode=attack to measure what "
+    "the features leak."
 )
+_UTILITY = "Measured with the exported SavedModels on the test images."
+_SIMULATED = (
+    "Losses of the encoder and the classifier (Eq. 6 to 8), and of the simulated attacker (Eq. 1 "
+    "to 5). The encoder learned to fool this attacker, so that a new attacker does better. Its "
+    "losses say little about privacy."
+)
+_NOT_SIMULATED = "Losses of the encoder and the classifier (Eq. 6)."
 
 
-def write_protect_page(
-    run: run_folder.RunFolder,
-    dataset: Dataset,
-    metrics: Mapping[str, Mapping[str, float]],
-    history: History,
-    losses: Sequence[str],
+def write(
+    path: Path,
+    results: Mapping[str, Metrics],
+    losses: Mapping[str, tuple[list[int], list[float]]],
+    *,
+    defences: Mapping[str, Any],
+    people_note: str,
+    details: Mapping[str, Any],
 ) -> Table:
-    """Writes report.html of a protect run; returns its table for the terminal.
+    """Writes the page; returns its table for the terminal.
 
     Args:
-        run: the run's folder.
-        dataset: what it was trained and measured on.
-        metrics: of this encoder first, then of the baseline if there is one; by name.
-        history: of this encoder's training.
-        losses: names in the history of the losses to show.
+        path: the file.
+        results: name -> metrics, of this encoder first, then of the baseline if there is one.
+        losses: name of a loss -> its steps and values. Those of a simulated attacker start with
+            `public_`.
+        defences: name of each defence in use -> its strength.
+        people_note: whether the people in the test images may be in the training data.
+        details: the settings of the run.
     """
     names = ("mcc_task", "mcc_task_tuned", "dfil", "images_per_s")
-    table = comparison("Test split", "encoder", metrics, names)
+    table = comparison("Test split", "encoder", results, names)
     bars = {
-        name: {
-            attribute.removeprefix("mcc/"): value
-            for attribute, value in values.items()
-            if attribute.startswith("mcc/")
+        encoder: {
+            name.removeprefix("mcc/"): value
+            for name, value in metrics.items()
+            if name.startswith("mcc/")
         }
-        for name, values in metrics.items()
+        for encoder, metrics in results.items()
     }
-    curves = {name.replace("_", " "): history.series(name) for name in losses}
-    terms = [
+    curves = {name.replace("_", " "): series for name, series in losses.items()}
+    is_simulated = any(name.startswith("public_") for name in losses)
+    terms = ", ".join(
         f"{name} = {strength:g}" if isinstance(strength, float) else f"{name} = {strength}"
-        for name, strength in defences(flatten(run.config)).items()
-    ]
-    is_simulated = run.config.loss.lambda1 or run.config.loss.lambda2
-    page.write_page(
-        run.path / "report.html",
-        f"Encoder trained with {', '.join(terms)}" if terms else "Encoder trained without defence",
-        "How well the exported encoder and classifier do their task. What the features leak is "
-        "measured by an attack.",
+        for name, strength in defences.items()
+    )
+    mcc = Figure("MCC of each attribute", figures.bar_figure(bars, "Matthews correlation"))
+    training = Figure("Losses", figures.curve_figure(curves, "steps", "loss"))
+    write_page(
+        path,
+        f"Encoder trained with {terms}" if terms else "Encoder trained without defence",
+        _LEAD,
         [
-            Section("Utility", [table], _UTILITY.format(seen_in_training_note(dataset))),
-            Section(
-                "Attribute by attribute",
-                [Figure("MCC of each attribute", figures.bar_figure(bars, "Matthews correlation"))],
-            ),
-            Section(
-                "Training",
-                [Figure("Losses", figures.curve_figure(curves, "steps", "loss"))],
-                _SIMULATED if is_simulated else "The loss while Enc and f learned (Eq. 6).",
-            ),
+            Section("Utility", [table], f"{_UTILITY} {people_note}"),
+            Section("Attributes", [mcc]),
+            Section("Training", [training], _SIMULATED if is_simulated else _NOT_SIMULATED),
         ],
-        run_folder.summary(run.mode, run.config, dataset.description),
-        cards(metrics, ("mcc_task", "mcc_task_tuned")),
+        details,
+        cards(results, ("mcc_task", "mcc_task_tuned")),
     )
     return table

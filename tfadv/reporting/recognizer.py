@@ -1,94 +1,100 @@
-"""What the page and the terminal's table of --mode=recognizer say."""
+"""The page of --mode=recognizer: how well the face recognizer distinguishes people."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from tfadv.config import run_folder
-from tfadv.data.dataset import Dataset
-from tfadv.reporting import figures, page
-from tfadv.reporting.common import seen_in_training_note
+from tfadv.reporting import figures
 from tfadv.reporting.glossary import Column
-from tfadv.reporting.page import Figure, Section, Table
-from tfadv.reporting.tables import cards, comparison
-from tfadv.training.history import History
+from tfadv.reporting.page import Figure, Section, Table, write_page
+from tfadv.reporting.tables import Metrics, cards, comparison
 
-# Of real pictures, so that here a high rank is what is wanted.
-COLUMNS = {
+Series = tuple[list[int], list[float]]
+
+# The images are real, so that a higher rate is better.
+_COLUMNS = {
     "verification_auc": Column(
         "Verification AUC",
-        "Chance that two pictures of one person match better than pictures of two. 0.5 is a coin "
-        "toss, 1 is perfect. Higher is better.",
+        "Chance that two images of one person match better than images of two people. 0.5 is "
+        "chance level, 1 is perfect. Higher is better.",
         "higher",
     ),
     "verification_eer": Column(
         "Verification EER",
-        "Error rate where as many strangers are accepted as true matches are rejected. 50% is a "
-        "coin toss. Lower is better.",
+        "Error rate where false accepts equal false rejects. 50% is chance level. Lower is better.",
         "lower",
         "z.1%",
     ),
     "reid_rank1": Column(
-        "Rank 1",
-        "Pictures whose nearest other picture is of the right person. Higher is better.",
+        "Re-identification, rank 1",
+        "Share of images that are closest to another image of the same person. Higher is better.",
         "higher",
         "z.1%",
     ),
     "reid_rank5": Column(
-        "Rank 5",
-        "Pictures with the right person among the five nearest. Higher is better.",
+        "Re-identification, rank 5",
+        "Share of images with another image of the same person among the five closest. Higher is "
+        "better.",
         "higher",
         "z.1%",
     ),
 }
-_NOTE = (
-    "Blurred pictures are enlarged from a quarter of their side and compared with pictures as they "
-    "are: a recogniser that is to judge reconstructions, which are blurred, must stand that."
-)
-_MEASURED = (
-    "Measured with the exported SavedModel. Each test image of a known person is compared with all "
-    "other test images of known people. {}"
-)
-_TRAINING = (
-    "Softmax over {} people of the {} split with a cosine margin (CosFace). The AUC is of pictures "
-    "of people of that split who were held out from training."
+_BLURRED = (
+    "Blurred images are reduced to a quarter of their side and enlarged again. They are compared "
+    "with images that are not blurred. A recognizer that measures reconstructions must stand blur, "
+    "because reconstructions are blurred."
 )
 
 
 def write(
-    run: run_folder.RunFolder,
-    dataset: Dataset,
-    metrics: Mapping[str, float | list[float]],
-    history: History,
+    path: Path,
+    metrics: Metrics,
+    *,
+    loss: Series,
+    held_out_auc: Series,
+    split: str,
+    people_note: str,
+    details: Mapping[str, Any],
 ) -> Table:
-    """Writes report.html of a recogniser; returns its table for the terminal.
+    """Writes the page; returns its table for the terminal.
 
     Args:
-        run: the run's folder.
-        dataset: what it was trained and measured on.
+        path: the file.
         metrics: as in metrics.json.
-        history: of the training.
+        loss: steps and training losses, in nats.
+        held_out_auc: steps and verification AUCs on held-out people; may be empty.
+        split: name of the split that it was trained on.
+        people_note: whether the people in the test images may be in the training data.
+        details: the settings of the run.
     """
-    columns = list(COLUMNS.items())
+    columns = list(_COLUMNS.items())
     blurred = {name.removeprefix("blurred/"): metrics[name] for name in metrics if "/" in name}
-    rows = {"as they are": metrics, "blurred": blurred}
-    table = comparison("Test people", "pictures", rows, columns, _NOTE)
-    curves = {"loss": ("identity", "nats"), "held-out AUC": ("held_out_auc", "AUC")}
+    rows = {"not blurred": metrics, "blurred": blurred}
+    table = comparison("Test people", "images", rows, columns, _BLURRED)
+    people = f"{metrics['identities']:,}"
+    curves = (("loss", loss, "nats"), ("held-out AUC", held_out_auc, "AUC"))
     charts = [
-        Figure(name, figures.curve_figure({name: history.series(metric)}, "steps", unit))
-        for name, (metric, unit) in curves.items()
-        if history.series(metric)[0]
+        Figure(title, figures.curve_figure({title: series}, "steps", unit))
+        for title, series, unit in curves
+        if series[0]
     ]
-    measured = _MEASURED.format(seen_in_training_note(dataset))
-    known = f"{metrics['identities']:,}"
-    split = run.config.recognizer.split
-    page.write_page(
-        run.path / "report.html",
-        f"Face recogniser trained on {known} people",
-        "It measures how much of a person's identity survives in features and reconstructions.",
+    measured = (
+        f"Measured with the exported SavedModel. Each test image of a known person is compared "
+        f"with all other test images of known people. {people_note}"
+    )
+    trained = (
+        f"Softmax over {people} people of the {split} split with a cosine margin (CosFace). The "
+        f"AUC is of people of that split who were held out from training."
+    )
+    write_page(
+        path,
+        f"Face recognizer trained on {people} people",
+        "It measures how much of a person's identity is left in features and reconstructions.",
         [
-            Section("Telling people apart", [table], measured),
-            Section("Training", charts, _TRAINING.format(known, split)),
+            Section("Verification and re-identification", [table], measured),
+            Section("Training", charts, trained),
         ],
-        run_folder.summary(run.mode, run.config, dataset.description),
-        cards({"as they are": metrics}, columns),
+        details,
+        cards({"not blurred": metrics}, columns),
     )
     return table
