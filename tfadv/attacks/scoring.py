@@ -43,7 +43,7 @@ class EvaluationSet:
         cache: folder for the embeddings of the images.
         replicates: number of bootstrap samples of the people, for intervals.
         seed: of the bootstrap.
-        examples: number of first reconstructions that a result keeps.
+        examples: number of first reconstructions that a result keeps; 0: none.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class EvaluationSet:
             for recognizer in self._recognizers:
                 found = embed(recognizer, batch) if embed else recognizer(rebuilt)
                 embedded[recognizer.name].append(found)
-            if first is None:
+            if first is None and self._examples:
                 first = to_uint8(rebuilt[: self._examples])
         scores = {name: self._mean(np.concatenate(values)) for name, values in pixels.items()}
         pairs = {}
@@ -202,7 +202,8 @@ class EvaluationSet:
             padded = np.full(len(self.identities), np.nan)  # the bootstrap leaves NaN out
             padded[: len(values)] = values
             scores[name] = self._mean(padded)
-        return AttackResult(scores, to_uint8(rebuilt[: self._examples]), examples=len(images))
+        first = to_uint8(rebuilt[: self._examples]) if self._examples else None
+        return AttackResult(scores, first, examples=len(images))
 
     def _score_guesses(self, guesses: np.ndarray, mean: np.ndarray) -> AttackResult:
         """Compares guessed embeddings, [N, E], with those of the first recognizer.

@@ -40,8 +40,7 @@ class Suite:
         memory_mb: what each set of images and features may take in memory, in MiB.
         replicates: number of bootstrap samples of the people.
         seed: of the bootstrap.
-        examples: number of first reconstructions that a result keeps for the page.
-        keeps_images: whether results keep reconstructions on disk.
+        examples: number of first reconstructions that a result keeps for the page; 0: none.
     """
 
     def __init__(
@@ -56,11 +55,10 @@ class Suite:
         replicates: int = 1000,
         seed: int = 0,
         examples: int = 8,
-        keeps_images: bool = True,
     ):
         self.attacks = dict(attacks)
         self._dataset, self._recognizers, self._cache = dataset, recognizers, cache
-        self._g, self._memory, self._keeps_images = g, memory_mb, keeps_images
+        self._g, self._memory = g, memory_mb
         self._faces = recognizers[0].differentiable() if recognizers else None
         self.held_out, self.test = (
             EvaluationSet(
@@ -193,7 +191,7 @@ class Suite:
         result = self._fit_and_score(attack, knowledge, tested, folder / key)
         result = dataclasses.replace(result, family=attack.family, budget=attack.budget)
         print(f"{knowledge.name}: {attack.title}: {_summary(result)}", flush=True)
-        result.save(path, with_images=self._keeps_images)
+        result.save(path)
         return result
 
     def _fit_and_score(

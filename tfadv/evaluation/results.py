@@ -112,13 +112,8 @@ class AttackResult:
             flat["held_out_loss"] = self.held_out_loss
         return flat
 
-    def save(self, path: Path, *, with_images: bool = True) -> None:
-        """Writes everything to an .npz file, whole or not at all.
-
-        Args:
-            path: the file.
-            with_images: whether reconstructions are written, too.
-        """
+    def save(self, path: Path) -> None:
+        """Writes everything to an .npz file, whole or not at all."""
         arrays = {}
         for name, score in self.scores.items():
             arrays[f"scores/{name}"] = np.array([score.value, score.held_out])
@@ -126,7 +121,7 @@ class AttackResult:
         for name, pairs in self.pairs.items():
             arrays[f"roc/{name}"] = np.stack(pairs.roc)
             arrays[f"genuine/{name}"], arrays[f"impostor/{name}"] = pairs.genuine, pairs.impostor
-        if with_images and self.images is not None:
+        if self.images is not None:
             arrays["images"] = self.images
         facts = {name: getattr(self, name) for name in _FACTS}
         facts["training"] = self.training and dataclasses.asdict(self.training)

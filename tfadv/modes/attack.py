@@ -4,11 +4,9 @@ import tensorflow as tf
 
 from tfadv.attacks import registry
 from tfadv.attacks.references import CHANCE, MEAN_FACE, REAL_IMAGE, measure_references
-from tfadv.attacks.suite import Suite
 from tfadv.config.run_folder import RunFolder
 from tfadv.data.dataset import Dataset
 from tfadv.evaluation.recognition.embedding_cache import cache_folder
-from tfadv.models import build
 from tfadv.modes import loading
 from tfadv.modes.scope import in_scope
 from tfadv.reporting import attack as page
@@ -27,30 +25,7 @@ def run(run: RunFolder) -> None:
     paths = loading.name_encoders(config.encoder, _REFERENCES, with_baseline=True)
     encoders, classifiers = loading.load_encoders(paths, config.black_box, dataset.size)
     recognizers = loading.load_recognizers(config.recognizer, config.data.dataset)
-    loading.check_feature_maps(config.feature_map, encoders, recognizers)
-    g = build.load_vgg(config, run.mode)
-    run.begin(
-        dataset=dataset.description,
-        precision=precision,
-        encoders=paths,
-        recognizers={recognizer.name: recognizer.description for recognizer in recognizers},
-    )
-    common.print_dataset(dataset, precision)
-    if not recognizers:
-        print(common.NO_RECOGNIZER, flush=True)
-    cache = cache_folder(config.data.dir, run.path)
-    suite = Suite(
-        dataset,
-        recognizers,
-        cache,
-        registry.build_attacks(config, lambda adversary: build.measure_scale(adversary, dataset)),
-        g=g,
-        memory_mb=config.attack.cache_mb,
-        replicates=config.metrics.replicates,
-        seed=config.runtime.seed,
-        examples=config.report.examples,
-        keeps_images=config.report.pictures,
-    )
+    suite = loading.start(run, dataset, precision, encoders, recognizers, registry.build_attacks)
     results = {}
     for name, encoder in encoders.items():
         classify = classifiers.get(name)
@@ -61,6 +36,7 @@ def run(run: RunFolder) -> None:
             classify=classify,
             task=classify.attributes if classify else config.task.attributes,
         )
+    cache = cache_folder(config.data.dir, run.path)
     references = measure_references(dataset, suite.test, recognizers, cache)
     metrics = registry.flat_metrics(results, references)
     writer = tf.summary.create_file_writer(str(run.path / "tensorboard"))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from tfadv.attacks import registry
 from tfadv.attacks.black_box import BlackBox, PredictionsEncoder, SavedClassifier
-from tfadv.attacks.suite import Suite
 from tfadv.config.errors import UserError
 from tfadv.config.files import write_json
 from tfadv.config.run_folder import RunFolder
@@ -24,9 +23,7 @@ from tfadv.evaluation.leakage_measures import (
     check_limits,
     check_measurable,
 )
-from tfadv.evaluation.recognition.embedding_cache import cache_folder
 from tfadv.evaluation.recognition.recognizer import Recognizer
-from tfadv.models import build
 from tfadv.modes import loading
 from tfadv.modes.scope import in_scope
 from tfadv.reporting import audit as page
@@ -56,34 +53,12 @@ def run(run: RunFolder) -> None:
     people = count_people(dataset)
     task = classify.attributes
     check_measurable(config.audit.fail_above, missing(dataset, recognizers, people, task))
-    loading.check_feature_maps(config.feature_map, encoders, recognizers)
     other_domain = load_other_domain(config.data, config.audit.domain)
-    g = build.load_vgg(config, run.mode)
-    run.begin(
-        dataset=dataset.description,
-        precision=precision,
-        encoders=paths,
-        recognizers={recognizer.name: recognizer.description for recognizer in recognizers},
+    suite = loading.start(
+        run, dataset, precision, encoders, recognizers, registry.build_audit_attacks
     )
-    common.print_dataset(dataset, precision)
-    if not recognizers:
-        print(common.NO_RECOGNIZER, flush=True)
     identities_are_known = all(people.values())
     print(_describe(people, identities_are_known), flush=True)
-    suite = Suite(
-        dataset,
-        recognizers,
-        cache_folder(config.data.dir, run.path),
-        registry.build_audit_attacks(
-            config, lambda adversary: build.measure_scale(adversary, dataset)
-        ),
-        g=g,
-        memory_mb=config.attack.cache_mb,
-        replicates=config.metrics.replicates,
-        seed=config.runtime.seed,
-        examples=config.report.examples,
-        keeps_images=config.report.pictures,
-    )
     results = {}
     for name, encoder in with_references(encoders, classify).items():
         found = suite.run(

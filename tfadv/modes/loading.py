@@ -1,17 +1,25 @@
-"""Loads the encoders and recognizers of an attack or an audit, and names them for tables."""
+"""What an attack and an audit have in common: encoders, recognizers and the attack suite."""
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from tfadv.attacks.attack import Attack
 from tfadv.attacks.black_box import SavedClassifier, SavedEncoder, load_classifier
+from tfadv.attacks.decoder import MeasureScale
 from tfadv.attacks.feature_map import check_size
+from tfadv.attacks.suite import Suite
 from tfadv.config import schema
 from tfadv.config.errors import UserError
+from tfadv.config.run_folder import RunFolder
 from tfadv.config.schema import defences
+from tfadv.data.dataset import Dataset
 from tfadv.evaluation.leakage_measures import UNPROTECTED
+from tfadv.evaluation.recognition.embedding_cache import cache_folder
 from tfadv.evaluation.recognition.recognizer import Recognizer, load_recognizer
+from tfadv.models import build
+from tfadv.reporting import common
 
 PROTECTED = "protected"
 
@@ -62,15 +70,52 @@ def load_recognizers(settings: schema.Recognizer, dataset_name: str) -> list[Rec
     return recognizers
 
 
-def check_feature_maps(
-    settings: schema.FeatureMap,
-    encoders: dict[str, SavedEncoder],
+def start(
+    run: RunFolder,
+    dataset: Dataset,
+    precision: str,
+    encoders: Mapping[str, SavedEncoder],
     recognizers: Sequence[Recognizer],
-) -> None:
-    """Raises a UserError if M would be too large for the features of an encoder."""
+    build_attacks: Callable[[schema.Config, MeasureScale], dict[str, Attack]],
+) -> Suite:
+    """Begins a run, prints what it works on, and returns its attack suite.
+
+    Args:
+        run: the run's folder, with its config.
+        dataset: where the images come from.
+        precision: of the networks that are trained.
+        encoders: name -> encoder.
+        recognizers: C; attacks learn from the first.
+        build_attacks: `registry.build_attacks` or `registry.build_audit_attacks`.
+
+    Raises:
+        UserError: M would be too large, or VGG19's weights cannot be read.
+    """
+    config = run.config
     if recognizers:
         for name, encoder in encoders.items():
-            check_size(settings, name, encoder.feature_shape)
+            check_size(config.feature_map, name, encoder.feature_shape)
+    g = build.load_vgg(config, run.mode)
+    run.begin(
+        dataset=dataset.description,
+        precision=precision,
+        encoders={name: encoder.path for name, encoder in encoders.items()},
+        recognizers={recognizer.name: recognizer.description for recognizer in recognizers},
+    )
+    common.print_dataset(dataset, precision)
+    if not recognizers:
+        print(common.NO_RECOGNIZER, flush=True)
+    return Suite(
+        dataset,
+        recognizers,
+        cache_folder(config.data.dir, run.path),
+        build_attacks(config, lambda adversary: build.measure_scale(adversary, dataset)),
+        g=g,
+        memory_mb=config.attack.cache_mb,
+        replicates=config.metrics.replicates,
+        seed=config.runtime.seed,
+        examples=config.report.examples if config.report.pictures else 0,
+    )
 
 
 def name_encoders(
