@@ -1,4 +1,4 @@
-"""Small face recognisers in each format, written byte by byte, and pictures to show them."""
+"""Small face recognizers in each format, written byte by byte, and images for them."""
 
 import json
 import struct
@@ -13,8 +13,8 @@ from tfadv.evaluation.recognition.recognizer import load_recognizer
 RANDOM = np.random.default_rng(0)
 
 
-def pictures(count, size, seed=0):
-    """Smooth pictures in [-1, 1]."""
+def smooth_images(count, size, seed=0):
+    """Smooth images in [-1, 1]."""
     noise = np.random.default_rng(seed).uniform(-0.6, 0.6, (count, 3, 3, 3)).astype(np.float32)
     return align(noise, size)
 
@@ -127,7 +127,7 @@ class Torch:
         return head + struct.pack("<q", values.size) + values.tobytes()
 
     def table(self, entries):
-        """A table whose values are made in order, so that their numbers are those read."""
+        """A table whose values are written in order, so that objects are numbered as in reading."""
         data = self.new(3) + struct.pack("<i", len(entries))
         for key, value in entries:
             name = (
@@ -187,7 +187,7 @@ def torch7(path):
 
 
 def torch7_in_numpy(images):
-    """What that file computes from pictures in [-1, 1] of 96 pixels: embedding, flat maxima."""
+    """What that file computes from images in [-1, 1] of 96 pixels: embedding, flat maxima."""
     flat = []
     for image in (images + 1) / 2:
         padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))

@@ -83,7 +83,7 @@ def test_a_missing_torch_file_says_where_openfaces_is(tmp_path):
 def test_a_caffe_file_needs_its_prototxt(tmp_path):
     path = caffe(tmp_path / "face.caffemodel")
     path.with_suffix(".prototxt").unlink()
-    with pytest.raises(UserError, match=r"needs face\.prototxt beside it"):
+    with pytest.raises(UserError, match=r"needs face\.prototxt next to it"):
         check_recognizer(str(path))
 
 

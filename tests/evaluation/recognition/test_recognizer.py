@@ -14,7 +14,7 @@ from tests.recognizers import (
     card,
     load,
     onnx,
-    pictures,
+    smooth_images,
     torch7,
     torch7_in_numpy,
     unit,
@@ -31,7 +31,7 @@ MOBILEFACENET = ROOT / "../shared/data/mobilefacenet/mobilefacenet.caffemodel"
 
 def test_a_torch_file_gives_what_numpy_computes(tmp_path):
     recognizer = load(torch7(tmp_path / "openface.t7"))
-    images = pictures(5, 96)
+    images = smooth_images(5, 96)
     found, (embedding, flat) = recognizer(images), torch7_in_numpy(images)
     assert (found.embedding.dtype, found.inner.dtype) == (np.float32, np.float32)
     np.testing.assert_allclose(found.embedding, embedding, atol=1e-4)
@@ -41,14 +41,14 @@ def test_a_torch_file_gives_what_numpy_computes(tmp_path):
 @pytest.mark.parametrize("write", [onnx, caffe])
 def test_a_caffe_and_an_onnx_file_give_what_numpy_computes(tmp_path, write):
     recognizer = load(write(tmp_path / f"face.{'onnx' if write is onnx else 'caffemodel'}"))
-    images = pictures(recognition._BATCH + 3, 112)
+    images = smooth_images(recognition._BATCH + 3, 112)
     found = recognizer(images)
     means = (127.5 * images).mean((1, 2)) / 128
     np.testing.assert_allclose(found.embedding, unit(means @ WEIGHTS.T + BIAS), atol=1e-5)
     np.testing.assert_allclose(found.inner, means, atol=1e-5)
 
 
-def test_a_recognizer_says_what_it_is(tmp_path):
+def test_a_recognizer_describes_itself(tmp_path):
     recognizer = load(caffe(tmp_path / "face.caffemodel"), "celeba")
     assert (recognizer.name, recognizer.layer, recognizer.alignment) == ("face", "mean", "celeba")
     wanted = {"name": "face", "embedding": 5, "inner": 3, "input_size": 112, "layer": "mean"}
@@ -56,9 +56,9 @@ def test_a_recognizer_says_what_it_is(tmp_path):
     json.dumps(recognizer.description)
 
 
-def test_what_a_picture_gives_does_not_depend_on_the_pictures_beside_it(tmp_path):
+def test_the_embedding_of_an_image_does_not_depend_on_the_other_images(tmp_path):
     recognizer = load(torch7(tmp_path / "openface.t7"))
-    images = pictures(4, 64)
+    images = smooth_images(4, 64)
     together = recognizer(images)
     for i in range(4):
         alone = recognizer(images[i : i + 1])
@@ -66,7 +66,7 @@ def test_what_a_picture_gives_does_not_depend_on_the_pictures_beside_it(tmp_path
         np.testing.assert_allclose(alone.inner[0], together.inner[i], atol=1e-5)
 
 
-def test_a_network_made_for_one_picture_gets_one_at_a_time(tmp_path):
+def test_a_network_for_single_images_gets_one_at_a_time(tmp_path):
     path = caffe(tmp_path / "face.caffemodel")
     prototxt = path.with_suffix(".prototxt")
     layer = (
@@ -75,17 +75,17 @@ def test_a_network_made_for_one_picture_gets_one_at_a_time(tmp_path):
     )
     mean, face = prototxt.read_text().replace('bottom: "mean"', 'bottom: "flat"').splitlines()[1:]
     prototxt.write_text("\n".join([prototxt.read_text().splitlines()[0], mean, layer, face]))
-    images = pictures(5, 112)
+    images = smooth_images(5, 112)
     found, means = load(path)(images), (127.5 * images).mean((1, 2)) / 128
     np.testing.assert_allclose(found.embedding, unit(means @ WEIGHTS.T + BIAS), atol=1e-5)
     np.testing.assert_allclose(found.inner, means, atol=1e-5)
 
 
-def test_later_pictures_leave_earlier_results_alone(tmp_path):
+def test_later_images_leave_earlier_results_unchanged(tmp_path):
     recognizer = load(onnx(tmp_path / "face.onnx"))
-    first = recognizer(pictures(2, 112, 1))
+    first = recognizer(smooth_images(2, 112, 1))
     kept = first.embedding.copy(), first.inner.copy()
-    recognizer(pictures(2, 112, 2))
+    recognizer(smooth_images(2, 112, 2))
     np.testing.assert_array_equal(first.embedding, kept[0])
     np.testing.assert_array_equal(first.inner, kept[1])
 
@@ -96,13 +96,13 @@ def test_another_layer_can_be_the_inner_one(tmp_path):
     layers = recognition._read(path).getLayerNames()
     other = load(path, layer=layers[1])
     assert (other.layer, other.layer == default) == (layers[1], False)
-    assert other(pictures(1, 96)).inner.shape == (1, 2 * 48 * 48)
+    assert other(smooth_images(1, 96)).inner.shape == (1, 2 * 48 * 48)
 
 
 def test_a_card_overrides_the_defaults(tmp_path):
     path = caffe(tmp_path / "face.caffemodel")
     card(path, size=32, mean=[10, 20, 30], scale=0.5, channels="BGR", layer="face")
-    images = pictures(2, 32)
+    images = smooth_images(2, 32)
     found = load(path)(images)
     inputs = (((images + 1) * 127.5 - [10, 20, 30]) * 0.5)[..., ::-1]
     faces = inputs.mean((1, 2)) @ WEIGHTS.T + BIAS
@@ -116,7 +116,7 @@ def test_a_card_can_name_the_output(tmp_path):
         path.with_suffix(".prototxt").read_text()
         + 'layer { name: "classes" type: "Softmax" bottom: "face" top: "classes" }\n'
     )
-    images = pictures(2, 112)
+    images = smooth_images(2, 112)
     means = (127.5 * images).mean((1, 2)) / 128
     classes = load(path)(images).embedding
     card(path, output="face")
@@ -135,16 +135,18 @@ def test_a_card_can_name_the_output(tmp_path):
         ("whole", "celeba/identity_70_20_10", "whole"),
     ],
 )
-def test_the_alignment_is_the_one_asked_for_or_the_datasets(tmp_path, alignment, dataset, expected):
+def test_the_alignment_is_as_set_or_follows_from_the_dataset(
+    tmp_path, alignment, dataset, expected
+):
     recognizer = load(onnx(tmp_path / "face.onnx"), alignment, dataset=dataset)
     assert recognizer.alignment == expected
-    images = pictures(1, 64)
+    images = smooth_images(1, 64)
     template = ARCFACE_TEMPLATE if expected == "celeba" else ()
     means = 127.5 / 128 * align(images, 112, template).mean((1, 2))
     np.testing.assert_allclose(recognizer(images).inner, means, atol=1e-5)
 
 
-def test_openface_takes_the_whole_picture_unless_its_card_has_a_template(tmp_path):
+def test_openface_takes_the_whole_image_unless_its_card_has_a_template(tmp_path):
     path = torch7(tmp_path / "openface.t7")
     assert load(path, "celeba").alignment == "whole"
     card(path, template=[list(point) for point in ARCFACE_TEMPLATE])
@@ -173,7 +175,7 @@ def saved_model(folder, outputs=("embedding", "inner"), signature="embed", **des
 def test_a_saved_model_of_ours_is_called_at_its_size(tmp_path):
     recognizer = load(saved_model(tmp_path / "ours"), "celeba")
     assert (recognizer.name, recognizer.layer, recognizer.alignment) == ("ours", "avgpool", "whole")
-    images = pictures(3, 64)
+    images = smooth_images(3, 64)
     found, means = recognizer(images), align(images, 16).mean((1, 2))
     np.testing.assert_allclose(found.embedding, unit(means @ WEIGHTS.T), atol=1e-5)
     np.testing.assert_allclose(found.inner, means, atol=1e-6)
@@ -199,18 +201,18 @@ def test_a_saved_model_has_no_other_inner_layer(tmp_path):
         load(saved_model(tmp_path / "ours"), layer="conv3")
 
 
-def test_a_network_of_another_size_is_told_of_its_card(tmp_path):
+def test_an_error_about_the_size_names_the_card(tmp_path):
     path = onnx(tmp_path / "face.onnx", shape=(1, 3, 1, 1), spatial="Flatten")
     message = r"face\.onnx can't be run by OpenCV at 112 x 112 pixels \(face\.onnx\.json may name"
     with pytest.raises(UserError, match=message):
         load(path)
     card(path, size=1)
-    assert load(path)(pictures(2, 1)).embedding.shape == (2, 5)
+    assert load(path)(smooth_images(2, 1)).embedding.shape == (2, 5)
 
 
 @pytest.mark.parametrize("write", [onnx, caffe, torch7])
 @pytest.mark.parametrize("damage", ["empty", "random", "cut"])
-def test_a_file_that_opencv_can_not_read_is_one_line(tmp_path, write, damage, capfd):
+def test_a_file_that_opencv_cannot_read_is_one_line(tmp_path, write, damage, capfd):
     suffix = {onnx: "onnx", caffe: "caffemodel", torch7: "t7"}[write]
     path = write(tmp_path / f"face.{suffix}")
     content = path.read_bytes()
@@ -224,7 +226,7 @@ def test_a_file_that_opencv_can_not_read_is_one_line(tmp_path, write, damage, ca
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_output_that_is_no_vector_a_picture_is_an_error(tmp_path):
+def test_an_output_that_is_not_one_vector_per_image_is_an_error(tmp_path):
     path = onnx(tmp_path / "face.onnx")
     mean = load(path)._network._network.getLayerNames()[0]
     card(path, output=mean)
@@ -238,12 +240,12 @@ def test_embeddings_that_are_not_finite_are_an_error(tmp_path):
         recognizer(np.full((1, 112, 112, 3), np.nan, np.float32))
 
 
-def test_an_unknown_layer_is_answered_with_those_that_are_near(tmp_path):
+def test_an_unknown_layer_is_answered_with_similar_names(tmp_path):
     with pytest.raises(UserError, match="no layer maen; it has mean"):
         load(caffe(tmp_path / "face.caffemodel"), layer="maen")
 
 
-def test_an_unknown_layer_is_answered_even_where_none_is_near(tmp_path):
+def test_an_unknown_layer_is_answered_even_without_similar_names(tmp_path):
     with pytest.raises(UserError, match=r"no layer 3; it has .*face"):
         load(caffe(tmp_path / "face.caffemodel"), layer="3")
 
@@ -259,7 +261,7 @@ def test_checking_a_recognizer_imports_no_tensorflow(tmp_path):
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
-def test_mobilefacenet_tells_real_people_apart():
+def test_mobilefacenet_distinguishes_real_people():
     import cv2
 
     celeba = MOBILEFACENET.parents[1] / "celeba"
@@ -290,6 +292,6 @@ def test_a_network_without_layers_is_an_error(tmp_path, text):
 
 
 def test_a_saved_model_of_another_size_than_its_description_is_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"does not take pictures \[1, 32, 32, 3\]") as caught:
+    with pytest.raises(UserError, match=r"does not take images \[1, 32, 32, 3\]") as caught:
         load(saved_model(tmp_path / "ours", size=32))
     assert len(str(caught.value)) < 300

@@ -1,57 +1,57 @@
-"""Moves faces to where a recogniser wants them."""
+"""Crops and moves faces to where a recognizer expects them."""
 
 import cv2
 import numpy as np
 
-# Eyes, nose and corners of the mouth: where they lie on average in CelebA's aligned pictures of
-# 178 x 218 pixels.
+# Mean position of eyes, nose and corners of the mouth in CelebA's aligned images of 178 x 218
+# pixels.
 CELEBA_LANDMARKS = ((69.5, 111.3), (107.9, 111.3), (88.2, 134.6), (72.7, 152.3), (105.6, 152.2))
-# Ours are the centred squares of CelebA's pictures.
+# Our images are the centred squares of CelebA's images.
 _CELEBA_SIDE, _CELEBA_TOP = 178, 20
 
-# On 2,000 public CelebA pictures at 64 pixels MobileFaceNet's verification AUC is 0.9776 with
+# On 2,000 public CelebA images at 64 pixels MobileFaceNet's verification AUC is 0.9776 with
 # cubic and 0.9763 with linear interpolation, its rank-1 0.918 and 0.902.
 INTERPOLATION = "cubic"
 
 
 def align(
-    pictures: np.ndarray, size: int, template: tuple[tuple[float, ...], ...] = ()
+    images: np.ndarray, size: int, template: tuple[tuple[float, ...], ...] = ()
 ) -> np.ndarray:
-    """Returns pictures as a recogniser wants them.
+    """Returns images as a recognizer expects them.
 
     Args:
-        pictures: float32 [N, S, S, 3] in [-1, 1].
-        size: pixels a side of the result.
+        images: float32 [N, S, S, 3] in [-1, 1].
+        size: pixels per side of the result.
         template: where CelebA's mean landmarks go, x and y of five points in pixels of the result;
-            empty: the whole picture is resized.
+            empty: the whole image is resized.
 
     Returns:
         float32 [N, size, size, 3] in [-1, 1].
     """
     if not template:
-        return np.stack([_resize(picture, size) for picture in pictures])
-    # CelebA's pictures hold no more: larger ones would only alias.
-    side = min(pictures.shape[1], _CELEBA_SIDE)
+        return np.stack([_resize(image, size) for image in images])
+    # CelebA's images have no more detail: larger images would only alias.
+    side = min(images.shape[1], _CELEBA_SIDE)
     landmarks = np.array(CELEBA_LANDMARKS) - (0, _CELEBA_TOP)
     landmarks = (landmarks + 0.5) * side / _CELEBA_SIDE - 0.5
     transform = similarity_transform(landmarks, np.array(template))
     warped = [
         cv2.warpAffine(
-            _resize(picture, side),
+            _resize(image, side),
             transform,
             (size, size),
             flags=cv2.INTER_CUBIC,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        for picture in pictures
+        for image in images
     ]
     return np.clip(np.stack(warped), -1.0, 1.0)
 
 
 def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Returns the rotation, scale and shift that bring points nearest to others (least squares).
+    """Returns the rotation, scale and shift that move points closest to others (least squares).
 
-    As Umeyama (1991), without reflection. In the complex plane it is a regression on one number.
+    As Umeyama (1991), without reflection: in the complex plane, a regression on one number.
 
     Args:
         source: [K, 2], x and y.
@@ -68,8 +68,8 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     )
 
 
-def _resize(picture: np.ndarray, size: int) -> np.ndarray:
-    if picture.shape[:2] == (size, size):
-        return picture
-    method = cv2.INTER_AREA if size < len(picture) else cv2.INTER_CUBIC
-    return np.clip(cv2.resize(picture, (size, size), interpolation=method), -1.0, 1.0)
+def _resize(image: np.ndarray, size: int) -> np.ndarray:
+    if image.shape[:2] == (size, size):
+        return image
+    method = cv2.INTER_AREA if size < len(image) else cv2.INTER_CUBIC
+    return np.clip(cv2.resize(image, (size, size), interpolation=method), -1.0, 1.0)

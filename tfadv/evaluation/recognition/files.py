@@ -1,4 +1,4 @@
-"""What lies on disk of a face recogniser: its kind, and how it wants its pictures."""
+"""The files of a face recognizer: their format, and the card that says how to prepare an image."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ ARCFACE_TEMPLATE = (
     (70.73, 92.20),
 )
 
-# As the OpenFace project's own models/get-models.sh has it.
+# From the OpenFace project's own models/get-models.sh.
 OPENFACE_ADDRESS = "https://storage.cmusatyalab.org/openface-models/nn4.small2.v1.t7"
 OPENFACE_MD5 = "c95bfd8cc1adf05210e979ff623013b6"
 
@@ -25,35 +25,34 @@ KINDS = {".t7": "Torch7", ".caffemodel": "Caffe", ".onnx": "ONNX"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Card:
-    """How a network wants its pictures; `FILE.json` beside the file overrides any of it.
+class RecognizerCard:
+    """How a network wants its images. `FILE.json` next to the network's file overrides any field.
 
-    The defaults are those of MobileFaceNet and of the ArcFace family.
+    The defaults are those of MobileFaceNet and the ArcFace family.
     """
 
-    size: int = 112  # pixels a side
+    size: int = 112  # pixels per side
     mean: tuple[float, ...] = (127.5, 127.5, 127.5)  # of R, G, B in 0..255, subtracted
     scale: float = 1 / 128  # then multiplied by this
     channels: str = "RGB"  # or BGR, the order that the network wants
     output: str = ""  # the layer that gives the embedding; empty: the last
-    layer: str = ""  # the inner layer; empty: what the last fully connected layer is fed
+    layer: str = ""  # the inner layer; empty: the input of the last fully connected layer
     template: tuple[tuple[float, ...], ...] = ()  # x, y of eyes, nose, corners of the mouth
 
 
-# OpenFace aligns by other landmarks (Dlib's), which our pictures don't come with.
+# OpenFace aligns by other landmarks (Dlib's), which our images do not have.
 _DEFAULTS = {
-    ".t7": Card(size=96, mean=(0.0, 0.0, 0.0), scale=1 / 255),
-    ".caffemodel": Card(template=ARCFACE_TEMPLATE),
-    ".onnx": Card(template=ARCFACE_TEMPLATE),
+    ".t7": RecognizerCard(size=96, mean=(0.0, 0.0, 0.0), scale=1 / 255),
+    ".caffemodel": RecognizerCard(template=ARCFACE_TEMPLATE),
+    ".onnx": RecognizerCard(template=ARCFACE_TEMPLATE),
 }
 
 
 def check_recognizer(path: str) -> None:
-    """Checks what can be told of a recogniser without reading its network.
+    """Checks a recognizer's files without reading its network.
 
     Raises:
-        UserError: it doesn't exist, is of no known kind, lacks a file that belongs to it, or its
-            card is wrong.
+        UserError: it does not exist, is of no known kind, or lacks a file, or its card is wrong.
     """
     file = Path(path)
     if not file.exists():
@@ -71,38 +70,38 @@ def check_recognizer(path: str) -> None:
             f"folder that --mode=recognizer made"
         )
     if file.suffix == ".caffemodel" and not file.with_suffix(".prototxt").is_file():
-        raise UserError(f"recognizer {path} needs {file.with_suffix('.prototxt').name} beside it")
+        raise UserError(f"recognizer {path} needs {file.with_suffix('.prototxt').name} next to it")
 
 
-def read_card(file: Path) -> Card:
-    """Returns how a network wants its pictures: its kind's defaults and `FILE.json`.
+def read_card(file: Path) -> RecognizerCard:
+    """Returns how a network wants its images: the defaults of its kind, changed by `FILE.json`.
 
     Raises:
-        UserError: the card has a key or a value that it can't have.
+        UserError: the card has an unknown key or a wrong value.
     """
-    default, path = _DEFAULTS[file.suffix], _card_of(file)
-    given = _json(path) if path.exists() else {}
-    for name, value in given.items():
-        if name not in _VALID:
-            raise UserError(f"{path} has an unknown key {name}; it may have {', '.join(_VALID)}")
-        check, meaning = _VALID[name]
-        if not check(value):
-            raise UserError(f"{path}: {name} is {value!r}; it must be {meaning}")
-    if isinstance(given.get("mean"), int | float):
-        given["mean"] = [given["mean"]] * 3
-    if "size" in given and "template" not in given:
-        scale = given["size"] / default.size
-        given["template"] = [[scale * x, scale * y] for x, y in default.template]
-    for name in set(given) & {"mean", "template"}:
-        given[name] = tuple(tuple(v) if isinstance(v, list) else v for v in given[name])
-    return dataclasses.replace(default, **given)
+    default, path = _DEFAULTS[file.suffix], file.with_name(f"{file.name}.json")
+    card = _read_json(path) if path.exists() else {}
+    for name, value in card.items():
+        if name not in _RULES:
+            raise UserError(f"{path} has an unknown key {name}; it may have {', '.join(_RULES)}")
+        _check(path, name, value, _RULES[name])
+    if isinstance(card.get("mean"), int | float):
+        card["mean"] = [card["mean"]] * 3
+    if "size" in card and "template" not in card:
+        scale = card["size"] / default.size
+        card["template"] = [[scale * x, scale * y] for x, y in default.template]
+    if "mean" in card:
+        card["mean"] = tuple(card["mean"])
+    if "template" in card:
+        card["template"] = tuple(map(tuple, card["template"]))
+    return dataclasses.replace(default, **card)
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Returns what `recognizer.json` says of a SavedModel.
+    """Returns `recognizer.json` of a SavedModel, in which `size` and `inner` are valid.
 
     Raises:
-        UserError: the folder isn't whole, or the file says nothing usable.
+        UserError: the folder lacks a file, or the description is wrong.
     """
     for name in ("saved_model.pb", "recognizer.json"):
         if not (folder / name).is_file():
@@ -111,15 +110,13 @@ def read_description(folder: Path) -> dict[str, Any]:
                 f"made"
             )
     path = folder / "recognizer.json"
-    description = _json(path)
-    for name in ("size", "inner"):
-        check, meaning = _VALID["size" if name == "size" else "layer"]
-        if not check(description.get(name)):
-            raise UserError(f"{path}: {name} is {description.get(name)!r}; it must be {meaning}")
+    description = _read_json(path)
+    _check(path, "size", description.get("size"), _RULES["size"])
+    _check(path, "inner", description.get("inner"), _RULES["layer"])
     return description
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
@@ -129,8 +126,10 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _card_of(file: Path) -> Path:
-    return file.with_name(f"{file.name}.json")
+def _check(path: Path, name: str, value: Any, rule: tuple) -> None:
+    is_valid, meaning = rule
+    if not is_valid(value):
+        raise UserError(f"{path}: {name} is {value!r}; it must be {meaning}")
 
 
 def _is_number(value: Any) -> bool:
@@ -142,7 +141,8 @@ def _are_numbers(values: Any, count: int) -> bool:
     return isinstance(values, list) and len(values) == count and all(map(_is_number, values))
 
 
-_VALID = {
+# Key of a card -> whether a value is valid, and what it must be.
+_RULES = {
     "size": (lambda v: type(v) is int and 1 <= v <= 1024, "a whole number from 1 to 1024"),
     "mean": (lambda v: _is_number(v) or _are_numbers(v, 3), "a number, or three for R, G, B"),
     "scale": (lambda v: _is_number(v) and v != 0, "a number other than 0"),

@@ -1,8 +1,8 @@
-"""C, the face recognisers that identity is measured with.
+"""Face recognizers, with which identity is measured.
 
-A recogniser turns pictures into embeddings that are close where the person is the same, and gives
-an inner layer's output beside them. It is a file that OpenCV reads (OpenFace's Torch file, Caffe,
-ONNX) or a SavedModel that `--mode=recognizer` made. TensorFlow is imported for the latter only.
+A recognizer turns images into embeddings that are close where the person is the same. It also gives
+the output of an inner layer. It is a file that OpenCV reads (OpenFace's Torch file, Caffe, ONNX) or
+a SavedModel that `--mode=recognizer` made. Only the latter imports TensorFlow.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from tfadv.config.run_folder import recognizer_digest
 from tfadv.evaluation.recognition.alignment import INTERPOLATION, align
 from tfadv.evaluation.recognition.files import (
     KINDS,
-    Card,
+    RecognizerCard,
     check_recognizer,
     read_card,
     read_description,
@@ -29,25 +29,26 @@ _BATCH = 32
 _OPENCV_BATCH = 8  # MobileFaceNet is 8% faster at it than at 32
 _LINEAR = ("InnerProduct", "Gemm", "MatMul")
 
+# Aligned images to the outputs of the embedding layer and of the inner layer.
 Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class Embeddings(NamedTuple):
-    """What a recogniser says of N pictures."""
+    """The output of a recognizer for N images."""
 
     embedding: np.ndarray  # float32 [N, E], of length 1
     inner: np.ndarray  # float32 [N, I], the flattened output of the inner layer
 
 
 class Recognizer:
-    """A callable from pictures to `Embeddings`.
+    """A callable from images to `Embeddings`.
 
     Attributes:
         name: of its file or folder, without the suffix.
-        layer: the inner layer's name.
-        alignment: celeba or whole, what is done to the pictures.
-        digest: the SHA-256 of its files, which tells it from any other.
-        description: what it is, for a report.
+        layer: name of the inner layer.
+        alignment: celeba if faces are moved to its template, whole if they are not.
+        digest: SHA-256 of its files.
+        description: its facts, for a report.
     """
 
     def __init__(
@@ -66,70 +67,70 @@ class Recognizer:
         self.digest = recognizer_digest(path)
         self._path, self._network = path, network
         self._size, self._template = size, template
-        probe = self(np.zeros((1, size, size, 3), np.float32))
+        black = self(np.zeros((1, size, size, 3), np.float32))
         self.description = {
             "name": self.name,
             "kind": kind,
             "input_size": size,
             "alignment": self.alignment,
             "interpolation": INTERPOLATION,
-            "embedding": probe.embedding.shape[1],
+            "embedding": black.embedding.shape[1],
             "layer": layer,
-            "inner": probe.inner.shape[1],
+            "inner": black.inner.shape[1],
             "sha256": self.digest,
         }
 
-    def __call__(self, pictures: np.ndarray) -> Embeddings:
-        """Embeds pictures, a few at a time.
+    def __call__(self, images: np.ndarray) -> Embeddings:
+        """Embeds images, a few at a time.
 
         Args:
-            pictures: float32 [N, S, S, 3], RGB in [-1, 1], N at least 1.
+            images: float32 [N, S, S, 3], RGB in [-1, 1], N at least 1.
 
         Raises:
-            UserError: the network's output isn't one finite vector a picture.
+            UserError: the network's output is not one finite vector per image.
         """
-        starts = range(0, len(pictures), _BATCH)
-        parts = [self._embed(pictures[start : start + _BATCH]) for start in starts]
+        starts = range(0, len(images), _BATCH)
+        parts = [self._embed(images[start : start + _BATCH]) for start in starts]
         return Embeddings(*map(np.concatenate, zip(*parts, strict=True)))
 
     def differentiable(self) -> "FaceFeatures | None":
-        """Returns it as a function that gradients reach; None of what OpenCV reads."""
+        """Returns the embedding as a TensorFlow function; None for files that OpenCV reads."""
         if not isinstance(self._network, _SavedModel):
             return None
         return FaceFeatures(self._network.embed, self._size)
 
-    def _embed(self, pictures: np.ndarray) -> Embeddings:
-        embedding, inner = self._network(align(pictures, self._size, self._template))
-        if embedding.ndim != 2 or len(embedding) != len(pictures):
+    def _embed(self, images: np.ndarray) -> Embeddings:
+        embedding, inner = self._network(align(images, self._size, self._template))
+        if embedding.ndim != 2 or len(embedding) != len(images):
             raise UserError(
-                f"recognizer {self._path} gives {list(embedding.shape)} for {len(pictures)} "
-                f"picture(s); an embedding must be [N, E]: name another output in its card"
+                f"recognizer {self._path} gives {list(embedding.shape)} for {len(images)} "
+                f"image(s); an embedding must be [N, E]: name another output in its card"
             )
         if not (np.isfinite(embedding).all() and np.isfinite(inner).all()):
             raise UserError(f"recognizer {self._path} gives embeddings that are not finite")
         embedding = embedding.astype(np.float32)
         length = np.linalg.norm(embedding, axis=1, keepdims=True)
         embedding = embedding / np.maximum(length, np.finfo(np.float32).tiny)
-        return Embeddings(embedding, inner.reshape(len(pictures), -1).astype(np.float32))
+        return Embeddings(embedding, inner.reshape(len(images), -1).astype(np.float32))
 
 
 def load_recognizer(path: str, alignment: str, layer: str, dataset_name: str) -> Recognizer:
-    """Reads a recogniser.
+    """Reads a recognizer.
 
     Args:
         path: a .t7, .caffemodel or .onnx file, or a folder that `--mode=recognizer` made.
-        alignment: `celeba` moves the face to where the recogniser wants it, by the fixed transform
-            that fits CelebA's mean landmarks; a recogniser that has no template (OpenFace, ours)
-            takes the whole picture all the same. `whole`: the whole picture. `auto`: `celeba` for
-            datasets whose name says that they are CelebA.
-        layer: of the inner layer. Empty: the card's, else what the last fully connected layer is
-            fed (the paper's "e.g. layer 3" names no layer of nn4.small2). It is small in every
-            kind, 512 numbers in MobileFaceNet and 736 in OpenFace, and the same thing as `avgpool`
-            in ours; the maps before it say far less about who it is.
+        alignment: `celeba` moves faces to the recognizer's template, by the fixed transform that
+            fits CelebA's mean landmarks; a recognizer without template (OpenFace, ours) takes the
+            whole image all the same. `whole` takes the whole image. `auto` is `celeba` for data
+            sets whose name says that they are CelebA, else `whole`.
+        layer: the inner layer. Empty: the card's, else the input of the last fully connected layer
+            (the paper's "e.g. layer 3" names no layer of nn4.small2). It is small in every kind,
+            512 numbers in MobileFaceNet and 736 in OpenFace, and corresponds to `avgpool` in ours;
+            the maps before it say far less about identity.
         dataset_name: as in `data.dataset`.
 
     Raises:
-        UserError: it can't be read, or has no such layer.
+        UserError: it cannot be read, or has no such layer.
     """
     check_recognizer(path)
     is_celeba = dataset_name.startswith(("celeba", "celeb_a"))
@@ -148,11 +149,11 @@ def load_recognizer(path: str, alignment: str, layer: str, dataset_name: str) ->
 
 
 class FaceFeatures:
-    """The embedding of a face as what a loss compares, in the place of VGG19's layers.
+    """The embedding of a face as features that a loss compares, like those of VGG19's layers.
 
     Args:
-        embed: pictures in [-1, 1], float32 [N, size, size, 3], to a dict with `embedding`, [N, E].
-        size: pixels a side of what it takes.
+        embed: images in [-1, 1], float32 [N, size, size, 3], to a dict with `embedding`, [N, E].
+        size: pixels per side of its input.
 
     Attributes:
         layers: the name of the only one.
@@ -164,20 +165,20 @@ class FaceFeatures:
         self._embed, self._size = embed, size
 
     def __call__(self, images):
-        """Returns the embeddings, of length 1, of pictures [N, S, S, 3]: one map [N, 1, 1, E]."""
+        """Returns the embeddings, of length 1, of images [N, S, S, 3]: one map [N, 1, 1, E]."""
         import tensorflow as tf
 
-        pictures = tf.image.resize(tf.cast(images, tf.float32), (self._size, self._size))
-        embedding = tf.math.l2_normalize(self._embed(pictures)["embedding"], axis=1)
+        resized = tf.image.resize(tf.cast(images, tf.float32), (self._size, self._size))
+        embedding = tf.math.l2_normalize(self._embed(resized)["embedding"], axis=1)
         return [embedding[:, None, None, :]]
 
 
 class _OpenCv:
-    """A network that OpenCV runs: pictures in [-1, 1] to embedding and inner layer."""
+    """A network that OpenCV runs."""
 
-    def __init__(self, path: Path, card: Card, layer: str):
+    def __init__(self, path: Path, card: RecognizerCard, layer: str):
         self._path, self._card = path, card
-        with _opencv(path):
+        with _opencv_errors(path):
             self._network = _read(path)
             layers = list(self._network.getLayerNames())
             outputs = list(self._network.getUnconnectedOutLayersNames())
@@ -190,8 +191,8 @@ class _OpenCv:
         self._names = [output, self.layer]
         self._batch = _OPENCV_BATCH if self._takes_batches() else 1
 
-    def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        pixels = (pictures + 1.0) * 127.5
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pixels = (images + 1.0) * 127.5
         blob = (pixels - np.float32(self._card.mean)) * np.float32(self._card.scale)
         if self._card.channels == "BGR":
             blob = blob[..., ::-1]
@@ -204,20 +205,20 @@ class _OpenCv:
     def _forward(self, blob: np.ndarray) -> list[np.ndarray]:
         size = self._card.size
         hint = f" at {size} x {size} pixels ({self._path.name}.json may name another size)"
-        with _opencv(self._path, hint):
+        with _opencv_errors(self._path, hint):
             self._network.setInput(blob)
             return list(self._network.forward(self._names))
 
     def _default_layer(self, layers: list[str]) -> str:
-        """What the last fully connected layer is fed; the last layer but one if there is none."""
+        """The input of the last fully connected layer; without one, the last layer but one."""
         types = [self._network.getLayer(name).type for name in layers]
         linear = [index for index, kind in enumerate(types) if kind in _LINEAR and index]
         return layers[linear[-1] - 1 if linear else max(0, len(layers) - 2)]
 
     def _takes_batches(self) -> bool:
-        """Whether several pictures at once give what each gives alone.
+        """Whether the outputs for a batch are those for its images one by one.
 
-        They don't where a reshape has no dimension for the batch, as Torch's View(736) in OpenFace.
+        They are not where a reshape has no batch dimension, like Torch's View(736) in OpenFace.
         """
         shape = (2, 3, self._card.size, self._card.size)
         blob = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
@@ -241,8 +242,8 @@ def _read(path: Path) -> "cv2.dnn.Net":
 
 
 @contextlib.contextmanager
-def _opencv(path: Path, hint: str = "") -> Iterator[None]:
-    """Keeps OpenCV from writing to the terminal; its errors become ours."""
+def _opencv_errors(path: Path, hint: str = "") -> Iterator[None]:
+    """Turns OpenCV's errors into a UserError, and keeps OpenCV from writing to the terminal."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
@@ -257,20 +258,20 @@ def _opencv(path: Path, hint: str = "") -> Iterator[None]:
 
 
 class _SavedModel:
-    """A network that `--mode=recognizer` made: pictures in [-1, 1] to embedding and inner layer."""
+    """A network that `--mode=recognizer` made."""
 
     def __init__(self, folder: Path, inner: str, layer: str):
         import tensorflow as tf
 
         from tfadv.training.distribution import over_devices
+        from tfadv.training.tf_errors import error_line
 
         _check_layer(folder, layer or inner, [inner])
         self.layer, self._folder = inner, folder
         try:
             self._model = tf.saved_model.load(str(folder))  # it dies with its last reference
-        except Exception as error:  # a damaged file raises nearly anything
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"recognizer {folder} does not load: {reason}") from None
+        except Exception as error:  # a damaged file raises nearly anything, IndexError too
+            raise UserError(f"recognizer {folder} does not load: {error_line(error)}") from None
         embed = self._model.signatures.get("embed")
         outputs = embed.structured_outputs if embed else ()
         if not {"embedding", "inner"} <= set(outputs):
@@ -281,19 +282,18 @@ class _SavedModel:
         self.embed = lambda images: embed(images=images)
         self._embed = over_devices(self.embed)
 
-    def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         try:
-            outputs = self._embed(pictures)
-        except (ValueError, TypeError) as error:  # its message holds the pictures
+            outputs = self._embed(images)
+        except (ValueError, TypeError) as error:  # its message holds the images
             raise UserError(
-                f"recognizer {self._folder} does not take pictures {list(pictures.shape)}, the "
-                f"size that its recognizer.json gives: {type(error).__name__}"
+                f"recognizer {self._folder} does not take images {list(images.shape)}, the size in "
+                f"its recognizer.json: {type(error).__name__}"
             ) from None
         return outputs["embedding"], outputs["inner"]
 
 
 def _check_layer(path: Path, name: str, layers: list[str]) -> None:
-    if name in layers:
-        return
-    near = difflib.get_close_matches(name, layers, n=4, cutoff=0.4) or layers[-4:]
-    raise UserError(f"recognizer {path} has no layer {name}; it has {', '.join(near)}")
+    if name not in layers:
+        near = difflib.get_close_matches(name, layers, n=4, cutoff=0.4) or layers[-4:]
+        raise UserError(f"recognizer {path} has no layer {name}; it has {', '.join(near)}")
