@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tests import replicas
 from tfadv.config.run_folder import RunFolder
+from tfadv.modes.scope import in_scope
 from tfadv.training import distribution
 
 
@@ -30,7 +31,7 @@ def main():
     train(RunFolder(folder, "protect", config))
 
 
-@distribution.in_scope
+@in_scope
 def train(workdir):
     """Trains what `tests.replicas` does."""
     _, _, weights = replicas.train_in_scope(replicas.make_protector, workdir.config, workdir.path)

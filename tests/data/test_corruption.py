@@ -24,7 +24,7 @@ from tfadv.data.dataset import PRIVATE, PUBLIC, TEST, WHOLE, Dataset, explain
 from tfadv.data.images import MOST_PIXELS, decode_picture, decode_pictures
 from tfadv.data.pipeline import UNKNOWN
 from tfadv.data.records import Records, Slice
-from tfadv.modes.runner import OF_DATA
+from tfadv.modes.runner import DATA_ERRORS
 
 
 def png(picture):
@@ -171,7 +171,7 @@ def test_whatever_is_damaged_reading_fails(restored, kind):
     parts = pipeline.parts_of([found], [np.ones(8, bool)])
     parse = pipeline.parser([found], [np.ones(8, bool)], records.attributes)
     pictures = pipeline.read(parts).batch(8).map(lambda batch: parse(batch)["image"])
-    with pytest.raises(OF_DATA):
+    with pytest.raises(DATA_ERRORS):
         list(pictures.map(lambda encoded: decode_pictures(encoded, 32)))
 
 
@@ -209,7 +209,7 @@ def test_a_file_that_changes_later_is_told(restored):
     flip(path, -2)
     dataset = Dataset(dataclasses.replace(config, on_error="skip", skip_at_most=0.5))
     flip(path, second(path) + 20)
-    with pytest.raises(OF_DATA, match="00000-of-00002 has changed since the run began"):
+    with pytest.raises(DATA_ERRORS, match="00000-of-00002 has changed since the run began"):
         read(dataset.batches(TEST, WHOLE))
 
 

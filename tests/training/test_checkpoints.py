@@ -25,7 +25,7 @@ class State:
         self.checkpoints.save(step)
 
     def restored(self):
-        """The step, once everything else is found to be of that step."""
+        """The restored step, after a check that all values are of that step."""
         self.checkpoints.restore()
         np.testing.assert_array_equal(self.values.numpy(), float(self.step.numpy()))
         return int(self.step.numpy())
@@ -73,15 +73,15 @@ def test_without_a_checkpoint_nothing_is_restored(tmp_path):
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("file", [INDEX, DATA])
-def test_of_a_damaged_one_the_one_before_is_taken(state, tmp_path, capsys, file, damage):
+def test_if_the_newest_is_damaged_the_one_before_is_restored(state, tmp_path, capsys, file, damage):
     DAMAGES[damage](tmp_path / "checkpoints" / file)
     assert State(tmp_path / "checkpoints").restored() == 2
     warning = capsys.readouterr().err
     assert "ckpt-3 is damaged (" in warning
-    assert warning.endswith("going on from the one of step 2\n")
+    assert warning.endswith("continuing from the checkpoint of step 2\n")
 
 
-def test_every_flipped_bit_is_noticed_or_does_no_harm(state, tmp_path):
+def test_every_flipped_bit_is_noticed_or_harmless(state, tmp_path):
     random = np.random.default_rng(0)
     whole = contents(tmp_path / "checkpoints")
     for name in [INDEX, DATA] * 40:
@@ -92,18 +92,18 @@ def test_every_flipped_bit_is_noticed_or_does_no_harm(state, tmp_path):
         (tmp_path / "checkpoints" / name).write_bytes(whole[name])
 
 
-def test_where_none_is_whole_there_is_an_error_and_nothing_is_touched(state, tmp_path):
+def test_if_all_are_damaged_there_is_an_error_and_nothing_is_touched(state, tmp_path):
     folder = tmp_path / "checkpoints"
     cut(folder / DATA)
     (folder / "ckpt-2.index").unlink()
     before = contents(folder)
-    told = r"no checkpoint can be read: .*ckpt-3.*ckpt-2.*move .* away"
-    with pytest.raises(UserError, match=told):
+    message = r"no checkpoint can be read: .*ckpt-3.*ckpt-2.*move .* away"
+    with pytest.raises(UserError, match=message):
         State(folder).checkpoints.restore()
     assert contents(folder) == before
 
 
-def test_a_damaged_one_is_gone_once_a_whole_one_is_written(state, tmp_path):
+def test_a_damaged_one_is_removed_once_an_undamaged_one_is_written(state, tmp_path):
     cut(tmp_path / "checkpoints" / DATA)
     resumed = State(tmp_path / "checkpoints")
     assert resumed.restored() == 2
@@ -129,7 +129,7 @@ def test_a_failed_write_removes_no_other_checkpoint_and_not_the_step_s_own(tmp_p
         assert contents(folder) == before
 
 
-def test_a_write_that_was_killed_leaves_nothing_behind(state, tmp_path):
+def test_the_next_save_removes_what_a_killed_write_left(state, tmp_path):
     folder = tmp_path / "checkpoints"
     (folder / "ckpt-4_temp").mkdir()
     (folder / "ckpt-4_temp/part-00000-of-00001.data-00000-of-00001").write_bytes(b"half")
@@ -141,21 +141,21 @@ def test_a_write_that_was_killed_leaves_nothing_behind(state, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
-def test_a_full_disk_is_told_and_leaves_earlier_ones_whole(tmp_path):
+def test_a_full_disk_is_an_error_and_leaves_earlier_ones_whole(tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=200k", "none", str(folder)], capture_output=True
     )
     if mounted.returncode:
-        pytest.skip("this machine lets nobody mount a file system")
+        pytest.skip("this machine does not let root mount a file system")
     try:
         state = State(folder, size=20_000)  # 80 kB: two fit
         state.save(1)
         state.save(2)
         before = contents(folder)
-        told = r"step 3 can't be written to .* earlier ones are kept"
-        with pytest.raises(UserError, match=told):
+        message = r"step 3 can't be written to .* earlier ones are kept"
+        with pytest.raises(UserError, match=message):
             state.save(3)
         assert contents(folder) == before
         assert State(folder, size=20_000).restored() == 2

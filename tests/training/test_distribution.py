@@ -210,7 +210,8 @@ def test_two_processes_protect_and_attack_and_one_of_them_leaves_a_run(tiny_face
 PASSES = """
 import numpy as np, tensorflow as tf
 from tfadv.training import distribution
-from tfadv.config import Runtime, UserError
+from tfadv.config.errors import UserError
+from tfadv.config.schema import Runtime
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
@@ -259,7 +260,7 @@ with strategy.scope():
 def test_batches_are_shared_out_and_results_brought_together():
     printed = in_process("-c", PASSES)
     assert printed.strip().endswith(
-        "train.batch is 7; it must be a multiple of the 3 devices that work on it (or set "
+        "train.batch is 7; it must be a multiple of the number of devices, 3 (or set "
         "--config.runtime.strategy=one)"
     )
 
@@ -288,16 +289,16 @@ def task(workers='["a:1", "b:1"]', index="0", kind="worker", **others):
 
 CLUSTERS = {
     "": "is not set",
-    "{": "doesn't say which workers there are",
-    "[]": "doesn't say which workers there are",
-    '{"cluster": {"worker": ["a:1"]}}': "doesn't say which workers there are",
-    task(kind="chief"): "doesn't say which workers there are",
-    task(chief=1): "doesn't say which workers there are",
+    "{": "names no workers",
+    "[]": "names no workers",
+    '{"cluster": {"worker": ["a:1"]}}': "names no workers",
+    task(kind="chief"): "names no workers",
+    task(chief=1): "names no workers",
     task('"a:1"'): "has no list of HOST:PORT in cluster.worker, but 'a:1'",
     task("[1, 2]"): "has no list of HOST:PORT in cluster.worker, but [1, 2]",
     task('["a:1", "b"]'): "has no list of HOST:PORT in cluster.worker, but ['a:1', 'b']",
     task('["a:1", "a:1"]'): "has the same worker twice in a:1, a:1",
-    task(index="2"): "has task.index 2; of 2 workers it is 0 to at most 1",
+    task(index="2"): "has task.index 2; it must be from 0 to 1",
     task(index="-1"): "has task.index -1;",
     task(index="true"): "has task.index True;",
     task(index='"0"'): "has task.index '0';",
@@ -321,7 +322,8 @@ def test_a_cluster_of_one_worker_is_one_machine(monkeypatch):
 TAKEN = """
 import os, socket
 from tfadv.training import distribution
-from tfadv.config import Runtime, UserError
+from tfadv.config.errors import UserError
+from tfadv.config.schema import Runtime
 
 with socket.socket() as taken:
     taken.bind(("127.0.0.1", 0))

@@ -90,7 +90,7 @@ def test_is_adam_in_what_it_says_of_itself():
 # In a process of its own, as devices are set up before TensorFlow starts.
 TWO_REPLICAS = """
 import keras, tensorflow as tf
-from tfadv.fused_adam import FusedAdam
+from tfadv.training.optimizer import FusedAdam
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,6 @@ import tensorflow as tf
 from tfadv.config.schema import Runtime, Train
 from tfadv.training import signals
 from tfadv.training import trainer as training
-from tfadv.training.history import History
 from tfadv.training.trainer import Trainer, TrainingError, adam
 
 DIMENSIONS = 4
@@ -258,9 +256,9 @@ def test_signal_in_training_saves_at_once_and_what_follows_is_as_if_it_never_cam
 
 
 def test_second_signal_does_not_wait(tmp_path):
-    with signals.deferred() as asked:
+    with signals.deferred() as pending:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert asked() == signal.SIGTERM
+        assert pending() == signal.SIGTERM
         with pytest.raises(signals.Interrupted):
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -289,19 +287,6 @@ def test_progress_line_shows_step_losses_speed_and_time_left(tmp_path, capsys):
     assert last.startswith("regression  20/20  loss ")
     assert "images/s" in last
     assert last.endswith("ETA 0:00:00")
-
-
-def test_history_drops_rows_that_will_be_measured_again(tmp_path):
-    path = tmp_path / "history.jsonl"
-    path.write_text("".join(json.dumps({"step": step, "a": 1.0}) + "\n" for step in (10, 20, 30)))
-    assert History(path, 20).series("a") == ([10, 20], [1.0, 1.0])
-    assert len(path.read_text().splitlines()) == 2
-
-
-def test_history_cut_short_by_a_kill_loses_only_its_last_row(tmp_path):
-    path = tmp_path / "history.jsonl"
-    path.write_text(json.dumps({"step": 10, "a": 1.0}) + '\n{"step": 20, "a"')
-    assert History(path, 20).series("a") == ([10], [1.0])
 
 
 def test_adam_is_keras_adam_with_cosine_decay_and_clipping():

@@ -154,7 +154,14 @@ def train_network(
     """
     patience = schedule.train.steps + 1 if schedule.decays else schedule.patience
     plateau = Plateau(network, patience, schedule.rate_drops)
-    trainer = Trainer(network, schedule.train, folder, title, plateau=plateau)
+    trainer = Trainer(
+        network,
+        schedule.train,
+        folder,
+        title,
+        may_stop_early=not schedule.decays,
+        plateau=plateau,
+    )
     if trainer.step == 0:
         before_first_step()
     measure = distribution.mean_over_devices(network.test_step)
@@ -162,7 +169,7 @@ def train_network(
     def evaluate(step: int) -> tuple[dict[str, float], bool]:
         """Returns the losses on held-out images, and whether to go on."""
         losses = _mean_losses(measure, held_out())
-        plateau.update(distribution.agree(losses["held_out_loss"]))
+        plateau.update(distribution.mean_over_workers(losses["held_out_loss"]))
         show(trainer, step)
         named = {f"held_out_{name.removeprefix('held_out_')}": v for name, v in losses.items()}
         rate = float(network.optimizer.learning_rate.numpy())

@@ -22,13 +22,13 @@ def atomic_write(path: Path, *, is_shared: bool = False) -> Iterator[Path]:
     """
     unique = f".{os.getpid()}" if is_shared else ""
     partial = path.with_name(f".{path.name}{unique}.partial")
-    _remove(partial)
+    remove(partial)
     try:
         if is_shared:
             partial.touch(mode=0o600)
         yield partial
     except BaseException:
-        _remove(partial)
+        remove(partial)
         raise
     if partial.is_dir():
         shutil.rmtree(path, ignore_errors=True)
@@ -41,7 +41,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         partial.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -1,4 +1,4 @@
-"""What `run.py` runs: each mode takes a run's folder through data, models, measures and report."""
+"""Runs the mode that the command line names."""
 
 import tensorflow as tf
 
@@ -10,32 +10,32 @@ from tfadv.data.record_files import CHANGED
 from tfadv.modes import attack, audit, protect, recognizer, reproduce
 from tfadv.training.tf_errors import error_line
 
-# What reading damaged data ends in.
-OF_DATA = (
+# Errors of TensorFlow that damaged data may cause.
+DATA_ERRORS = (
     tf.errors.DataLossError,
     tf.errors.FailedPreconditionError,
     tf.errors.InvalidArgumentError,
     tf.errors.NotFoundError,
-    UnicodeDecodeError,  # of what such an error quotes
+    UnicodeDecodeError,  # such an error may quote bytes that are no text
 )
 
 
 def run(command: RunFolder | Plan) -> None:
-    """Runs the mode of a folder, or an experiment.
+    """Runs the mode of a run's folder, or an experiment.
 
     Raises:
-        UserError: something that the user can mend; damaged data among it.
+        UserError: a mistake that the user can mend, such as damaged data.
     """
     try:
         _run(command)
-    except OF_DATA as error:
+    except DATA_ERRORS as error:
         if CHANGED in str(error):
             raise UserError(error_line(error)) from None
-        seen = []
+        explained = []
         for part in command.parts if isinstance(command, Plan) else [command]:
-            if part.config.data not in seen:
-                seen.append(part.config.data)
-                explain(part.config.data)
+            if part.config.data not in explained:
+                explained.append(part.config.data)
+                explain(part.config.data)  # raises a UserError if the records are damaged
         raise
 
 

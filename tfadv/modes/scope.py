@@ -1,4 +1,4 @@
-"""The scope of a run: its strategy, and its folder for itself alone."""
+"""The scope of a run: its distribution strategy, and a lock on its folder."""
 
 import contextlib
 import functools
@@ -11,39 +11,45 @@ import tensorflow as tf
 
 from tfadv.config.errors import UserError
 from tfadv.config.run_folder import RunFolder
-from tfadv.training.distribution import agree, check_batch, make_strategy, worker, workers
+from tfadv.training.distribution import (
+    check_batch,
+    make_strategy,
+    mean_over_workers,
+    worker,
+    workers,
+)
 
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
 
 
 def in_scope(run: Callable[[RunFolder], None]) -> Callable[[RunFolder], None]:
-    """Has a mode run in the scope of the strategy that its config names, alone in its folder.
+    """Returns a mode that runs in the scope of its strategy, with its folder locked.
 
-    Of several workers, the first one runs in the folder and the others in copies of it, which they
-    drop: whatever makes variables, such as an export, all of them have to do together.
+    Of several workers, the first one runs in the folder. The others run in temporary copies of it,
+    because all workers must create the same variables, for example in an export.
     """
 
     @functools.wraps(run)
-    def scoped(workdir):
-        with make_strategy(workdir.config.runtime).scope(), contextlib.ExitStack() as stack:
-            check_batch(workdir.config.train.batch)
+    def scoped(folder):
+        with make_strategy(folder.config.runtime).scope(), contextlib.ExitStack() as stack:
+            check_batch(folder.config.train.batch)
             try:
                 if worker() > 0:
                     copy = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
-                    if workdir.path.exists():
-                        shutil.copytree(workdir.path, copy)
-                    workdir = RunFolder(copy, workdir.mode, workdir.config)
+                    if folder.path.exists():
+                        shutil.copytree(folder.path, copy)
+                    folder = RunFolder(copy, folder.mode, folder.config)
                 else:
-                    stack.enter_context(workdir.locked())
-                agree(0.0)  # nothing changes before all have their copies
-                run(workdir)
-                agree(0.0)  # who leaves before the others are done ends them
+                    stack.enter_context(folder.locked())
+                mean_over_workers(0.0)  # waits until all have their copies
+                run(folder)
+                mean_over_workers(0.0)  # waits: a worker that leaves early ends the others
             except _LOST:
                 if workers() == 1:
                     raise
                 raise UserError(
                     "another worker was lost; start all of them again with the same command: "
-                    "training goes on from the last checkpoint"
+                    "training resumes from the last checkpoint"
                 ) from None
 
     return scoped

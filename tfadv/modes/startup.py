@@ -1,4 +1,4 @@
-"""Imports TensorFlow with its fast kernels, and without the lines that it prints on every CPU."""
+"""Imports TensorFlow with its fast kernels, and without its messages on every CPU."""
 
 import contextlib
 import logging
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-# Most of it is said before TF_CPP_MIN_LOG_LEVEL is read.
+# TensorFlow prints most of these lines before it reads TF_CPP_MIN_LOG_LEVEL.
 NOISE = (
     r"WARNING: All log messages before absl::InitializeLog|.*(oneDNN custom operations are on"
     r"|Could not find cuda drivers|failed call to cuInit: .*UNKNOWN ERROR \(303\))"
@@ -17,14 +17,14 @@ NOISE = (
 def import_tensorflow() -> None:
     """Imports TensorFlow and lets it look for GPUs."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors are shown
-    # TensorFlow leaves oneDNN's kernels out on CPUs with AVX2 only, where the gradients of
+    # By default, TensorFlow does not use oneDNN's kernels on CPUs with AVX2 only. The gradients of
     # convolutions on small maps then take up to 80 times as long.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     with stderr_without(NOISE):
         import tensorflow as tf
 
         tf.config.list_physical_devices("GPU")
-    # An attack asks model after model, and each is rightly traced anew.
+    # A run uses many models, each of which is traced anew for a good reason.
     tf.get_logger().addFilter(_is_no_retracing)
 
 
@@ -34,9 +34,9 @@ def _is_no_retracing(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def stderr_without(noise: str) -> Iterator[None]:
-    """Drops the lines that match from what Python and native libraries write to stderr meanwhile.
+    """Within the block, drops lines on stderr that match, also those of native libraries.
 
-    The filter is a process of its own, so that the last words of a crash get through.
+    The filter is a process of its own, so that the last lines of a crash get through.
     """
     program = (
         "import os, re, sys\n"
@@ -45,7 +45,7 @@ def stderr_without(noise: str) -> Iterator[None]:
     )
     command = [sys.executable, "-I", "-c", program, noise]
     stderr = os.dup(2)
-    # In a session of its own, Ctrl-C doesn't reach it.
+    # A new session keeps Ctrl-C away from the filter.
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
         os.dup2(process.stdin.fileno(), 2)
         try:

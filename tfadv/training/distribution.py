@@ -1,9 +1,9 @@
-"""One device or many: the strategy of a run, its batches, and passes over all devices.
+"""One device or several: the strategy of a run, its batches, and passes over all devices.
 
-A run happens in the scope of its strategy, and whoever asks `tf.distribute.get_strategy()` finds
-it there. A step's losses are means over the replica's share of the batch, and gradients, moving
-statistics and what is logged are means over the replicas: equal shares make them those of the whole
-batch, however many replicas there are.
+A run happens in the scope of its strategy, which `tf.distribute.get_strategy()` then returns. A
+step's losses are means over a replica's share of the batch. Gradients, moving statistics and
+logged values are means over the replicas. Shares are equal, so that these are the means over the
+whole batch, for any number of replicas.
 """
 
 import functools
@@ -22,13 +22,13 @@ from tfadv.training.tf_errors import error_line
 
 
 def make_strategy(runtime: Runtime) -> tf.distribute.Strategy:
-    """Returns the strategy that a config names; with one device to use it is TensorFlow's default.
+    """Returns the strategy that a config names; TensorFlow's default if there is one device.
 
-    `mirrored` takes all visible GPUs or, where there is none, all logical CPUs; `multi_worker`
-    takes those of all processes that TF_CONFIG names.
+    `mirrored` uses all visible GPUs, or all logical CPUs if there is no GPU. `multi_worker` uses
+    those of all processes in TF_CONFIG.
 
     Raises:
-        UserError: TF_CONFIG is missing or says too little.
+        UserError: TF_CONFIG is missing or incomplete, or the workers can't connect.
     """
     if runtime.strategy == "multi_worker":
         return _multi_worker()
@@ -37,8 +37,8 @@ def make_strategy(runtime: Runtime) -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
-# One of each for a whole process: TensorFlow joins workers only once, and takes the reductions of
-# two strategies over the same devices for each other's.
+# Cached, because TensorFlow connects workers only once per process, and confuses the reductions of
+# two strategies over the same devices.
 @functools.cache
 def _mirrored() -> tf.distribute.Strategy:
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
@@ -58,34 +58,34 @@ def _multi_worker() -> tf.distribute.Strategy:
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, ValueError) as error:
-        what = f"worker {index} at {addresses[index]} can't work with {others}"
-        raise UserError(f"{what}: {error_line(error)}") from None
+        raise UserError(
+            f"worker {index} at {addresses[index]} can't work with {others}: {error_line(error)}"
+        ) from None
 
 
 def _cluster(config: str) -> tuple[list[str], int]:
-    """Returns the workers' addresses by TF_CONFIG, and which of them this is."""
+    """Returns the workers' addresses in TF_CONFIG, and the index of this worker."""
     try:
-        told = json.loads(config)
-        cluster, task = told["cluster"], told["task"]
+        content = json.loads(config)
+        cluster, task = content["cluster"], content["task"]
         addresses, index = cluster["worker"], task["index"]
         is_worker = [*cluster] == ["worker"] and task["type"] == "worker"
     except (ValueError, KeyError, TypeError):
         is_worker, addresses, index = False, None, None
     if not is_worker:
-        fault = "is not set" if not config else "doesn't say which workers there are"
+        fault = "names no workers" if config else "is not set"
     elif not isinstance(addresses, list) or not all(map(_is_address, addresses)):
         fault = f"has no list of HOST:PORT in cluster.worker, but {addresses!r}"
     elif len(set(addresses)) < len(addresses):
         fault = f"has the same worker twice in {', '.join(addresses)}"
     elif type(index) is not int or not 0 <= index < len(addresses):
-        fault = f"has task.index {index!r}; of {len(addresses)} workers it is 0 to at most "
-        fault += str(len(addresses) - 1)
+        fault = f"has task.index {index!r}; it must be from 0 to {len(addresses) - 1}"
     else:
         return addresses, index
     raise UserError(
         f"runtime.strategy=multi_worker needs the environment variable TF_CONFIG, which {fault}; "
-        f'such as {{"cluster": {{"worker": ["HOST:PORT", "HOST:PORT"]}}, "task": {{"type": '
-        f'"worker", "index": 0}}}}, with another index on each host'
+        f'example: {{"cluster": {{"worker": ["HOST:PORT", "HOST:PORT"]}}, "task": {{"type": '
+        f'"worker", "index": 0}}}}, with a different index on each host'
     )
 
 
@@ -94,24 +94,24 @@ def _is_address(address: Any) -> bool:
 
 
 def replicas() -> int:
-    """Returns how many devices, of all workers, share a batch of the present strategy."""
+    """Returns the number of devices, of all workers, that share a batch."""
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def workers() -> int:
-    """Returns how many processes train together."""
+    """Returns the number of processes that train together."""
     resolver = tf.distribute.get_strategy().cluster_resolver
     tasks = resolver.cluster_spec().as_dict().get("worker", ()) if resolver else ()
     return max(1, len(tasks))
 
 
 def worker() -> int:
-    """Returns which of them this is, from 0 on; what 0 writes is what a run leaves."""
+    """Returns the index of this worker; the run's results are those that worker 0 writes."""
     return tf.distribute.get_strategy().cluster_resolver.task_id if workers() > 1 else 0
 
 
-def agree(value: float) -> float:
-    """Returns the mean over all workers of a number, the same in each; waits for all of them."""
+def mean_over_workers(value: float) -> float:
+    """Returns the mean over all workers of a number, once all of them have called this."""
     if workers() == 1:
         return value
     return float(_mean(tf.distribute.get_strategy())(tf.constant(value, tf.float64)))
@@ -119,7 +119,7 @@ def agree(value: float) -> float:
 
 @functools.cache
 def _mean(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The mean over replicas, traced once: each trace stays, and takes keys of its own."""
+    """Returns a mean over replicas that is traced once, because every trace uses up memory."""
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.float64)])
     def mean(value):
@@ -130,20 +130,20 @@ def _mean(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def check_batch(batch: int) -> None:
-    """Raises a UserError unless a batch can be divided equally among the replicas."""
+    """Raises a UserError unless the replicas can share a batch equally."""
     if batch % replicas():
         raise UserError(
-            f"train.batch is {batch}; it must be a multiple of the {replicas()} devices that work "
-            f"on it (or set --config.runtime.strategy=one)"
+            f"train.batch is {batch}; it must be a multiple of the number of devices, {replicas()} "
+            f"(or set --config.runtime.strategy=one)"
         )
 
 
 def distribute(batches: tf.data.Dataset):
-    """Returns batches for `run`: a replica gets an equal share of each, in order.
+    """Returns batches for `run`, which each replica gets an equal share of, in order.
 
     Args:
-        batches: endless, this worker's share of each: tensors whose first axis is as long in all of
-            them, a multiple of this worker's replicas.
+        batches: endless; this worker's share of each batch. All tensors have the same first
+            dimension, a multiple of this worker's replicas.
     """
     strategy = tf.distribute.get_strategy()
     count = replicas() // workers()
@@ -163,7 +163,7 @@ def distribute(batches: tf.data.Dataset):
 
 
 def run(function: Callable[[Any], dict[str, tf.Tensor]], batch: Any) -> dict[str, tf.Tensor]:
-    """Calls a function on each replica with its share; returns the means of what it returns."""
+    """Calls a function on each replica with its share; returns the means of its results."""
     strategy = tf.distribute.get_strategy()
     if strategy.num_replicas_in_sync == 1:
         return function(batch)
@@ -175,7 +175,7 @@ def run(function: Callable[[Any], dict[str, tf.Tensor]], batch: Any) -> dict[str
 
 
 def all_reduce_mean(values: Any) -> Any:
-    """In a replica: returns the means over all replicas, with gradients."""
+    """Returns the means over all replicas, with gradients; to be called in a replica."""
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
         return values
@@ -183,33 +183,33 @@ def all_reduce_mean(values: Any) -> Any:
 
 
 def uniform_by_row(rows: tf.Tensor | int, columns: int, seed: tf.Tensor) -> tf.Tensor:
-    """In a replica: numbers in [0, 1), a row for each picture of its share.
+    """Returns random numbers in [0, 1), a row for each image of a replica's share.
 
-    A row depends on the seed and on the picture's place in the whole batch, not on how many
-    replicas there are.
+    A row depends on the seed and on the image's place in the whole batch, not on the number of
+    replicas. To be called in a replica.
 
     Args:
-        rows: N, the pictures of this replica.
-        columns: K, numbers a row.
+        rows: N, the images of this replica.
+        columns: K, the numbers in a row.
         seed: int [2].
 
     Returns:
         float32 [N, K].
     """
     context = tf.distribute.get_replica_context()
-    drawn = tf.random.stateless_uniform((context.num_replicas_in_sync * rows, columns), seed)
+    batch = tf.random.stateless_uniform((context.num_replicas_in_sync * rows, columns), seed)
     start = context.replica_id_in_sync_group * rows
-    return drawn[start : start + rows]
+    return batch[start : start + rows]
 
 
 def over_devices(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Returns a function of a batch of any size that all devices work on.
+    """Returns a function, of NumPy batches of any size, that runs on all devices.
 
     Args:
-        function: of tensors [N, ...], to such row by row; a tensor, or a dict of them.
+        function: from tensors [N, ...] to tensors [N, ...], row by row; tensors or dicts of them.
 
     Returns:
-        The same from and to NumPy arrays.
+        The same function from and to NumPy arrays.
     """
     call = _on_shares(function)
 
@@ -229,13 +229,13 @@ def over_devices(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def mean_over_devices(
     function: Callable[[Any], dict[str, tf.Tensor]],
 ) -> Callable[[Any], dict[str, float]]:
-    """Returns a function of a batch of any size that all devices work on.
+    """Returns a function, of NumPy batches of any size, that runs on all devices.
 
     Args:
-        function: of tensors [N, ...] to means over these N.
+        function: from tensors [N, ...] to means over N.
 
     Returns:
-        From NumPy arrays to the means over the whole batch.
+        A function from NumPy arrays to the means over the whole batch.
     """
     call = _on_shares(function)
 
@@ -251,10 +251,10 @@ def mean_over_devices(
 
 
 def _on_shares(function: Callable[[Any], Any]) -> Callable[[Any], list[tuple[Any, int]]]:
-    """From a batch to each device's result, and to how many rows that it is of.
+    """Returns a function from a batch to each device's result and its number of rows.
 
-    Of several workers, each does the whole batch. Where there are fewer rows than devices, the
-    first one fills up, and counts for nothing there.
+    Each of several workers computes the whole batch. Devices without a row get the first row; their
+    number of rows is 0.
     """
     strategy = tf.distribute.get_strategy()
     devices = replicas() // workers()
@@ -266,21 +266,21 @@ def _on_shares(function: Callable[[Any], Any]) -> Callable[[Any], list[tuple[Any
 
     def call(batch):
         rows = np.arange(_rows(batch))
-        places = np.array_split(rows, devices)
-        filled = [part if len(part) else rows[:1] for part in places]
+        parts = np.array_split(rows, devices)
+        filled = [part if len(part) else rows[:1] for part in parts]
         shares = strategy.experimental_distribute_values_from_function(
             lambda context: _tensors(batch, filled[context.replica_id_in_sync_group % devices])
         )
         results = compiled(shares)
         return [
-            (_local(strategy, results, replica), len(part)) for replica, part in enumerate(places)
+            (_local(strategy, results, replica), len(part)) for replica, part in enumerate(parts)
         ]
 
     return call
 
 
 def _local(strategy: tf.distribute.Strategy, results: Any, replica: int) -> Any:
-    """What one replica returned."""
+    """Returns the results of one replica."""
     return tf.nest.map_structure(
         lambda value: strategy.experimental_local_results(value)[replica], results
     )
@@ -291,4 +291,6 @@ def _rows(batch: Any) -> int:
 
 
 def _tensors(batch: Any, rows: np.ndarray | slice = slice(None)) -> Any:
-    return tf.nest.map_structure(lambda each: tf.convert_to_tensor(np.asarray(each)[rows]), batch)
+    return tf.nest.map_structure(
+        lambda values: tf.convert_to_tensor(np.asarray(values)[rows]), batch
+    )

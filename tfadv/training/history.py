@@ -1,4 +1,4 @@
-"""What a training leaves to be read: rows in a file, and a line on the terminal."""
+"""The record of a training: rows in a file, and a progress line on the terminal."""
 
 import datetime
 import json
@@ -10,14 +10,19 @@ from pathlib import Path
 
 
 class History:
-    """What was measured, row by row, in a file that survives a restart.
+    """Logged values, one row per logged step, in a JSON-lines file that survives a restart.
 
-    Rows after the step at which training goes on are dropped: they are measured again.
+    Args:
+        path: the file.
+        step: the step that training resumes at; later rows are dropped, and logged again.
+
+    Attributes:
+        rows: the steps and their values.
     """
 
     def __init__(self, path: Path, step: int):
         self._path = path
-        # A kill can cut the last line short: only a line with its end is whole.
+        # A killed process may have left half a line at the end.
         lines = path.read_text().split("\n")[:-1] if path.exists() else ()
         self.rows = [row for row in map(json.loads, lines) if row["step"] <= step]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,38 +35,55 @@ class History:
             file.write(json.dumps(self.rows[-1]) + "\n")
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
-        """Returns the steps at which something was measured, and its values."""
+        """Returns the steps at which a value was logged, and the values."""
         rows = [row for row in self.rows if name in row]
         return [row["step"] for row in rows], [row[name] for row in rows]
 
 
 class Progress:
-    """Steps, losses, pictures/s and ETA: one line on a terminal, one now and then in a log."""
+    """A line with steps, losses, images/s and ETA: kept up to date on a terminal, rare in a log.
 
-    def __init__(self, title: str, steps: int, start: int):
-        self._title, self._steps, self._start = title, steps, start
-        self._began, self._shown = time.monotonic(), -math.inf
+    Args:
+        title: what the line begins with.
+        steps: number of the last step.
+        start: the step that work starts at.
+        may_stop_early: whether work may end before the last step: the ETA is then an upper limit.
+    """
+
+    def __init__(self, title: str, steps: int, start: int, may_stop_early: bool = False):
+        self._title, self._steps = title, steps
+        self._eta = "ETA at most" if may_stop_early else "ETA"
+        self._first = None  # the first step shown, and when
+        self._shown = -math.inf
         self._is_terminal = sys.stderr.isatty()
         if start:
             print(f"{title}: resuming at step {start:,} of {steps:,}", file=sys.stderr, flush=True)
 
     def show(self, step: int, measured: dict[str, float], images_per_s: float) -> None:
-        """Writes the line, at most every 10 s into a log."""
+        """Writes the line; in a log at most every 10 s."""
         now = time.monotonic()
+        self._first = self._first or (step, now)
         if not self._is_terminal and now - self._shown < 10 and step < self._steps:
             return
         self._shown = now
-        left = (now - self._began) * (self._steps - step) / (step - self._start)
         losses = "  ".join(f"{name} {value:.4f}" for name, value in measured.items())
-        line = (
-            f"{self._title}  {step:,}/{self._steps:,}  {losses}  {images_per_s:,.0f} images/s  "
-            f"ETA {datetime.timedelta(seconds=round(left))}"
-        )
+        line = f"{self._title}  {step:,}/{self._steps:,}  {losses}  {images_per_s:,.0f} images/s"
+        line += self._time_left(step, now)
         if self._is_terminal:
             width = os.get_terminal_size(sys.stderr.fileno()).columns
             print(f"\r\033[K{line[: width - 1]}", end="", file=sys.stderr, flush=True)
         else:
             print(line, file=sys.stderr, flush=True)
+
+    def _time_left(self, step: int, now: float) -> str:
+        """Returns the ETA, by the speed since the first call: the steps before it also compile."""
+        if step >= self._steps:
+            return "  ETA 0:00:00"
+        first, began = self._first
+        if step <= first:
+            return ""
+        left = (now - began) * (self._steps - step) / (step - first)
+        return f"  {self._eta} {datetime.timedelta(seconds=round(left))}"
 
     def close(self) -> None:
         """Ends the line."""

@@ -1,4 +1,4 @@
-"""Adam whose update of a variable is one TensorFlow kernel."""
+"""Adam with a fused update: one TensorFlow kernel per variable."""
 
 import keras
 import tensorflow as tf
@@ -7,33 +7,36 @@ from tfadv.training.distribution import all_reduce_mean
 
 
 class FusedAdam(keras.optimizers.Adam):
-    """`keras.optimizers.Adam`, the same arguments and variables, with TensorFlow's fused kernel.
+    """`keras.optimizers.Adam` with TensorFlow's fused kernel; same arguments and variables.
 
-    Keras' own update makes nine passes over a variable's memory, this one makes one. On several
-    replicas it follows the mean of their gradients and clips that, where Keras clips each replica's
-    and sums them.
+    Keras' update makes nine passes over a variable's memory; this one makes one. On several
+    replicas, it clips and applies the mean of their gradients; Keras clips each replica's gradient
+    and applies their sum.
+
+    Attributes:
+        rate_scale: multiplies the learning rate; no checkpoint holds it.
     """
 
     def __init__(self, *args, **kwargs):
-        """Creates the optimiser; `rate_scale` multiplies its rate, and is in no checkpoint."""
+        """Creates the optimiser, without its variables."""
         super().__init__(*args, **kwargs)
-        # Past the tracking of attributes: a checkpoint of Keras' Adam is one of this, too.
+        # Not tracked, so that checkpoints of Keras' Adam and of this one are interchangeable.
         vars(self)["rate_scale"] = tf.Variable(1.0, trainable=False)
 
     def apply(self, grads, trainable_variables=None):
-        """Updates variables by the means over the replicas of their gradients."""
+        """Updates variables by the mean of the replicas' gradients."""
         super().apply(all_reduce_mean(list(grads)), trainable_variables)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
-        """Returns them as they are: `apply` has brought them together."""
+        """Returns the gradients unchanged: `apply` has averaged them."""
         return grads_and_vars
 
     def update_step(self, gradient, variable, learning_rate):
-        """Updates one variable and its moments (Kingma and Ba 2015, end of section 2)."""
+        """Updates a variable and its moments (Kingma and Ba 2015, end of section 2)."""
         learning_rate = self.rate_scale * tf.cast(learning_rate, tf.float32)
         is_sparse = isinstance(gradient, tf.IndexedSlices)
-        is_other = self.amsgrad or self.gradient_accumulation_steps
-        if is_sparse or is_other or variable.dtype != "float32":
+        is_variant = self.amsgrad or self.gradient_accumulation_steps
+        if is_sparse or is_variant or variable.dtype != "float32":
             super().update_step(gradient, variable, learning_rate)
             return
         index = self._get_variable_index(variable)

@@ -1,6 +1,6 @@
-"""What ends a run from outside: signals, and the time.
+"""Ends of a run from outside: signals, and a time limit.
 
-SIGINT (Ctrl-C) and SIGTERM: training saves and says so, everything else ends at once.
+After SIGINT (Ctrl-C) or SIGTERM, training saves a checkpoint; everything else ends at once.
 """
 
 import contextlib
@@ -11,14 +11,14 @@ import threading
 from collections.abc import Callable, Iterator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-Asked = Callable[[], int]
+Pending = Callable[[], int]
 
 
 class Interrupted(BaseException):
     """A signal asked the program to end.
 
     Attributes:
-        signal: its number; a program that it ends has 128 + signal as exit code.
+        signal: its number; the program's exit code is 128 + signal.
     """
 
     def __init__(self, number: int, message: str = ""):
@@ -28,35 +28,35 @@ class Interrupted(BaseException):
 
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
-    """Within it the signals raise `Interrupted`, where this is the main thread."""
+    """Within the block, signals raise `Interrupted`; does nothing outside the main thread."""
     with _handled(_interrupt):
         yield
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[Asked]:
-    """Within it a first signal waits for whoever asks; the second one ends everything at once.
+def deferred() -> Iterator[Pending]:
+    """Within the block, the first signal is only noted; the second raises `Interrupted`.
 
     Yields:
-        A function that returns the number of the signal that came, 0 if there was none.
+        A function that returns the number of the noted signal, 0 if there is none.
     """
-    came = [0]
+    noted = [0]
 
     def note(number, _):
-        came[0] = number
+        noted[0] = number
         signal.signal(number, _interrupt)
 
     with _handled(note):
-        yield lambda: came[0]
+        yield lambda: noted[0]
 
 
 @contextlib.contextmanager
 def time_limit(seconds: float, message: str) -> Iterator[None]:
-    """Ends the process if what is within takes longer: TensorFlow itself can't be interrupted.
+    """Ends the process if the block takes longer, because TensorFlow can't be interrupted.
 
     Args:
-        seconds: how long it may take.
-        message: the line that is printed then; the exit code is 2.
+        seconds: the limit.
+        message: the line to print then; the exit code is 2.
     """
 
     def give_up():
@@ -74,7 +74,7 @@ def time_limit(seconds: float, message: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handled(handler: Callable) -> Iterator[None]:
-    """Only the main thread may say what a signal does; another one leaves that as it is."""
+    """Sets the handler of both signals within the block; only the main thread may do that."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -82,8 +82,8 @@ def _handled(handler: Callable) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old_handler in before.items():
+            signal.signal(number, old_handler)
 
 
 def _interrupt(number, _):

@@ -1,7 +1,7 @@
-"""The loop: steps under one tf.function, checkpoints, resume, TensorBoard, a progress line.
+"""The training loop: steps in one tf.function, checkpoints, resume, TensorBoard, progress.
 
-It knows nothing of privacy: a model has `measurements`, the names of the scalars that its
-`train_step` returns, and everything else is passed in.
+It knows nothing of privacy. A model has `measurements`, the names of the scalars that its
+`train_step` returns.
 """
 
 import math
@@ -25,20 +25,20 @@ from tfadv.training.history import History, Progress
 from tfadv.training.optimizer import FusedAdam
 
 CPU_INFO = Path("/proc/cpuinfo")
-_AT_A_TIME_S = 2.0  # seconds of steps in one graph
+_GROUP_S = 2.0  # seconds of steps in one call, after which signals are handled
 _ROLLBACK_RATE = 0.3
-_TO_TRY = (
+_ADVICE = (
     "the last checkpoint is kept; lower train.learning_rate or the loss weights, or set "
     "train.rollbacks"
 )
 
 
 class TrainingError(UserError):
-    """Training cannot go on; the message says what to try."""
+    """Training can't go on; the message says what to try."""
 
 
 def set_up(runtime: Runtime) -> str:
-    """Applies seed, determinism and precision to this process; returns the precision chosen."""
+    """Applies seed, determinism and precision to this process; returns the precision."""
     keras.utils.set_random_seed(runtime.seed)
     if runtime.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -60,7 +60,7 @@ def _is_fast_at_bfloat16() -> bool:
 def adam(
     learning_rate: float, clip_norm: float, decay_steps: int = 0, beta_1: float = 0.9
 ) -> keras.Optimizer:
-    """Returns Adam with a cosine decay to 0 over `decay_steps`, or with a constant rate."""
+    """Returns Adam with a cosine decay to 0 in `decay_steps`; 0: with a constant rate."""
     rate = learning_rate
     if decay_steps:
         rate = keras.optimizers.schedules.CosineDecay(learning_rate, decay_steps)
@@ -68,24 +68,35 @@ def adam(
 
 
 class Trainer:
-    """Trains a model in a folder, from its newest checkpoint on if there is one.
+    """Trains a model in a folder; resumes from its newest checkpoint.
 
-    The folder gets `checkpoints/`, `tensorboard/` and `history.jsonl`, one JSON object a row: the
-    step and what was measured at it.
+    The folder gets `checkpoints/`, `tensorboard/` and `history.jsonl`, one JSON object a logged
+    step.
 
     Args:
         model: compiled and built, with `measurements` and `train_step`.
-        config: steps, batch and how often to log, evaluate and save.
+        config: steps, batch size, and how often to log, evaluate and save.
         folder: where to write.
-        title: what the progress line calls this training.
-        state: further objects with variables that a checkpoint must hold.
+        title: name of this training in the progress line.
+        may_stop_early: whether `evaluate` may end the training before its last step.
+        **state: further objects with variables that a checkpoint must hold.
     """
 
-    def __init__(self, model: keras.Model, config: Train, folder: Path, title: str, **state: Any):
+    def __init__(
+        self,
+        model: keras.Model,
+        config: Train,
+        folder: Path,
+        title: str,
+        *,
+        may_stop_early: bool = False,
+        **state: Any,
+    ):
         self.model = model
         self.folder = Path(folder)
         self._config = config
         self._title = title
+        self._may_stop_early = may_stop_early
         self._step = tf.Variable(0, dtype=tf.int64)
         self._rollbacks = tf.Variable(0)
         self._checkpoints = Checkpoints(
@@ -96,19 +107,19 @@ class Trainer:
             **state,
         )
         self._restore()
-        self._steps_at_a_time = 1  # until it is known how long one takes
+        self._group_size = 1  # steps in one call, until a step's duration is known
         self.history = History(self.folder / "history.jsonl", self.step)
         self.writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
         self._train = tf.function(self._several_steps)
 
     @property
     def step(self) -> int:
-        """Steps done."""
+        """The number of steps made."""
         return int(self._step.numpy())
 
     @property
     def images_per_s(self) -> float:
-        """The median over the log's rows: pictures trained on a second."""
+        """Training speed: the median over the logged steps."""
         _, rates = self.history.series("images_per_s")
         return statistics.median(rates)
 
@@ -117,34 +128,35 @@ class Trainer:
         batches: Callable[[int], tf.data.Dataset],
         evaluate: Callable[[int], tuple[dict[str, float], bool]],
     ) -> None:
-        """Trains until the configured step, or until `evaluate` says to stop.
+        """Trains to the configured step, or until `evaluate` ends the training.
 
         Args:
             batches: from a step to the endless batches from that step on.
-            evaluate: called with the step every `evaluate_every` steps and at the end; returns what
-                it measured and whether to go on.
+            evaluate: called with the step, every `evaluate_every` steps and at the end; returns
+                measured values and whether to go on.
 
         Raises:
-            TrainingError: a loss or a weight is not finite any more.
-            Interrupted: a signal asked for it; what was done is saved.
+            TrainingError: a loss or a weight is not finite.
+            Interrupted: after a signal; a checkpoint is saved.
             UserError: a checkpoint can't be written.
         """
         config = self._config
         if self.step >= config.steps:
             return
-        progress = Progress(self._title, config.steps, self.step)
+        progress = Progress(self._title, config.steps, self.step, self._may_stop_early)
         if config.rollbacks and not self._checkpoints.steps:
             self._checkpoints.save(self.step)
-        going = True
+        goes_on = True
         iterator = iter(distribution.distribute(batches(self.step)))
-        with signals.deferred() as asked:
-            while going and self.step < config.steps:
+        with signals.deferred() as pending:
+            while goes_on and self.step < config.steps:
                 try:
-                    measured, images_per_s = self._train_to_next_event(iterator, progress, asked)
+                    measured = self._train_to_next_event(iterator, progress, pending)
                     evaluated = {}
                     if self._is_due(config.evaluate_every):
-                        evaluated, going = evaluate(self.step)
-                    if not going or self._is_due(config.checkpoint_every):
+                        evaluated, goes_on = evaluate(self.step)
+                    saves = not goes_on or self._is_due(config.checkpoint_every)
+                    if saves:
                         self._check_weights()
                 except TrainingError as error:
                     if self._rollbacks.numpy() == config.rollbacks:
@@ -153,55 +165,51 @@ class Trainer:
                     iterator = iter(distribution.distribute(batches(self.step)))
                     continue
                 if evaluated or self._is_due(config.log_every):
-                    self._log(measured | {"images_per_s": images_per_s} | evaluated)
-                if not going or self._is_due(config.checkpoint_every):
+                    self._log(measured | evaluated)
+                if saves:
                     self._checkpoints.save(self.step)
-            if asked():
-                self._leave(asked)
+            if pending():
+                self._leave(pending)
         progress.close()
         self.writer.flush()
 
     def _train_to_next_event(
-        self, iterator: Any, progress: Progress, asked: signals.Asked
-    ) -> tuple[dict[str, float], float]:
-        """Makes steps until something is due; returns the means of what they measured, and speed.
+        self, iterator: Any, progress: Progress, pending: signals.Pending
+    ) -> dict[str, float]:
+        """Trains until something is due; returns the losses' means over the steps, and images/s.
 
-        A few seconds of steps at a time: between them a signal is heeded and progress is shown.
+        Steps are made in groups of a few seconds; after each, it handles signals and progress.
         """
-        sums, begin, began = (
-            dict.fromkeys(self.model.measurements, 0.0),
-            self.step,
-            time.monotonic(),
-        )
+        first, began = self.step, time.monotonic()
+        sums = dict.fromkeys(self.model.measurements, 0.0)
         left = self._steps_until_next_event()
         while left:
-            if distribution.agree(float(asked())):
+            if distribution.mean_over_workers(float(pending())):
                 self._check_weights()
                 self._checkpoints.save(self.step)
-                self._leave(asked)
+                self._leave(pending)
             started = time.monotonic()
-            totals, made = self._train(
-                iterator, tf.constant(min(left, self._steps_at_a_time), tf.int32)
-            )
+            group = tf.constant(min(left, self._group_size), tf.int32)
+            totals, made = self._train(iterator, group)
             made = int(made)
             self._step.assign_add(made)
             left -= made
             sums = {name: sums[name] + float(total) for name, total in totals.items()}
             self._check_finite(sums)
-            seconds = distribution.agree(time.monotonic() - started)
-            self._steps_at_a_time = max(1, int(made * _AT_A_TIME_S / seconds))
-            measured = {name: total / (self.step - begin) for name, total in sums.items()}
-            images_per_s = (self.step - begin) * self._config.batch / (time.monotonic() - began)
+            seconds = distribution.mean_over_workers(time.monotonic() - started)
+            self._group_size = max(1, int(made * _GROUP_S / seconds))
+            measured = {name: total / (self.step - first) for name, total in sums.items()}
+            images_per_s = (self.step - first) * self._config.batch / (time.monotonic() - began)
             progress.show(self.step, measured, images_per_s)
-        return measured, images_per_s
+        return measured | {"images_per_s": images_per_s}
 
-    def _leave(self, asked: signals.Asked) -> None:
+    def _leave(self, pending: signals.Pending) -> None:
         self.writer.flush()
-        number = asked() or signal.SIGTERM  # another worker was asked
+        number = pending() or signal.SIGTERM  # else another worker got the signal
         raise signals.Interrupted(number, f"{self._title}: saved at step {self.step:,}")
 
     def _roll_back(self, error: TrainingError) -> None:
-        """Goes on from the last checkpoint at lower rates; what was logged since is dropped."""
+        """Returns to the last checkpoint, with lower learning rates and without later log rows."""
         count = int(self._rollbacks.numpy()) + 1
         self._restore(count)
         self.history = History(self.folder / "history.jsonl", self.step)
@@ -213,7 +221,7 @@ class Trainer:
         )
 
     def _restore(self, rollbacks: int | None = None) -> None:
-        """Takes up the newest checkpoint, and the rates that follow from so many rollbacks."""
+        """Restores the newest checkpoint, and sets the learning rates for the rollbacks so far."""
         self._checkpoints.restore()
         if rollbacks is not None:
             self._rollbacks.assign(rollbacks)
@@ -223,18 +231,20 @@ class Trainer:
     def _steps_until_next_event(self) -> int:
         config = self._config
         every = (config.log_every, config.evaluate_every, config.checkpoint_every)
-        return min(config.steps - self.step, *(each - self.step % each for each in every))
+        return min(
+            config.steps - self.step, *(interval - self.step % interval for interval in every)
+        )
 
     def _is_due(self, every: int) -> bool:
         return self.step % every == 0 or self.step >= self._config.steps
 
     def _several_steps(self, iterator, steps):
-        """Makes steps in one graph, until a loss is not finite; returns sums, and how many."""
+        """Makes steps until a loss is not finite; returns the losses' sums and the steps made."""
         totals = dict.fromkeys(self.model.measurements, tf.constant(0.0, tf.float64))
         made, finite = tf.constant(0), tf.constant(True)
         while made < steps and finite:
             losses = distribution.run(self.model.train_step, next(iterator))
-            # In float64 a mean does not depend on how steps are grouped.
+            # In float64, the means do not depend on the grouping of steps.
             totals = {
                 name: totals[name] + tf.cast(losses[name], tf.float64)
                 for name in self.model.measurements
@@ -247,7 +257,7 @@ class Trainer:
         for name, value in measured.items():
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"{self._title}: the {name} loss is {value} at step {self.step:,}; {_TO_TRY}"
+                    f"{self._title}: the {name} loss is {value} at step {self.step:,}; {_ADVICE}"
                 )
 
     def _check_weights(self) -> None:
@@ -256,11 +266,11 @@ class Trainer:
             if value.dtype.is_floating and not tf.reduce_all(tf.math.is_finite(value)):
                 raise TrainingError(
                     f"{self._title}: weight {variable.path} is not finite at step {self.step:,}; "
-                    f"{_TO_TRY}"
+                    f"{_ADVICE}"
                 )
 
     def write_metrics(self, metrics: dict[str, float | list[float]]) -> None:
-        """Shows what was measured after training in TensorBoard, under "test"."""
+        """Shows the metrics of the trained model in TensorBoard, under "test"."""
         write_metrics(self.writer, self.step, metrics)
 
     def _log(self, measured: dict[str, float]) -> None:
@@ -282,15 +292,15 @@ def write_metrics(
 
 
 def write_images(writer: tf.summary.SummaryWriter, step: int, name: str, *rows: np.ndarray) -> None:
-    """Shows pictures in TensorBoard, the rows one above the other; each uint8 [N, S, S, 3]."""
+    """Shows rows of images, uint8 [N, S, S, 3] each, one above the other in TensorBoard."""
     with writer.as_default(step=step):
         tf.summary.image(name, np.concatenate(rows, axis=1), max_outputs=len(rows[0]))
 
 
 def _optimizers(model: keras.Model) -> list[FusedAdam]:
-    found = {}
+    optimizers = {}
     for layer in model._flatten_layers():
         for name in ("optimizer", "discriminator_optimizer"):
             if (optimizer := getattr(layer, name, None)) is not None:
-                found[id(optimizer)] = optimizer
-    return list(found.values())
+                optimizers[id(optimizer)] = optimizer
+    return list(optimizers.values())
