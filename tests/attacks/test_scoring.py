@@ -1,161 +1,301 @@
-"""What is measured of an attacker's answers, on the drawn test pictures."""
+"""What is measured of the results of attacks, on the synthetic test images."""
 
 import numpy as np
 import pytest
+from sklearn.metrics import matthews_corrcoef
 from sklearn.metrics.pairwise import cosine_similarity
 
-from tfadv.attacks import scoring
-from tfadv.attacks.scoring import EvaluationSet
-from tfadv.config.schema import Config, Metrics
-from tfadv.data.dataset import Dataset
+from tests.public_images import FixedDataset, FixedPairs
+from tfadv.attacks.attack import FittedAttack
+from tfadv.attacks.scoring import EvaluationSet, first_pairs
+from tfadv.data.dataset import HELD_OUT, PUBLIC, TEST, WHOLE, Dataset
 from tfadv.data.images import normalize
-from tfadv.evaluation.metrics.bootstrap import IdentityBootstrap
-from tfadv.evaluation.metrics.identity import chance, identify
+from tfadv.evaluation.metrics.identity import chance
 from tfadv.evaluation.recognition.recognizer import Embeddings
 
 
 class Colours:
-    """A recogniser that knows people by the mean colours of quarters of the picture."""
+    """A recognizer of people by the mean colours of the quarters of an image."""
 
-    name, digest, alignment, layer = "colours", "0", "whole", "none"
+    alignment, layer = "whole", "none"
 
-    def __call__(self, pictures):
-        side = pictures.shape[1] // 2
-        quarters = pictures.reshape(len(pictures), 2, side, 2, side, 3).mean((2, 4))
-        vectors = quarters.reshape(len(pictures), -1) + 0.5
+    def __init__(self, name="colours", sign=1):
+        self.name = self.digest = name
+        self._sign, self.count = sign, 0
+
+    def __call__(self, images):
+        self.count += len(images)
+        side = images.shape[1] // 2
+        quarters = images.reshape(len(images), 2, side, 2, side, 3).mean((2, 4))
+        vectors = self._sign * quarters.reshape(len(images), -1) + 0.5
         return Embeddings(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), vectors)
 
 
+def evaluation_set(dataset, folder, recognizers=(), split=TEST, part=WHOLE, **options):
+    options = {"replicates": 50} | options
+    return EvaluationSet(dataset, split, part, recognizers, folder, **options)
+
+
 @pytest.fixture(scope="module")
-def test_split(tiny_faces, tmp_path_factory):
-    config = Config(data=tiny_faces, metrics=Metrics(replicates=50))
-    return EvaluationSet(Dataset(tiny_faces), [Colours()], config, tmp_path_factory.mktemp("cache"))
+def dataset(tiny_faces):
+    return Dataset(tiny_faces)
 
 
-def test_the_very_picture_is_as_near_as_8_bits_allow(test_split):
-    found = test_split.of_pictures(
-        test_split.batches(), lambda batch: normalize(batch["images"]).numpy()
-    ).metrics
+@pytest.fixture(scope="module")
+def test_set(dataset, tmp_path_factory):
+    return evaluation_set(dataset, tmp_path_factory.mktemp("cache"), [Colours()])
+
+
+def changed(change):
+    """An attack that sees the images and gives changed ones."""
+    return lambda batch: change(normalize(batch["images"]).numpy())
+
+
+def test_the_image_itself_is_as_near_as_8_bits_allow(test_set):
+    found = test_set.score_images(test_set.batches(), changed(lambda images: images)).metrics
     # 10 log10(1 / (1 / 255^2 / 12)): the error of rounding, of a range of 1
     assert found["psnr"] == pytest.approx(58.92, abs=0.01)
     assert found["psnr_ci95"] == pytest.approx([58.92, 58.92], abs=0.01)
     assert found["mse"] == 0
     assert found["face_similarity"] == pytest.approx(1)
-    real = test_split.of_real_pictures().metrics
+    real = test_set.score_real_images().metrics
     assert found["reid_rank1"] == real["reid_rank1"]
     assert found["verification_auc"] == real["verification_auc"]
 
 
-def test_what_a_recogniser_is_known_to_see_is_not_asked_for_again(tiny_faces, tmp_path):
-    class Once(Colours):
-        asked = 0
-
-        def __call__(self, pictures):
-            self.asked += len(pictures)
-            return super().__call__(pictures)
-
-    recognizer = Once()
-    config = Config(data=tiny_faces, metrics=Metrics(replicates=50))
-    split = EvaluationSet(Dataset(tiny_faces), [recognizer], config, tmp_path)
-
-    def mirrored(batch):
-        return normalize(batch["images"]).numpy()[:, :, ::-1]
-
-    expected = split.of_pictures(split.batches(), mirrored).metrics
-    seen = Colours()(np.concatenate([mirrored(batch) for batch in split.batches()]))
-    asked = recognizer.asked
-    found = split.of_pictures(
-        split.batches(),
+def test_known_embeddings_of_reconstructions_are_not_computed_again(dataset, tmp_path):
+    recognizer = Colours()
+    evaluation = evaluation_set(dataset, tmp_path, [recognizer])
+    mirrored = changed(lambda images: images[:, :, ::-1])
+    expected = evaluation.score_images(evaluation.batches(), mirrored).metrics
+    known = Colours()(np.concatenate([mirrored(batch) for batch in evaluation.batches()]))
+    asked = recognizer.count
+    found = evaluation.score_images(
+        evaluation.batches(),
         mirrored,
-        lambda recognizer, batch: Embeddings(*(each[batch["index"]] for each in seen)),
+        lambda recognizer, batch: Embeddings(*(each[batch["index"]] for each in known)),
     ).metrics
-    assert recognizer.asked == asked
+    assert recognizer.count == asked
     assert found == expected
 
 
-def test_people_are_told_apart_by_what_a_guess_has_beyond_the_mean(test_split):
-    real = test_split.embeddings["colours"].embedding
-    centre = real.mean(0)
-    faint = test_split.of_guesses(centre + 0.01 * (real - centre), centre).metrics
-    full = test_split.of_guesses(real, centre).metrics
-    assert faint["feature_verification_auc"] == pytest.approx(full["feature_verification_auc"])
-    assert faint["feature_reid_rank1"] == pytest.approx(full["feature_reid_rank1"])
+def test_other_recognizers_have_metrics_of_their_own(dataset, tmp_path):
+    evaluation = evaluation_set(dataset, tmp_path, [Colours(), Colours("others", sign=-1)])
+    darker = changed(lambda images: images * 0.5 - 0.5)
+    found = evaluation.score_images(evaluation.batches(), darker)
+    alone = evaluation_set(dataset, tmp_path / "alone", [Colours("others", sign=-1)])
+    expected = alone.score_images(alone.batches(), darker).metrics
+    for metric in ("face_similarity", "face_similarity_inner", "reid_rank1", "reid_rank1_centred"):
+        assert found.metrics[f"{metric}/others"] == expected[metric]
+        assert metric in found.metrics
+    assert "mse/others" not in found.metrics
+    assert set(found.pairs) == {"colours", "others"}
+    assert "verification_auc/others" in evaluation.score_real_images().metrics
+
+
+def guess(test_set, embeddings, mean, pairs=None):
+    """Scores an attack that guesses these embeddings."""
+    pairs = pairs or FixedPairs(np.zeros((len(embeddings), 4, 4, 3), np.uint8), embeddings)
+    return test_set.score(FittedAttack(embed=lambda features: features, mean_embedding=mean), pairs)
+
+
+def test_guesses_are_identified_by_their_difference_from_the_mean(test_set):
+    real = test_set.embeddings["colours"].embedding
+    mean = real.mean(0)
+    faint_guesses = mean + 0.01 * (real - mean)
+    faint = guess(test_set, faint_guesses, mean).metrics
+    full = guess(test_set, real, mean).metrics
+    for metric in ("feature_verification_auc", "feature_reid_rank1"):
+        assert faint[metric] == pytest.approx(full[metric])
     assert full["feature_similarity"] == pytest.approx(1)
-    expected = cosine_similarity(centre + 0.01 * (real - centre), real).diagonal().mean()
+    expected = cosine_similarity(faint_guesses, real).diagonal().mean()
     assert faint["feature_similarity"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_one_guess_for_all_is_compared_with_everyone(test_split):
-    real = test_split.embeddings["colours"].embedding
-    found = test_split.of_one_guess(real[:1]).metrics["feature_similarity"]
+def test_one_guess_for_all_is_compared_with_everybody(test_set):
+    real = test_set.embeddings["colours"].embedding
+    found = test_set.score_constant_guess(real[0]).metrics["feature_similarity"]
     assert found == pytest.approx(cosine_similarity(real[:1], real).mean(), abs=1e-5)
 
 
-def test_each_interval_is_that_of_the_replicates_beside_it(test_split):
-    def pale(batch):
-        return normalize(batch["images"]).numpy() * 0.5
+def link(test_set, codes, scale=None):
+    """Scores an attack that compares these codes."""
+    pairs = FixedPairs(np.zeros((len(codes), 4, 4, 3), np.uint8), codes)
+    return test_set.score(FittedAttack(link=lambda features: features, critic_scale=scale), pairs)
 
-    found = [
-        test_split.of_pictures(test_split.batches(), pale),
-        test_split.of_guesses(test_split.embeddings["colours"].embedding + 0.1, np.zeros(12)),
-        test_split.of_codes(test_split.embeddings["colours"].embedding),
-        test_split.of_real_pictures(),
+
+def test_codes_of_the_same_people_are_linked(test_set):
+    real = test_set.embeddings["colours"].embedding
+    found = link(test_set, real)
+    images = test_set.score_real_images().metrics
+    assert found.metrics["linkage_rank1"] == images["reid_rank1"]
+    assert found.metrics["linkage_auc"] == images["verification_auc"]
+    assert set(found.pairs) == {""}
+    perfect = link(test_set, np.eye(test_set.identities.max() + 1)[test_set.identities], scale=20.0)
+    assert perfect.metrics["linkage_auc"] == 1.0
+    assert perfect.metrics["info_nce_bits"] > 1.0
+    assert "info_nce_bits" not in found.metrics  # without a scale
+
+
+def test_each_interval_is_that_of_the_replicates(test_set):
+    real = test_set.embeddings["colours"].embedding
+    results = [
+        test_set.score_images(test_set.batches(), changed(lambda images: images * 0.5)),
+        guess(test_set, real + 0.1, np.zeros(12)),
+        link(test_set, real),
+        test_set.score_real_images(),
     ]
-    named = set()
-    for finding in found:
-        intervals = {name for name in finding.metrics if name.endswith("_ci95")}
-        assert {f"{name}_ci95" for name in finding.replicates} == intervals
-        for name, values in finding.replicates.items():
-            assert values.shape == (50,)
-            expected = np.nanpercentile(values, [2.5, 97.5])
-            np.testing.assert_allclose(finding.metrics[f"{name}_ci95"], expected)
-        named |= set(finding.replicates)
-    assert {"mse", "reid_rank1", "feature_reid_rank1", "linkage_rank1", "linkage_auc"} <= named
+    names = set()
+    for result in results:
+        for name, score in result.scores.items():
+            assert score.replicates.shape == (50,)
+            expected = np.nanpercentile(score.replicates, [2.5, 97.5])
+            np.testing.assert_allclose(score.interval, expected)
+            np.testing.assert_allclose(result.metrics[f"{name}_ci95"], expected)
+        names |= set(result.scores)
+    assert {"mse", "reid_rank1", "feature_reid_rank1", "linkage_rank1", "linkage_auc"} <= names
 
 
-def test_people_are_resampled_alike_whatever_is_measured(test_split):
-    """A measure of half of another has its replicates, too: differences are paired."""
+def test_people_are_resampled_alike_for_all_attacks(test_set):
+    """Differences are paired: a metric that is four times another has four times its replicates."""
+    one, other = (
+        test_set.score_images(test_set.batches(), changed(lambda images, by=by: images + by))
+        for by in (0.1, 0.2)
+    )
+    np.testing.assert_allclose(
+        4 * one.scores["mse"].replicates, other.scores["mse"].replicates, rtol=1e-4
+    )
 
-    def off(by):
-        return lambda batch: normalize(batch["images"]).numpy() + by
 
-    one, other = (test_split.of_pictures(test_split.batches(), off(by)) for by in (0.1, 0.2))
-    np.testing.assert_allclose(4 * one.replicates["mse"], other.replicates["mse"], rtol=1e-4)
+class Table(Colours):
+    """A recognizer that gives the vector of an image's number, which is its colour."""
+
+    def __init__(self, vectors):
+        super().__init__()
+        self._vectors = vectors.astype(np.float32)
+
+    def __call__(self, images):
+        numbers = np.rint((images[:, 0, 0, 0] + 1) * 127.5).astype(int)
+        vectors = self._vectors[numbers]
+        return Embeddings(vectors, vectors)
 
 
-def test_beyond_the_mean_a_blur_that_all_reconstructions_share_hides_nobody():
+def test_a_blur_that_all_reconstructions_share_hides_nobody_once_the_mean_is_taken_off(tmp_path):
     random = np.random.default_rng(0)
     identities = np.arange(60).repeat(4)
     people = random.normal(size=(60, 16))[identities]
+    # The recognizer sees given vectors: an image of one colour tells which one.
     faces = people + 0.5 * random.normal(size=people.shape)
     rebuilt = people + random.normal(size=people.shape)
-    blurred = rebuilt + 20 * random.normal(size=16)
-    bootstrap = IdentityBootstrap(identities, 2)
+    images = np.tile(np.arange(240, dtype=np.uint8)[:, None, None, None], (1, 16, 16, 3))
+    recognizer = Table(faces)
+    dataset = FixedDataset({(TEST, WHOLE): (images, identities, np.zeros((240, 0)))})
+    evaluation = evaluation_set(dataset, tmp_path, [recognizer], replicates=2)
 
-    def auc(probes, gallery):
-        return identify(probes, gallery, identities, bootstrap).metrics["verification_auc"]
+    def auc(vectors):
+        table = Table(vectors)
+        return evaluation.score_images(
+            evaluation.batches(),
+            changed(lambda images: images),
+            lambda _, batch: table(normalize(batch["images"]).numpy()),
+        ).metrics
 
-    assert auc(blurred, faces) < 0.75
-    assert auc(scoring._beyond_mean(blurred), scoring._beyond_mean(faces)) > 0.9
-    assert auc(rebuilt, faces) > 0.9
-
-
-def test_centred_one_face_for_all_says_nothing(tiny_faces, tmp_path):
-    config = Config(data=tiny_faces, metrics=Metrics(replicates=50))
-    centred = EvaluationSet(Dataset(tiny_faces), [Colours()], config, tmp_path, is_centred=True)
-
-    def mean_face(batch):
-        return np.full((len(batch["images"]), tiny_faces.size, tiny_faces.size, 3), 0.1)
-
-    found = centred.of_pictures(centred.batches(), mean_face).metrics
-    guess = chance(centred.identities)
-    assert found["reid_rank1"] == pytest.approx(guess["reid_rank1"])
-    assert found["verification_auc"] == pytest.approx(0.5)
+    blurred = auc(rebuilt + 20 * random.normal(size=16))
+    assert blurred["verification_auc"] < 0.75
+    assert blurred["verification_auc_centred"] > 0.9
+    assert auc(rebuilt)["verification_auc"] > 0.9
 
 
-def test_any_part_of_a_split_can_be_measured_on(tiny_faces, tmp_path):
-    config = Config(data=tiny_faces, metrics=Metrics(replicates=50))
-    dataset = Dataset(tiny_faces)
-    part = EvaluationSet(dataset, [], config, tmp_path, "public", "held_out")
-    assert len(part.identities) == dataset.count("public", "held_out")
+def test_one_face_for_all_is_chance_once_the_mean_is_taken_off(test_set):
+    found = test_set.score_images(
+        test_set.batches(), changed(lambda images: np.full_like(images, 0.1))
+    ).metrics
+    guess = chance(test_set.identities)
+    assert found["reid_rank1_centred"] == pytest.approx(guess["reid_rank1"])
+    assert found["verification_auc_centred"] == pytest.approx(0.5)
+
+
+def test_any_part_of_a_split_can_be_measured_on(dataset, tmp_path):
+    part = evaluation_set(dataset, tmp_path, split=PUBLIC, part=HELD_OUT)
+    assert len(part.identities) == dataset.count(PUBLIC, HELD_OUT)
     assert sum(len(batch["index"]) for batch in part.batches()) == len(part.identities)
+
+
+# Attacks
+
+
+@pytest.fixture(scope="module")
+def pairs(test_set):
+    """The test images, with the mean colours of their quarters as features."""
+    images = np.concatenate([batch["images"] for batch in test_set.batches()])
+    return FixedPairs(images, Colours()(normalize(images).numpy()).inner)
+
+
+def constant(size, value=0.25):
+    return lambda features: np.full((len(features), size, size, 3), value, np.float32)
+
+
+def test_reconstructions_are_scored_and_the_first_ones_are_kept(test_set, pairs):
+    result = test_set.score(FittedAttack(reconstruct=constant(pairs.size)), pairs)
+    expected = np.square(pairs.images(slice(None)) / 127.5 - 1.0 - 0.25).mean()
+    assert result.metrics["mse"] == pytest.approx(expected, rel=1e-5)
+    assert result.examples == pairs.count
+    assert result.images.shape == (8, pairs.size, pairs.size, 3)
+    assert result.images.dtype == np.uint8
+    assert np.unique(result.images).tolist() == [159]  # 127.5 * 1.25
+
+
+def test_a_slow_attack_is_scored_on_the_first_images_by_pixels_only(test_set, pairs):
+    fitted = FittedAttack(reconstruct=constant(pairs.size), examples=3)
+    result = test_set.score(fitted, pairs)
+    expected = np.square(pairs.images([0, 1, 2]) / 127.5 - 1.0 - 0.25).mean()
+    assert set(result.scores) == {"mse", "psnr", "ssim"}
+    assert result.metrics["mse"] == pytest.approx(expected, rel=1e-5)
+    assert result.metrics["test_examples"] == result.examples == len(result.images) == 3
+
+
+@pytest.mark.parametrize("count", [3, 50, 70, 1000])
+def test_the_first_pairs_come_from_as_many_batches_as_needed(count):
+    pairs = FixedPairs(np.zeros((120, 4, 4, 3), np.uint8), np.arange(120.0)[:, None])
+    first = first_pairs(pairs, count)
+    np.testing.assert_array_equal(first["index"], np.arange(min(count, 120)))
+    np.testing.assert_array_equal(first["features"][:, 0], first["index"])
+    assert len(first["images"]) == len(first["index"])
+
+
+class Classifier:
+    """Predicts attributes where two of the features are high."""
+
+    attributes, feature_shape, thresholds = ("Smiling", "Male"), (12,), None
+
+    def __call__(self, features):
+        return features[:, :2] - 0.3
+
+
+def test_the_utility_is_that_of_the_classifier_on_its_attributes(test_set, dataset, pairs):
+    found = test_set.utility(Classifier(), pairs)
+    expected = [
+        matthews_corrcoef(
+            test_set.labels[:, dataset.attributes.index(name)], pairs.all_features[:, i] > 0.3
+        )
+        for i, name in enumerate(Classifier.attributes)
+    ]
+    assert found["mcc_task"] == pytest.approx(np.mean(expected))
+    assert found["mcc/Male"] == pytest.approx(expected[1])
+
+
+@pytest.mark.parametrize(
+    "fields", [{"feature_shape": (13,)}, {"attributes": ("Smiling", "Nobody")}, None]
+)
+def test_a_classifier_of_other_features_or_attributes_says_nothing(test_set, pairs, fields):
+    classify = None if fields is None else type("Other", (Classifier,), fields)()
+    assert test_set.utility(classify, pairs) == {}
+
+
+def test_the_separation_of_people_is_measured_in_feature_space(test_set, pairs):
+    class Ordered(FixedPairs):
+        def features(self, index):
+            yield self.all_features[index]
+
+    ordered = Ordered(pairs.images(slice(None)), pairs.all_features)
+    assert {"lda_within", "lda_between", "lda_score"} <= set(test_set.separation(ordered))
