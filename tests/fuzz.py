@@ -25,7 +25,8 @@ from tests.datasets import prepare
 from tfadv import cli
 from tfadv.config import validation
 from tfadv.config.errors import UserError, one_line
-from tfadv.config.schema import Config, flatten
+from tfadv.config.fields import flatten
+from tfadv.config.schema import Config
 from tfadv.data.corruption import checksum, examine
 from tfadv.data.dataset import TEST
 from tfadv.data.images import decode_pictures

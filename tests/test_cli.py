@@ -8,9 +8,13 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from data_prep import synthetic
 from tfadv import cli
+from tfadv.config import config_file
 from tfadv.config.errors import UserError
-from tfadv.config.schema import Config, Data, Loss, Train, flatten
+from tfadv.config.fields import flatten
+from tfadv.config.schema import Audit, Config, Data, Loss, Train
+from tfadv.modes import runner
 
 ROOT = Path(__file__).parents[1]
 GET_CONFIG = """
@@ -224,7 +228,7 @@ def test_help_answers_without_tensorflow(no_tensorflow, flag):
     done = call(flag)
     assert done.returncode == 0
     assert done.stderr == ""
-    for words in ("--mode=protect|attack", "--workdir=DIR", "--config.train.steps=10_000"):
+    for words in ("--mode=protect ", "--workdir=DIR", "--config.train.steps=10000"):
         assert words in done.stdout
 
 
@@ -241,7 +245,7 @@ def test_without_flags_the_config_is_the_demo():
     workdir = parse("--mode=protect")
     assert workdir.mode == "protect"
     assert workdir.path == Path("runs/demo/protect")
-    assert workdir.config == cli.read_config(str(ROOT / "configs/demo.py"), "protect")
+    assert workdir.config == config_file.read_config(str(ROOT / "configs/demo.py"), "protect")
 
 
 def test_the_default_workdir_is_named_after_config_and_mode():
@@ -295,8 +299,8 @@ OVERRIDES = {
         {"train.steps": 4},
     ),
     "further datasets": (
-        ["--config.data.extra=synthetic/tiny,synthetic/more"],
-        {"data.extra": ("synthetic/tiny", "synthetic/more")},
+        ["--config.data.dataset=synthetic/tiny", "--config.data.extra=synthetic,"],
+        {"data.dataset": "synthetic/tiny", "data.extra": ("synthetic",)},
     ),
     "several": (
         ["--config.train.steps", "3", "--noconfig.baseline", "--config.model.depth=34"],
@@ -415,7 +419,7 @@ def test_weights_are_of_no_concern_to_an_attack():
 def test_any_override_is_valid_or_refused_by_name(field, text):
     refused = None
     try:
-        config = cli.override(Config(), ["run.py", f"--config.{field}={text}"])
+        config = config_file.override(Config(), ["run.py", f"--config.{field}={text}"])
     except UserError as error:
         refused = str(error)
     if refused is not None:
@@ -428,14 +432,14 @@ def test_any_override_is_valid_or_refused_by_name(field, text):
 
 def test_overriding_leaves_the_given_config_alone():
     config = Config(loss=Loss(lambda1=3.0))
-    cli.override(config, ["run.py", "--config.loss.lambda1=5"])
+    config_file.override(config, ["run.py", "--config.loss.lambda1=5"])
     assert config == Config(loss=Loss(lambda1=3.0))
 
 
 def test_recognisers_that_only_measure_need_a_first_one(tmp_path):
     make_encoder(tmp_path / "runs/x/protect/encoder")
     flags = ["--mode=attack", f"--workdir={tmp_path / 'runs/x/attack'}"]
-    with pytest.raises(UserError, match=r"name that with --config\.recognizer\.path"):
+    with pytest.raises(UserError, match=r"name that one with --config\.recognizer\.path"):
         parse(*flags, f"--config.recognizer.others={make_recognizer(tmp_path / 'mine')}")
 
 
@@ -449,6 +453,23 @@ def test_recognisers_that_only_measure_need_a_first_one(tmp_path):
 def test_layers_of_vgg19_are_known_and_named_once(layers, message):
     with pytest.raises(UserError, match=message):
         parse("--mode=protect", f"--config.perceptual.layers={layers}")
+
+
+def test_the_synthetic_faces_that_a_config_names_are_prepared(monkeypatch):
+    prepared = []
+    monkeypatch.setattr(synthetic, "prepare", lambda folder, name: prepared.append((folder, name)))
+    data = Data(dir="faces", dataset="synthetic", extra=("synthetic/mine", "lfw"))
+    cli.prepare_synthetic(Config(data=data, audit=Audit(domain="synthetic/tiny:1.0.0")))
+    assert prepared == [("faces", "default"), ("faces", "tiny")]
+
+
+def test_a_dry_run_on_synthetic_faces_needs_no_other_command(monkeypatch):
+    prepared = []
+    monkeypatch.setattr(cli, "prepare_synthetic", lambda config: prepared.append(config.data))
+    monkeypatch.setattr(runner, "run", lambda plan: prepared.append(plan.is_dry))
+    flags = ["--mode=reproduce", "--dry_run", f"--config={ROOT / 'configs/figure4.py'}"]
+    assert cli.main(["run.py", *flags, "--config.data.dataset=synthetic"]) == 0
+    assert prepared == [Data(size=224)] * 4 + [True]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tfadv import cli
-from tfadv.config import experiment
+from tfadv.config import config_file, experiment
 from tfadv.config.errors import UserError
 from tfadv.config.experiment import Claim, Experiment, Plot, Row
 from tfadv.config.schema import SPLITS, Attack, Config, Data, FeatureMap, Recognizer
@@ -173,7 +173,7 @@ def test_only_maps_are_pooled(split):
 @pytest.mark.parametrize("scale", ["paper", "small"])
 @pytest.mark.parametrize("table", TABLES)
 def test_the_papers_tables_are_whole(table, scale):
-    made = cli.call_file(str(ROOT / "configs" / f"{table}.py"), "get_experiment", scale)
+    made = config_file.call_file(str(ROOT / "configs" / f"{table}.py"), "get_experiment", scale)
     experiment.check(made, table)
     found = experiment.plan(made, Path("out"), table, lambda config: config)
     rows = {"table1": 10, "table2": 7, "table3": 12, "figure4": 4, "defences": 39}[table]
@@ -187,7 +187,9 @@ def test_the_papers_tables_are_whole(table, scale):
 def test_tables_share_encoders():
     paths, attacks = {}, {}
     for table in TABLES:
-        made = cli.call_file(str(ROOT / "configs" / f"{table}.py"), "get_experiment", "paper")
+        made = config_file.call_file(
+            str(ROOT / "configs" / f"{table}.py"), "get_experiment", "paper"
+        )
         found = experiment.plan(made, Path("out"), table, copy.deepcopy)
         paths[table] = {name: part.path for name, part in found.encoders.items()}
         attacks[table] = {name: part.path for name, part in found.attacks.items()}
@@ -240,7 +242,9 @@ CONTRADICTED = {
 def test_the_papers_numbers_keep_its_claims_but_for_the_known_ones():
     broken = set()
     for table in ("table1", "table2", "table3"):
-        made = cli.call_file(str(ROOT / "configs" / f"{table}.py"), "get_experiment", "paper")
+        made = config_file.call_file(
+            str(ROOT / "configs" / f"{table}.py"), "get_experiment", "paper"
+        )
         paper = {row.name: row.paper for row in made.rows}
         for claim in made.claims:
             for less, more in claim.pairs:

@@ -12,8 +12,9 @@ import pytest
 
 from tfadv.config import run_folder as workdir_module
 from tfadv.config.errors import UserError
+from tfadv.config.fields import flatten
 from tfadv.config.run_folder import RunFolder
-from tfadv.config.schema import Audit, Config, Data, Loss, Task, Train, flatten
+from tfadv.config.schema import Audit, Config, Data, Loss, Task, Train
 
 DATASET = {"name": "faces/1.0.0", "splits": {"private": 3, "public": 2, "test": 1}}
 

@@ -525,6 +525,12 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         Dataset(Data(dir=str(tmp_path / "none"), dataset="celeba/identity"))
 
 
+def test_synthetic_faces_are_not_rendered_by_reading(tmp_path):
+    with pytest.raises(UserError, match=r"no dataset synthetic/tiny .*data_prep\.synthetic"):
+        Dataset(Data(dir=str(tmp_path), dataset="synthetic/tiny"))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["celeba/identity", "synthetic/tiny"])
 def test_a_file_is_no_data_folder(tmp_path, name):
     (tmp_path / "data").touch()

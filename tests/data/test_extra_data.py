@@ -185,11 +185,6 @@ def test_a_dataset_says_which_joined_and_how_many_pictures(dataset):
     assert dataset.description["splits"] == dataset.sizes
 
 
-def test_drawn_faces_are_drawn_where_they_are_wanted(tmp_path):
-    config = dataclasses.replace(prepare(tmp_path), extra=("synthetic/tiny",))
-    assert Dataset(config).count(PUBLIC, WHOLE) == 208
-
-
 def test_one_that_is_not_prepared_is_named_with_those_that_are(settings):
     config = dataclasses.replace(settings, extra=("labelled", "lfw"))
     with pytest.raises(UserError, match=r"no dataset lfw in data\.dir=.*only bare, labelled, pict"):

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 
 from tests.datasets import Pictures, picture, prepare, read
 from tfadv import cli
+from tfadv.config import config_file
 from tfadv.config.errors import UserError
 from tfadv.config.schema import Data
 from tfadv.data import dataset as data
@@ -425,6 +426,6 @@ def test_the_recogniser_says_that_nobody_is_known(runs, capsys):
 
 def test_the_config_for_celeb_a_of_tfds_names_its_splits():
     for mode in ("protect", "attack", "recognizer"):
-        data = cli.read_config("configs/tfds_celeb_a.py", mode).data
+        data = config_file.read_config("configs/tfds_celeb_a.py", mode).data
         assert isinstance(data, Data)
         assert (data.private, data.public, data.test) == tuple(SLICES.values())

@@ -7,7 +7,7 @@ from etils import epath
 from etils.epath import gpath, register
 
 from tests.data_prep.commands import SOURCES, contents, run
-from tfadv.config import inputs
+from tfadv.config import validation
 from tfadv.config.schema import Data
 from tfadv.data.dataset import TEST, WHOLE, Dataset
 
@@ -70,7 +70,7 @@ def test_a_dataset_there_is_read_as_one_here(tmp_path, bucket):
     for place in (str(tmp_path / "data"), f"{bucket}/data"):
         assert run(module, *flags, f"--data_dir={place}") == 0
         config = Data(dir=place, dataset="celeba/identity_50_30_20", size=32)
-        inputs.check_dataset(config)
+        validation.check_dataset(config)
         batches.append(next(Dataset(config).batches(TEST, WHOLE).as_numpy_iterator()))
     here, there = batches
     assert len(here["images"]) >= 4

@@ -14,6 +14,7 @@ from tests.datasets import prepare
 from tfadv import cli
 from tfadv.attacks import decoder, registry
 from tfadv.attacks.gradient_search import GradientSearch, Search
+from tfadv.config import config_file
 from tfadv.config.errors import UserError
 from tfadv.config.schema import Audit, Config
 from tfadv.evaluation.leakage_measures import MEASURES
@@ -75,7 +76,7 @@ def report_of(root):
 
 def attack_names(root):
     """The attacks of the audit, and those of them that are quick."""
-    config = cli.read_config(str(root / "tiny.py"), "attack")
+    config = config_file.read_config(str(root / "tiny.py"), "attack")
     attacks = registry.build_audit_attacks(config, lambda adversary: None)
     return set(attacks), {name for name, attack in attacks.items() if attack.is_quick}
 

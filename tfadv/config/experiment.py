@@ -16,7 +16,8 @@ from typing import Any
 
 from tfadv.config import validation
 from tfadv.config.errors import UserError
-from tfadv.config.schema import PENALTIES, VECTORS, Config, defences, flatten
+from tfadv.config.fields import PENALTIES, defences, flatten, unknown_field
+from tfadv.config.schema import VECTORS, Config
 
 
 @dataclass(frozen=True)
@@ -283,7 +284,7 @@ def _change(base: Config, changes: Mapping[str, Any], row: str) -> Config:
     known = flatten(config)
     for name, value in changes.items():
         if name not in known:
-            raise UserError(f"row {row}: {validation.unknown_field(name)}")
+            raise UserError(f"row {row}: {unknown_field(name)}")
         if isinstance(known[name], float) and isinstance(value, int):
             value = float(value)  # 1 and 1.0 are one config
         *groups, leaf = name.split(".")

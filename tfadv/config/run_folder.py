@@ -22,8 +22,9 @@ except ImportError:  # Windows
     fcntl = None
 
 from tfadv.config.errors import UserError
+from tfadv.config.fields import flatten
 from tfadv.config.files import write_json
-from tfadv.config.schema import Config, flatten
+from tfadv.config.schema import Config
 
 PACKAGES = (
     "tfadv",

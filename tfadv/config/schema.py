@@ -1,222 +1,338 @@
-"""One typed tree of settings.
+"""All settings of a run: one tree of dataclasses whose fields declare themselves.
 
-A file in `configs/` defines `get_config(mode)`, which returns a `Config`; an audit has the settings
-of an attack. `run.py` applies `--config.FIELD=VALUE` to it and lets `checks` look at it. Nothing
-here imports TensorFlow.
+A file in `configs/` defines `get_config(mode)`, which returns a `Config`. An audit uses the
+settings of an attack. The command line applies `--config.FIELD=VALUE` and then validates the
+config. Nothing here imports TensorFlow.
 """
 
-import dataclasses
-import inspect
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from tfadv.config.setting import setting
 
 MODES = ("protect", "attack", "audit", "recognizer", "reproduce")
-SCALES = ("paper", "small")
 SPLITS = ("conv1", "conv2", "conv3", "conv4", "avgpool", "fc")
-VECTORS = ("avgpool", "fc")  # of these; the others are maps
-# Before each pooling of VGG19 (Simonyan and Zisserman 2015, Table 1, column E).
+VECTORS = ("avgpool", "fc")  # the split points whose features are vectors; the others are maps
+# VGG19's layers before each pooling (Simonyan and Zisserman 2015, Table 1, column E).
 VGG19_LAYERS = tuple(
     f"block{block}_conv{i}"
     for block, count in enumerate((2, 2, 4, 4, 4), start=1)
     for i in range(1, count + 1)
 )
-ON_ERROR = ("stop", "skip")
-STRATEGIES = ("one", "mirrored", "multi_worker")
 NOISES = ("gaussian", "laplace")
-PREDICTIONS = ("", "logits", "hard")
-LOSSES = ("pixels", "gan", "perceptual", "recognizer")
-DECODERS = ("figure6", "residual")
-PRECISIONS = ("auto", "float32", "mixed_bfloat16")
+_DECODERS = ("figure6", "residual")
+_LOSSES = ("pixels", "gan", "perceptual", "recognizer")
+_RATE = {"low": 1e-9, "high": 10}
+_WIDTH = {"low": 0.05, "high": 4}
 
 
 @dataclass(slots=True)
 class Data:
-    """Where the pictures come from."""
+    """The images."""
 
-    dir: str = "data"  # the folder of the TFDS datasets
-    dataset: str = "synthetic"  # TFDS name, with its config where it has several: celeba/identity
-    extra: tuple[str, ...] = ()  # further datasets, whose pictures all join the public ones
-    private: str = "private"  # X1, of the service: a split, or a part of it such as train[:80%]
-    public: str = "public"  # X2, which attackers learn from
-    test: str = "test"  # T, which everything is measured on
-    labels: str = "attributes"  # feature of 0/1 labels: vector, dict of booleans or two classes
-    size: int = 64  # pixels a side of the square pictures; a multiple of 32
-    held_out: float = 0.1  # share of a split's identities never trained on, for tuning and stopping
-    on_error: str = "stop"  # at a damaged record; skip: leave all out, which takes a pass first
-    skip_at_most: float = 0.01  # share of a split's records; more of them stop it even so
-    shuffle_buffer: int = 10_000  # encoded pictures to shuffle among, at most 512 MiB of them
+    dir: str = setting("data", "folder of the prepared TFDS datasets")
+    dataset: str = setting("synthetic", "name of the TFDS dataset, such as celeba/identity")
+    extra: tuple[str, ...] = setting((), "more datasets; all their images count as public")
+    private: str = setting("private", "X1, the service's split, or a part such as train[:80%]")
+    public: str = setting("public", "X2, the split that attackers learn from")
+    test: str = setting("test", "T, the split that measures are taken on")
+    labels: str = setting("attributes", "feature of the dataset that holds the 0/1 labels")
+    size: int = setting(64, "images' height and width in pixels", low=32, high=1024, multiple_of=32)
+    held_out: float = setting(
+        0.1, "share of a split's identities for tuning and stopping", low=0.01, high=0.5
+    )
+    on_error: str = setting(
+        "stop", "at damaged records; skip reads all records first", choices=("stop", "skip")
+    )
+    skip_at_most: float = setting(
+        0.01, "share of a split's records that may be skipped", low=0, high=1
+    )
+    shuffle_buffer: int = setting(
+        10_000, "encoded images in the shuffle buffer, at most 512 MiB", low=1
+    )
 
 
 @dataclass(slots=True)
 class Task:
-    """What the encoder is for."""
+    """The task that the features must still do."""
 
-    attributes: tuple[str, ...] = ()  # the attributes that f predicts; empty: all of the dataset
+    attributes: tuple[str, ...] = setting((), "attributes to predict; empty: all of the dataset")
 
 
 @dataclass(slots=True)
 class Model:
-    """Enc, f, Dec, D; in attack mode Dec^a and D; in recognizer mode `depth` and `width` of C."""
+    """The networks; in recognizer mode the recognizer has this depth and width."""
 
-    depth: int = 50  # of the ResNet: 18, 34 or 50 (the paper's)
-    width: float = 1.0  # multiplies the ResNet's channels
-    split: str = "fc"  # the layer whose output is the feature Z
-    decoder: str = "figure6"  # Dec and Dec^a: as in the paper's Figure 6, or residual
-    decoder_width: float = 1.0  # multiplies the channels of Dec and Dec^a
-    discriminator_width: float = 1.0  # multiplies the channels of D
-    weights: str = ""  # torchvision-named .safetensors or .npz to start Enc and f from
+    depth: int = setting(50, "depth of the ResNet; the paper's is 50", choices=(18, 34, 50))
+    width: float = setting(1.0, "factor on the ResNet's channels", **_WIDTH)
+    split: str = setting("fc", "layer whose output is the feature Z", choices=SPLITS)
+    decoder: str = setting(
+        "figure6", "architecture of decoders; figure6: the paper's", choices=_DECODERS
+    )
+    decoder_width: float = setting(1.0, "factor on the channels of decoders", **_WIDTH)
+    discriminator_width: float = setting(1.0, "factor on the discriminator's channels", **_WIDTH)
+    weights: str = setting("", "initial weights: a torchvision-named .safetensors or .npz file")
 
 
 @dataclass(slots=True)
 class Bottleneck:
-    """What Enc makes of its feature before it leaves, in this order; by default nothing."""
+    """What happens to an image or a feature before the feature is sent, in this order."""
 
-    downscale: int = 1  # the picture is first shrunk by this factor and enlarged again
-    blur: float = 0.0  # standard deviation, in pixels, of a blur of the picture
-    size: int = 0  # values of a linear layer behind the split point; 0: none
-    variational: float = 0.0  # weight of a variational bottleneck's KL per value; 0: none
-    noise: float = 0.0  # standard deviation of noise on values of variance 1, fixed by the picture
-    noise_kind: str = "gaussian"  # or laplace
-    bits: int = 0  # of each value, in levels at even distances; 1: its sign; 0: as it is
-    predictions: str = ""  # logits or hard: what leaves is f's answers and no feature
-    flip: float = 0.0  # chance that a hard answer is turned round, fixed by the picture
+    downscale: int = setting(
+        1,
+        "factor by which the image is shrunk and enlarged again",
+        low=1,
+        high=1024,
+        defence="downscale",
+    )
+    blur: float = setting(
+        0.0, "standard deviation of a blur of the image, in pixels", low=0, high=32, defence="blur"
+    )
+    size: int = setting(
+        0, "values after a linear layer at the split point", low=0, high=65_536, defence="size"
+    )
+    variational: float = setting(
+        0.0, "KL weight per value of a variational bottleneck", low=0, defence="variational"
+    )
+    noise: float = setting(
+        0.0,
+        "standard deviation of noise, fixed per image, on values of variance 1",
+        low=0,
+        high=1_000_000,
+        defence="noise",
+    )
+    noise_kind: str = setting("gaussian", "distribution of the noise", choices=NOISES)
+    bits: int = setting(
+        0, "bits per value, in evenly spaced levels; 1: the sign", low=0, high=16, defence="bits"
+    )
+    predictions: str = setting(
+        "",
+        "send the classifier's predictions and no feature",
+        choices=("", "logits", "hard"),
+        defence="predictions",
+    )
+    flip: float = setting(
+        0.0,
+        "probability that a hard prediction is flipped, fixed per image",
+        low=0,
+        high=0.5,
+        defence="flip",
+    )
 
 
 @dataclass(slots=True)
 class Loss:
-    """The weights of the loss terms: lambda of Enc, mu of Dec and, in attack mode, of Dec^a."""
+    """Weights of the terms in the loss: lambda for the encoder, mu for decoders."""
 
-    lambda1: float = 1.0  # negative pixel reconstruction loss in Eq. 9; both lambda 0: no Dec
-    lambda2: float = 0.0  # negative perceptual distance in Eq. 9
-    mu1: float = 0.0  # adversarial loss in Eq. 5, from a discriminator D; 0: no D
-    mu2: float = 0.0  # perceptual distance in Eq. 5
-    nopeek: float = 0.0  # distance correlation of Z and the picture
-    excess_pixels: float = 0.0  # distance correlation of Z and what the labels don't say of it
-    excess_identity: float = 0.0  # the same of a face embedding, by recognizer.path
-    max_entropy: float = 0.0  # negative entropy of an adversary's guess who it is
-    warm_up: float = 0.0  # share of the steps over which defences grow from 0 to their weights
-    saturating: bool = False  # Dec minimises log(1 - D(X_hat)) as printed in Eq. 2, not -log D
+    lambda1: float = setting(
+        1.0, "negative reconstruction error in Eq. 9", low=0, defence="λ₁", off=0.0
+    )
+    lambda2: float = setting(0.0, "negative perceptual distance in Eq. 9", low=0, defence="λ₂")
+    mu1: float = setting(0.0, "adversarial loss in Eq. 5", low=0)
+    mu2: float = setting(0.0, "perceptual distance in Eq. 5", low=0)
+    nopeek: float = setting(
+        0.0, "distance correlation of feature and image", low=0, defence="NoPeek"
+    )
+    excess_pixels: float = setting(
+        0.0,
+        "the same for the part of the image that the labels do not explain",
+        low=0,
+        defence="excess pixels",
+    )
+    excess_identity: float = setting(
+        0.0, "the same for the face embedding of recognizer.path", low=0, defence="excess identity"
+    )
+    max_entropy: float = setting(
+        0.0,
+        "negative entropy of an adversary's predictions",
+        low=0,
+        defence="maximum entropy",
+    )
+    warm_up: float = setting(
+        0.0, "share of steps in which weights of defences grow from 0", low=0, high=1
+    )
+    saturating: bool = setting(
+        False, "Dec minimises log(1 - D(X_hat)) as in Eq. 2, not -log D(X_hat)"
+    )
 
 
 @dataclass(slots=True)
 class Train:
-    """Training: of the protector, of Dec^a in attack mode, of C in recognizer mode."""
+    """Training of the mode's network: the protector, the attacker's decoder or the recognizer."""
 
-    steps: int = 10_000  # in attack mode a cap: it stops before, once it no longer improves
-    batch: int = 64  # pictures in a batch
-    learning_rate: float = 1e-3  # Adam's; cosine decay to 0, but in attack mode
-    decoder_learning_rate: float = 1e-3  # Adam's for Dec in protect mode, constant
-    discriminator_learning_rate: float = 2e-4  # Adam's for D, constant
-    decoder_steps: int = 1  # updates (a) of Dec for each update (b) of Enc and f
-    clip_norm: float = 5.0  # global norm that gradients are clipped to; 0: not clipped
-    log_every: int = 50  # steps between two rows of the log
-    evaluate_every: int = 500  # steps between two evaluations on held-out pictures
-    checkpoint_every: int = 500  # steps between two checkpoints
-    rollbacks: int = 0  # times that it goes back to the last one at 0.3 of its rates, not to stop
+    steps: int = setting(10_000, "training steps; an attack may stop earlier", low=1)
+    batch: int = setting(64, "images in a batch", low=2)
+    learning_rate: float = setting(
+        1e-3, "Adam's learning rate; cosine decay to 0, except in attack mode", **_RATE
+    )
+    decoder_learning_rate: float = setting(
+        1e-3, "Adam's learning rate of the decoder in protect mode, constant", **_RATE
+    )
+    discriminator_learning_rate: float = setting(
+        2e-4, "Adam's learning rate of the discriminator, constant", **_RATE
+    )
+    decoder_steps: int = setting(
+        1, "updates of the decoder per update of encoder and classifier", low=1, high=100
+    )
+    clip_norm: float = setting(5.0, "largest global norm of the gradients; 0: no limit", low=0)
+    log_every: int = setting(50, "steps between two rows of the log", low=1)
+    evaluate_every: int = setting(500, "steps between two evaluations on held-out images", low=1)
+    checkpoint_every: int = setting(500, "steps between two checkpoints", low=1)
+    rollbacks: int = setting(
+        0,
+        "restarts of a diverged training, from its last checkpoint at 0.3 of the rates",
+        low=0,
+        high=100,
+    )
 
 
 @dataclass(slots=True)
 class Attack:
-    """What the attacker tries, and for how long."""
+    """How hard the attacks try."""
 
-    patience: int = 5  # evaluations without improvement before the rate falls, or it all ends
-    rate_drops: int = 2  # times that the learning rate falls to 0.3 of itself before the end
-    cache_mb: int = 4096  # MiB for features and pictures of each part, else computed every time
-    random_features: int = 2000  # of the closed-form decoder that is not linear
-    white_box: int = 0  # test pictures searched for by gradients through Enc: beyond a black box
+    patience: int = setting(5, "evaluations without improvement before the rate drops", low=1)
+    rate_drops: int = setting(
+        2, "drops of the learning rate, to 0.3 of itself, before training ends", low=0, high=20
+    )
+    cache_mb: int = setting(
+        4096, "MiB of memory for features and images; without space they are computed again", low=0
+    )
+    random_features: int = setting(
+        2000, "random features of the closed-form decoder", low=1, high=20_000
+    )
+    white_box: int = setting(0, "test images to attack with the encoder's gradients", low=0)
 
 
 @dataclass(slots=True)
 class Audit:
     """How thorough an audit is."""
 
-    unprotected: str = ""  # the same encoder without defence; empty: that trained beside the first
-    decoders: tuple[str, ...] = ("figure6", "residual")  # architectures of Dec^a
-    losses: tuple[str, ...] = ("pixels",)  # of Dec^a: pixels, gan, perceptual, recognizer
-    steps: int = 500  # of the smallest of three budgets; the others are twice and four times it
-    seeds: int = 1  # initial weights that each decoder is tried from
-    few: tuple[str, ...] = ("250", "500", "1000", "2000")  # public pictures of poorer attackers
-    domain: str = ""  # a dataset of another domain: what leaks if attackers learn from it alone
-    repeats: int = 16  # queries for a picture, averaged, where the encoder is random
-    fail_above: tuple[str, ...] = ()  # MEASURE:VALUE; a larger leak ends the run with exit code 3
+    unprotected: str = setting(
+        "", "SavedModel without a defence; empty: the baseline of the protect run"
+    )
+    decoders: tuple[str, ...] = setting(
+        _DECODERS, "architectures of the attackers' decoders", choices=_DECODERS
+    )
+    losses: tuple[str, ...] = setting(
+        ("pixels",), "losses of the attackers' decoders", choices=_LOSSES
+    )
+    steps: int = setting(
+        500, "steps of the smallest of three budgets; the others are 2 and 4 times as large", low=1
+    )
+    seeds: int = setting(1, "initial weights that each decoder starts from", low=1, high=100)
+    few: tuple[str, ...] = setting(
+        ("250", "500", "1000", "2000"), "numbers of public images, for attackers with less data"
+    )
+    domain: str = setting("", "dataset of another domain, for attackers without images of this one")
+    repeats: int = setting(
+        16, "queries per image, averaged, if the encoder is random", low=1, high=10_000
+    )
+    fail_above: tuple[str, ...] = setting(
+        (), "limits such as face_rank1:0.2; a larger leak ends the run with exit code 3"
+    )
 
 
 @dataclass(slots=True)
 class FeatureMap:
-    """M of Eq. 10, which guesses the face embedding C(X) from the feature Z."""
+    """M of Eq. 10, which predicts the face embedding C(X) from the feature Z."""
 
-    pooling: str = "flatten"  # of maps: flatten, or average over height and width
-    hidden: int = 1024  # units of its hidden layer, and of loss.max_entropy's classifier
-    steps: int = 50_000  # a cap: it stops before, once it no longer improves
-    learning_rate: float = 1e-3  # Adam's
+    pooling: str = setting("flatten", "what M does with maps", choices=("flatten", "average"))
+    hidden: int = setting(
+        1024, "hidden units of M, and of the adversary of loss.max_entropy", low=1
+    )
+    steps: int = setting(50_000, "training steps; M may stop earlier", low=1)
+    learning_rate: float = setting(1e-3, "Adam's learning rate", **_RATE)
 
 
 @dataclass(slots=True)
 class Perceptual:
-    """g of Eq. 4 and 8, VGG19."""
+    """VGG19, g of Eq. 4 and 8."""
 
-    weights: str = "imagenet"  # imagenet: Keras's own, downloaded; or an .h5 file
-    layers: tuple[str, ...] = ()  # compared at; empty: block1_conv1, ..., block5_conv1
+    weights: str = setting("imagenet", "imagenet, which Keras downloads, or an .h5 file")
+    layers: tuple[str, ...] = setting(
+        (), "layers to compare; empty: the first of each block", choices=VGG19_LAYERS
+    )
 
 
 @dataclass(slots=True)
 class Recognizer:
-    """C, the face recogniser that identity is measured with."""
+    """The face recognizer C, which measures identity."""
 
-    path: str = ""  # .t7, .caffemodel, .onnx or the SavedModel of --mode=recognizer; M learns it
-    others: tuple[str, ...] = ()  # further recognisers, which only measure
-    alignment: str = "auto"  # celeba: as CelebA's faces lie; whole: the picture as it is; or auto
-    layer: str = ""  # inner layer of path, where faces are compared too; empty: a default
-    split: str = "public"  # recognizer mode: the split whose identities it learns
+    path: str = setting(
+        "", "a .t7, .caffemodel, .onnx or SavedModel; M learns to predict its embeddings"
+    )
+    others: tuple[str, ...] = setting((), "more recognizers, used to measure only")
+    alignment: str = setting(
+        "auto",
+        "celeba: placed as in CelebA; whole: whole image",
+        choices=("auto", "celeba", "whole"),
+    )
+    layer: str = setting("", "inner layer to compare faces at, too; empty: a default")
+    split: str = setting(
+        "public", "split whose identities recognizer mode learns", choices=("private", "public")
+    )
 
 
 @dataclass(slots=True)
 class Metrics:
-    """How the measures are estimated."""
+    """How measures are estimated."""
 
-    replicates: int = 1000  # bootstrap samples of the test identities, for the 95% intervals
+    replicates: int = setting(
+        1000, "bootstrap samples of the test identities for 95% intervals", low=10, high=100_000
+    )
 
 
 @dataclass(slots=True)
 class BlackBox:
-    """How to call an encoder that is not ours; an encoder of ours says it itself."""
+    """How to call an encoder that tfadv has not exported."""
 
-    output: str = ""  # name of the output to attack, where there are several
-    low: float = -1.0  # what black is on a floating-point input
-    high: float = 1.0  # what white is
-    timeout: float = 600.0  # seconds, after which a call that gives nothing ends the run
+    output: str = setting("", "name of the output to attack, if there are several")
+    low: float = setting(-1.0, "value of black in floating-point input")
+    high: float = setting(1.0, "value of white in floating-point input")
+    timeout: float = setting(
+        600.0, "seconds after which a call without result ends the run", low=1, high=1_000_000
+    )
 
 
 @dataclass(slots=True)
 class Runtime:
     """The machine."""
 
-    strategy: str = "mirrored"  # a batch is divided among visible GPUs; multi_worker: hosts; or one
-    synchronised: bool = False  # batch normalisation in training over the whole batch, not a share
-    precision: str = "auto"  # auto: mixed_bfloat16 where the hardware is fast at it, else float32
-    seed: int = 0  # of initial weights and data order
-    deterministic: bool = False  # bit-identical repeats, slower
+    strategy: str = setting(
+        "mirrored",
+        "one device, this machine's GPUs, or several machines",
+        choices=("one", "mirrored", "multi_worker"),
+    )
+    synchronised: bool = setting(
+        False, "batch normalisation uses the whole batch, not each device's share"
+    )
+    precision: str = setting(
+        "auto",
+        "auto: mixed_bfloat16 where it is fast, else float32",
+        choices=("auto", "float32", "mixed_bfloat16"),
+    )
+    seed: int = setting(0, "seed of initial weights and data order", low=0)
+    deterministic: bool = setting(False, "repeat a run bit for bit; slower")
 
 
 @dataclass(slots=True)
 class Report:
-    """What the report shows."""
+    """The report."""
 
-    pictures: bool = True  # False: no picture of the dataset leaves for report or TensorBoard
-    examples: int = 8  # pictures in a grid
+    pictures: bool = setting(True, "show images of the dataset in the report and TensorBoard")
+    examples: int = setting(8, "images in a grid", low=1, high=64)
 
 
 @dataclass(slots=True)
 class Config:
     """Everything that a run depends on."""
 
-    encoder: tuple[
-        str, ...
-    ] = ()  # attack, audit: SavedModels; empty: of the same config's protect run
-    scale: str = "paper"  # reproduce: paper, or small: 64 px, for two cores
-    baseline: bool = False  # protect: also train the same encoder without defence, to compare
+    encoder: tuple[str, ...] = setting(
+        (), "attack, audit: SavedModels; empty: the encoder of the same config's protect run"
+    )
+    scale: str = setting(
+        "paper", "reproduce: the paper's, or 64 pixels on two cores", choices=("paper", "small")
+    )
+    baseline: bool = setting(False, "protect: also train the same encoder without a defence")
     data: Data = field(default_factory=Data)
     task: Task = field(default_factory=Task)
     model: Model = field(default_factory=Model)
@@ -232,63 +348,3 @@ class Config:
     black_box: BlackBox = field(default_factory=BlackBox)
     runtime: Runtime = field(default_factory=Runtime)
     report: Report = field(default_factory=Report)
-
-
-# Field -> what a defence is called, and the value with which it does nothing.
-DEFENCES = {
-    "loss.lambda1": ("λ₁", 0.0),
-    "loss.lambda2": ("λ₂", 0.0),
-    "loss.nopeek": ("NoPeek", 0.0),
-    "loss.excess_pixels": ("excess pixels", 0.0),
-    "loss.excess_identity": ("excess identity", 0.0),
-    "loss.max_entropy": ("maximum entropy", 0.0),
-    "bottleneck.downscale": ("downscale", 1),
-    "bottleneck.blur": ("blur", 0.0),
-    "bottleneck.size": ("size", 0),
-    "bottleneck.variational": ("variational", 0.0),
-    "bottleneck.noise": ("noise", 0.0),
-    "bottleneck.bits": ("bits", 0),
-    "bottleneck.predictions": ("predictions", ""),
-    "bottleneck.flip": ("flip", 0.0),
-}
-PENALTIES = tuple(name for name in DEFENCES if name.startswith("loss."))
-
-
-def defences(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the defences of an encoder: what each is called, and how strong it is.
-
-    Args:
-        values: of the config's fields, as `flatten` gives them; what is missing does nothing.
-    """
-    return {
-        title: values[name]
-        for name, (title, off) in DEFENCES.items()
-        if values.get(name, off) != off
-    }
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Returns the leaves of a tree of dataclasses as {"data.size": 64, ...}."""
-    leaves = {}
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            leaves |= flatten(value, f"{prefix}{item.name}.")
-        else:
-            leaves[prefix + item.name] = value
-    return leaves
-
-
-def describe() -> str:
-    """Returns every field with its default and what it is: the comments of this file."""
-    lines = ["config fields, and their values where a config file sets no other:"]
-    groups = {"": Config} | {f"{g.name}.": g.type for g in dataclasses.fields(Config)}
-    for prefix, group in groups.items():
-        if dataclasses.is_dataclass(group):
-            for name, default, meaning in _FIELD.findall(inspect.getsource(group)):
-                shown = prefix + name + "=" + default.replace(", ", ",")
-                lines.append(f"  --config.{shown:<34} {meaning}")
-    return "\n".join(lines)
-
-
-_FIELD = re.compile(r"^    (\w+): [^=]+ = (.+?)  # (.+)$", re.MULTILINE)

@@ -1,207 +1,131 @@
-"""What is wrong with a config, told before TensorFlow is imported: one line, with the way out."""
+"""Checks a config, and the files that it names, before TensorFlow is imported.
+
+Every mistake is a `UserError` of one line: the field, its value and the way out.
+"""
 
 import dataclasses
-import difflib
 import math
 import re
-import sys
-from collections import Counter
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tfadv.config.errors import UserError
-from tfadv.config.schema import (
-    DECODERS,
-    LOSSES,
-    NOISES,
-    ON_ERROR,
-    PRECISIONS,
-    PREDICTIONS,
-    SCALES,
-    SPLITS,
-    STRATEGIES,
-    VGG19_LAYERS,
-    Audit,
-    Config,
-    Data,
-    flatten,
-)
+from tfadv.config.fields import SETTINGS, get, put
+from tfadv.config.schema import Bottleneck, Config, Data
 
-
-def unknown_field(name: str) -> UserError:
-    """Returns the error for a field that does not exist, with the nearest that does."""
-    return UserError(f"there is no config field {name}{_nearest(name)}")
-
-
-def hint_for(error: Exception) -> str:
-    """Returns which field was meant, where a config file names one that does not exist."""
-    words = re.findall(r"\w+(?=\.__init__)|(?<=')\w+(?=')", str(error))
-    groups = {group.type.__name__: group.name for group in dataclasses.fields(Config)}
-    if len(words) < 2 or words[0] not in groups:
-        return ""
-    return _nearest(f"{groups[words[0]]}.{words[1]}")
-
-
-def _nearest(name: str) -> str:
-    names, leaf = list(flatten(Config())), name.rpartition(".")[2]
-    near = [known for known in names if known.rpartition(".")[2] == leaf]
-    near = near or difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    return f"; did you mean {near[0]}?" if near else ""
+RENDERED = ("synthetic/default", "synthetic/tiny")  # datasets that a run prepares by itself
 
 
 def split_lists(config: Config) -> None:
-    """Splits lists given as one string: --config.task.attributes=Smiling,Male, in place."""
-    lists = (
-        (config, "encoder"),
-        (config.data, "extra"),
-        (config.task, "attributes"),
-        (config.perceptual, "layers"),
-        (config.recognizer, "others"),
-        *((config.audit, name) for name in ("decoders", "losses", "few", "fail_above")),
-    )
-    for holder, name in lists:
-        value = getattr(holder, name, None)
+    """Splits lists given as one text, such as --config.task.attributes=Smiling,Male, in place."""
+    for name in (name for name, setting in SETTINGS.items() if setting.is_list):
+        holder, _, leaf = name.rpartition(".")
+        value = getattr(getattr(config, holder, None) if holder else config, leaf, None)
         items = [value] if isinstance(value, str) else value
         if isinstance(items, list | tuple) and all(isinstance(item, str) for item in items):
             parts = [part.strip() for item in items for part in item.split(",")]
-            setattr(holder, name, tuple(part for part in parts if part))
+            put(config, name, tuple(part for part in parts if part))
 
 
 def validate(config: Config) -> None:
-    """Checks every field's value by itself.
+    """Checks each field and the fields that must fit together.
 
     Raises:
         UserError: names the field, its value and what it may be.
     """
     check_types(config)
-    values = flatten(config)
-    for name, (low, high) in _RANGES.items():
-        if not low <= values[name] <= high:
-            limit = f"from {low} to {high}" if high < float("inf") else f"at least {low}"
-            raise UserError(f"{name} is {values[name]}; it must be {limit}")
-    for name, choices in _CHOICES.items():
-        if values[name] not in choices:
-            listed = ", ".join(map(str, choices))
-            raise UserError(f"{name} is {values[name]!r}; it must be one of {listed}")
-    if config.data.size % 32:
-        raise UserError(f"data.size is {config.data.size}; it must be a multiple of 32")
+    for name in SETTINGS:
+        check_field(name, get(config, name))
     if config.black_box.low >= config.black_box.high:
         raise UserError(
             f"black_box.low is {config.black_box.low}; it must be below black_box.high, "
             f"{config.black_box.high}"
         )
-    for name, example in _EXAMPLES.items():
-        if not values[name]:
-            raise UserError(f"{name} is empty; give it a value, such as {example}")
-    twice = [name for name, times in Counter(config.task.attributes).items() if times > 1]
-    if twice:
-        raise UserError(f"task.attributes names {twice[0]} twice")
-    check_extra(config.data)
-    check_layers(config.perceptual.layers)
-    check_defences(config)
-    check_audit(config.audit)
-
-
-def check_audit(audit: Audit) -> None:
-    """Raises a UserError unless the lists of an audit name what there is."""
-    for field, choices in (("decoders", DECODERS), ("losses", LOSSES)):
-        for name in getattr(audit, field):
-            if name not in choices:
-                raise UserError(
-                    f"audit.{field} names {name}; it must be one of {', '.join(choices)}"
-                )
-    for count in audit.few:
+    for count in config.audit.few:
         if not count.isdecimal() or not int(count):
-            raise UserError(f"audit.few has {count!r}; it must be numbers of pictures, above 0")
+            raise UserError(f"audit.few has {count!r}; it must be numbers of images, above 0")
+    _check_extra(config.data)
+    _check_bottleneck(config)
+    for name in ("nopeek", "excess_pixels", "excess_identity"):
+        if getattr(config.loss, name) and config.train.batch < 4:
+            raise UserError(
+                f"train.batch is {config.train.batch}; loss.{name} needs at least 4 images"
+            )
 
 
-def check_defences(config: Config) -> None:
-    """Raises a UserError if parts of a defence don't go together."""
-    bottleneck, loss = config.bottleneck, config.loss
+def check_field(name: str, value: Any) -> None:
+    """Raises a UserError unless a field, such as `data.size`, may have a value."""
+    if problem := SETTINGS[name].problem(value):
+        raise UserError(f"{name} {problem}")
+
+
+def check_types(config: Config) -> None:
+    """Raises a UserError unless every field of a config from a file has a value of its type."""
+    for group in dataclasses.fields(Config):
+        value = getattr(config, group.name)
+        if dataclasses.is_dataclass(group.type) and type(value) is not group.type:
+            raise UserError(
+                f"{group.name} is {value!r}; it must be a tfadv.config.schema.{group.type.__name__}"
+            )
+    for name, setting in SETTINGS.items():
+        if problem := setting.type_problem(get(config, name)):
+            raise UserError(f"{name} {problem}")
+
+
+def _check_extra(data: Data) -> None:
+    """Raises a UserError if `data.extra` names a dataset twice, or `data.dataset` itself."""
+    names = set()
+    for name in data.extra:
+        if stored_name(name) == stored_name(data.dataset):
+            raise UserError(f"data.extra names {name}, which is data.dataset itself")
+        if stored_name(name) in names:
+            raise UserError(f"data.extra names {name} twice")
+        names.add(stored_name(name))
+
+
+def _check_bottleneck(config: Config) -> None:
+    """Raises a UserError if parts of the bottleneck contradict each other or other fields."""
+    bottleneck, size = config.bottleneck, config.data.size
+    _check_variational(bottleneck)
+    if math.ceil(3 * bottleneck.blur) > size:
+        raise UserError(
+            f"bottleneck.blur is {bottleneck.blur:g}; it must be at most a third of data.size, "
+            f"{size}"
+        )
+    if size % bottleneck.downscale:
+        raise UserError(
+            f"bottleneck.downscale is {bottleneck.downscale}; it must divide data.size, {size}"
+        )
+    if bottleneck.size and config.model.split == "conv1" and config.model.depth < 50:
+        raise UserError(
+            f"bottleneck.size is {bottleneck.size} at model.split=conv1 of a "
+            f"ResNet-{config.model.depth}, whose next layer adds its input to its output; choose "
+            f"another split point"
+        )
+    if bottleneck.flip and bottleneck.predictions != "hard":
+        raise UserError(
+            f"bottleneck.flip is {bottleneck.flip:g}, but only hard predictions can be flipped; "
+            f"set --config.bottleneck.predictions=hard"
+        )
+
+
+def _check_variational(bottleneck: Bottleneck) -> None:
+    """Raises a UserError if a variational bottleneck is combined with noise of another kind."""
     if bottleneck.variational and bottleneck.noise:
         raise UserError(
             f"bottleneck.variational is {bottleneck.variational:g} and bottleneck.noise is "
-            f"{bottleneck.noise:g}: a variational bottleneck has noise of its own; set one of "
+            f"{bottleneck.noise:g}, but a variational bottleneck has its own noise; set one of "
             f"them to 0"
         )
     if bottleneck.variational and bottleneck.noise_kind != "gaussian":
         raise UserError(
             f"bottleneck.variational is {bottleneck.variational:g} and bottleneck.noise_kind is "
-            f"{bottleneck.noise_kind}: the noise of a variational bottleneck is gaussian"
+            f"{bottleneck.noise_kind}; the noise of a variational bottleneck must be gaussian"
         )
-    if math.ceil(3 * bottleneck.blur) > config.data.size:
-        raise UserError(
-            f"bottleneck.blur is {bottleneck.blur:g}; it must be at most a third of data.size, "
-            f"{config.data.size}"
-        )
-    if bottleneck.size and config.model.split == "conv1" and config.model.depth < 50:
-        raise UserError(
-            f"bottleneck.size is {bottleneck.size} at model.split=conv1 of a "
-            f"ResNet-{config.model.depth}, whose next layer adds its input to its output: choose "
-            f"another split point"
-        )
-    if config.data.size % bottleneck.downscale:
-        raise UserError(
-            f"bottleneck.downscale is {bottleneck.downscale}; it must divide data.size, "
-            f"{config.data.size}"
-        )
-    if bottleneck.flip and bottleneck.predictions != "hard":
-        raise UserError(
-            f"bottleneck.flip is {bottleneck.flip:g}: only yes or no can be turned round; set "
-            f"--config.bottleneck.predictions=hard"
-        )
-    for name in ("nopeek", "excess_pixels", "excess_identity"):
-        if getattr(loss, name) and config.train.batch < 4:
-            raise UserError(
-                f"train.batch is {config.train.batch}; loss.{name} needs at least 4 pictures"
-            )
-
-
-def check_layers(layers: Sequence[str]) -> None:
-    """Raises a UserError unless layers of VGG19 are known, and named once each."""
-    for name, times in Counter(layers).items():
-        if name not in VGG19_LAYERS:
-            raise UserError(
-                f"perceptual.layers names {name}; it must be one of {', '.join(VGG19_LAYERS)}"
-            )
-        if times > 1:
-            raise UserError(f"perceptual.layers names {name} twice")
-
-
-def check_types(config: Config) -> None:
-    """Checks that every field has a value of its type: a config file can put anything into it.
-
-    Raises:
-        UserError: names the field, its value and the type.
-    """
-    defaults = Config()
-    for group in dataclasses.fields(Config):
-        value, default = getattr(config, group.name), getattr(defaults, group.name)
-        if dataclasses.is_dataclass(default) and type(value) is not type(default):
-            raise UserError(
-                f"{group.name} is {value!r}; it must be a "
-                f"tfadv.config.schema.{type(default).__name__}"
-            )
-    values = flatten(config)
-    for name, default in flatten(defaults).items():
-        if not _fits(values[name], type(default)):
-            kind = _KINDS[type(default)]
-            raise UserError(f"{name} is {values[name]!r}; it must be {kind}")
-
-
-def check_extra(data: Data) -> None:
-    """Raises a UserError if a further dataset is named twice, or is the dataset itself."""
-    seen = {stored_name(data.dataset)}
-    for name in data.extra:
-        if stored_name(name) == stored_name(data.dataset):
-            raise UserError(f"data.extra names {name}, which is data.dataset itself")
-        if stored_name(name) in seen:
-            raise UserError(f"data.extra names {name} twice")
-        seen.add(stored_name(name))
 
 
 def stored_name(name: str) -> str:
-    """Returns the name of a dataset without its version, with its config where it is the demo's."""
+    """Returns the name of a dataset without its version; `synthetic` is `synthetic/default`."""
     bare = name.partition(":")[0]
     return "synthetic/default" if bare == "synthetic" else bare
 
@@ -216,94 +140,76 @@ def needs_vgg(config: Config, mode: str) -> bool:
     return mode == "attack" and bool(loss.mu2)
 
 
-_KINDS = {
-    bool: "True or False",
-    int: "a whole number",
-    float: "a finite number",
-    str: "a text",
-    tuple: "a list of names, such as a,b",
-}
-_INFINITY = float("inf")
-_LARGEST = 2**31 - 1
-_RANGES = {
-    "data.size": (32, 1024),
-    "data.held_out": (0.01, 0.5),
-    "data.skip_at_most": (0.0, 1.0),
-    "black_box.timeout": (1.0, 1e6),
-    "data.shuffle_buffer": (1, _LARGEST),
-    "model.width": (0.05, 4.0),
-    "model.decoder_width": (0.05, 4.0),
-    "model.discriminator_width": (0.05, 4.0),
-    "loss.lambda1": (0.0, _INFINITY),
-    "loss.lambda2": (0.0, _INFINITY),
-    "loss.mu1": (0.0, _INFINITY),
-    "loss.mu2": (0.0, _INFINITY),
-    "loss.nopeek": (0.0, _INFINITY),
-    "loss.excess_pixels": (0.0, _INFINITY),
-    "loss.excess_identity": (0.0, _INFINITY),
-    "loss.max_entropy": (0.0, _INFINITY),
-    "loss.warm_up": (0.0, 1.0),
-    "bottleneck.downscale": (1, 1024),
-    "bottleneck.blur": (0.0, 32.0),
-    "bottleneck.size": (0, 65_536),
-    "bottleneck.variational": (0.0, _INFINITY),
-    "bottleneck.noise": (0.0, 1e6),
-    "bottleneck.bits": (0, 16),
-    "bottleneck.flip": (0.0, 0.5),
-    "train.steps": (1, _LARGEST),
-    "train.batch": (2, _LARGEST),
-    "train.learning_rate": (1e-9, 10.0),
-    "train.decoder_learning_rate": (1e-9, 10.0),
-    "train.discriminator_learning_rate": (1e-9, 10.0),
-    "train.decoder_steps": (1, 100),
-    "train.clip_norm": (0.0, _INFINITY),
-    "train.log_every": (1, _LARGEST),
-    "train.evaluate_every": (1, _LARGEST),
-    "train.checkpoint_every": (1, _LARGEST),
-    "train.rollbacks": (0, 100),
-    "attack.patience": (1, _LARGEST),
-    "attack.rate_drops": (0, 20),
-    "attack.cache_mb": (0, _LARGEST),
-    "attack.random_features": (1, 20_000),
-    "attack.white_box": (0, _LARGEST),
-    "audit.steps": (1, _LARGEST),
-    "audit.seeds": (1, 100),
-    "audit.repeats": (1, 10_000),
-    "feature_map.hidden": (1, _LARGEST),
-    "feature_map.steps": (1, _LARGEST),
-    "feature_map.learning_rate": (1e-9, 10.0),
-    "metrics.replicates": (10, 100_000),
-    "runtime.seed": (0, _LARGEST),
-    "report.examples": (1, 64),
-}
-_EXAMPLES = {
-    "data.dataset": "synthetic",
-    "data.dir": "data",
-    "data.private": "private",
-    "data.public": "public",
-    "data.test": "test",
-    "data.labels": "attributes",
-}
-_CHOICES = {
-    "scale": SCALES,
-    "data.on_error": ON_ERROR,
-    "model.depth": (18, 34, 50),
-    "model.split": SPLITS,
-    "bottleneck.noise_kind": NOISES,
-    "bottleneck.predictions": PREDICTIONS,
-    "model.decoder": DECODERS,
-    "feature_map.pooling": ("flatten", "average"),
-    "recognizer.alignment": ("auto", "celeba", "whole"),
-    "recognizer.split": ("private", "public"),
-    "runtime.strategy": STRATEGIES,
-    "runtime.precision": PRECISIONS,
-}
+def check_dataset(data: Data) -> None:
+    """Raises a UserError if a local `data.dir` lacks a dataset that no run prepares by itself."""
+    if Path(data.dir).is_file():
+        raise UserError(f"data.dir is {data.dir}, a file; it must be a folder")
+    for name in (data.dataset, *data.extra):
+        if not _is_available(data.dir, name):
+            raise missing_dataset(data, name)
 
 
-def _fits(value: Any, kind: type) -> bool:
-    if kind is tuple:
-        return isinstance(value, tuple) and all(isinstance(item, str) for item in value)
-    if kind is float:
-        is_number = _fits(value, int) or isinstance(value, float)
-        return is_number and abs(value) <= sys.float_info.max
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+def check_domain(data: Data, domain: str) -> None:
+    """Raises a UserError if a local `data.dir` lacks the dataset of another domain."""
+    if domain and not _is_available(data.dir, domain):
+        raise missing_dataset(data, domain, "audit.domain")
+
+
+def _is_available(data_dir: str, name: str) -> bool:
+    if "://" in data_dir or stored_name(name) in RENDERED:
+        return True
+    return (Path(data_dir) / name.replace(":", "/")).exists()
+
+
+def missing_dataset(data: Data, name: str, field: str = "") -> UserError:
+    """Returns the error for a dataset that is not prepared. It lists those that are.
+
+    Args:
+        data: where the datasets are.
+        name: the missing dataset.
+        field: the config field that names the dataset, if it is neither dataset nor extra of data.
+    """
+    prepared = sorted(
+        path.parents[1].relative_to(data.dir).as_posix()
+        for pattern in ("*/*/dataset_info.json", "*/*/*/dataset_info.json")
+        for path in Path(data.dir).glob(pattern)
+    )
+    field = field or ("data.dataset" if name == data.dataset else "data.extra")
+    percents = re.fullmatch(r"celeba/[a-z]+_([\d.]+)_([\d.]+)_([\d.]+)", name)
+    shares = ",".join(f"{float(share) / 100:g}" for share in percents.groups()) if percents else ""
+    return UserError(
+        f"{field}: there is no dataset {name} in data.dir={data.dir}, only "
+        f"{', '.join(prepared) or 'nothing'}; make it with "
+        f"python -m data_prep.celeba{shares and f' --shares={shares}'}, data_prep.folder or "
+        f"data_prep.synthetic, or with tfds build if it is one of TFDS"
+    )
+
+
+def check_weights(path: str) -> None:
+    """Raises a UserError unless a path is empty or a file of weights."""
+    if path and Path(path).suffix not in (".safetensors", ".npz"):
+        raise UserError(f"model.weights is {path}; it must be a .safetensors or .npz file")
+    if path and not Path(path).is_file():
+        raise UserError(f"model.weights is {path}, which does not exist")
+
+
+def check_perceptual(weights: str) -> None:
+    """Raises a UserError unless VGG19's weights are Keras's own or an .h5 file."""
+    if weights == "imagenet":
+        return
+    if Path(weights).suffix != ".h5":
+        raise UserError(f"perceptual.weights is {weights!r}; it must be imagenet or an .h5 file")
+    if not Path(weights).is_file():
+        raise UserError(f"perceptual.weights is {weights}, which does not exist")
+
+
+def check_saved_model(path: str) -> None:
+    """Raises a UserError if a local path is no SavedModel; the loader checks remote paths."""
+    if "://" in path:
+        return
+    if not Path(path).exists():
+        raise UserError(f"encoder {path} does not exist")
+    if not (Path(path) / "saved_model.pb").exists():
+        inside = Path(path) / "encoder"
+        hint = f"; {inside} is one" if (inside / "saved_model.pb").exists() else ""
+        raise UserError(f"encoder {path} is no SavedModel: it has no saved_model.pb{hint}")

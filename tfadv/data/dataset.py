@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv.config.errors import UserError
-from tfadv.config.inputs import check_dataset
 from tfadv.config.schema import Data
+from tfadv.config.validation import check_dataset
 from tfadv.data import pipeline
 from tfadv.data.corruption import damaged
 from tfadv.data.images import decode_pictures

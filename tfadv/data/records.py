@@ -13,8 +13,8 @@ from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.core.utils.shard_utils import FileInstruction
 
 from tfadv.config.errors import UserError
-from tfadv.config.inputs import missing_dataset
 from tfadv.config.schema import Data
+from tfadv.config.validation import missing_dataset
 from tfadv.data import record_files
 from tfadv.data.corruption import Fault, damaged, examine
 from tfadv.data.images import decode_pictures
@@ -308,17 +308,7 @@ def _overlap(one: FileInstruction, other: FileInstruction) -> bool:
 
 def _open(config: Data, name: str) -> tfds.core.DatasetBuilder:
     stored = "synthetic/default" if name == "synthetic" else name
-    if stored.startswith("synthetic/"):
-        _draw(stored.removeprefix("synthetic/"), config.dir)
     try:
         return read_only_builder.builder_from_files(stored, data_dir=config.dir)
     except ValueError:
         raise missing_dataset(config, name) from None
-
-
-def _draw(name: str, data_dir: str) -> None:
-    """Makes one of the sets that need no source."""
-    from data_prep import synthetic
-
-    if name in synthetic.Synthetic.builder_configs:
-        synthetic.prepare(data_dir, name)

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from tfadv.config.errors import UserError
-from tfadv.config.schema import Config, Loss, defences, flatten
+from tfadv.config.fields import defences, flatten
+from tfadv.config.schema import Config, Loss
 from tfadv.defences.protector import Protector
 from tfadv.defences.terms import SIDE, Defence, Excess, MaxEntropy, NoPeek, Reconstruction
 from tfadv.models.batch_normalization import synchronize

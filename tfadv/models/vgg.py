@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfadv.config.errors import UserError
 from tfadv.config.schema import VGG19_LAYERS
-from tfadv.config.validation import check_layers
+from tfadv.config.validation import check_field
 
 # The paper's "conv1 to conv5 layers".
 DEFAULT_LAYERS = tuple(f"block{block}_conv1" for block in range(1, 6))
@@ -58,7 +58,7 @@ class VGGFeatures:
 
     def __init__(self, weights: str, layers: Sequence[str], size: int):
         layers = tuple(layers or DEFAULT_LAYERS)
-        check_layers(layers)
+        check_field("perceptual.layers", layers)
         self.layers = layers
         path = _imagenet() if weights == "imagenet" else weights
         needed = VGG19_LAYERS[: 1 + max(map(VGG19_LAYERS.index, layers))]

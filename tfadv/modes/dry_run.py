@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfadv.attacks.decoder import ImageInverter
 from tfadv.config.experiment import Part
-from tfadv.config.schema import defences, flatten
+from tfadv.config.fields import defences, flatten
 from tfadv.defences import build as defence_build
 from tfadv.models import build as models
 from tfadv.modes import recognizer

@@ -12,8 +12,8 @@ from tfadv.attacks.feature_map import check_size
 from tfadv.attacks.suite import Suite
 from tfadv.config import schema
 from tfadv.config.errors import UserError
+from tfadv.config.fields import defences
 from tfadv.config.run_folder import RunFolder
-from tfadv.config.schema import defences
 from tfadv.data.dataset import Dataset
 from tfadv.evaluation.leakage_measures import UNPROTECTED
 from tfadv.evaluation.recognition.embedding_cache import cache_folder

@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from tfadv.attacks.black_box import SavedEncoder, load_classifier, predict
 from tfadv.config import run_folder
+from tfadv.config.fields import PENALTIES, defences, flatten
 from tfadv.config.files import atomic_write
 from tfadv.config.run_folder import RunFolder
-from tfadv.config.schema import PENALTIES, Bottleneck, Config, defences, flatten
+from tfadv.config.schema import Bottleneck, Config
 from tfadv.data.dataset import HELD_OUT, PRIVATE, TEST, TRAIN, WHOLE, Dataset
 from tfadv.data.images import normalize, to_uint8
 from tfadv.defences import batches

@@ -1,0 +1,99 @@
+"""The fields of the config by their full names, such as `data.size`."""
+
+import dataclasses
+import difflib
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tfadv.config.errors import UserError
+from tfadv.config.schema import Config
+from tfadv.config.setting import Setting
+
+_GROUPS = {item.name: item.type for item in dataclasses.fields(Config)}
+_GROUPS = {name: kind for name, kind in _GROUPS.items() if dataclasses.is_dataclass(kind)}
+
+
+def _declared() -> Iterator[tuple[str, Setting]]:
+    for prefix, group in {"": Config, **{f"{n}.": kind for n, kind in _GROUPS.items()}}.items():
+        for item in dataclasses.fields(group):
+            if "setting" in item.metadata:
+                yield prefix + item.name, item.metadata["setting"]
+
+
+SETTINGS = dict(_declared())
+DEFENCES = {name: setting for name, setting in SETTINGS.items() if setting.defence}
+PENALTIES = tuple(name for name in DEFENCES if name.startswith("loss."))
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Returns the values of a config as {"data.size": 64, ...}."""
+    return {name: get(config, name) for name in SETTINGS}
+
+
+def get(config: Config, name: str) -> Any:
+    """Returns the value of a field, such as `data.size`."""
+    group, _, leaf = name.rpartition(".")
+    return getattr(getattr(config, group) if group else config, leaf)
+
+
+def put(config: Config, name: str, value: Any) -> None:
+    """Sets a field, such as `data.size`, in place."""
+    group, _, leaf = name.rpartition(".")
+    setattr(getattr(config, group) if group else config, leaf, value)
+
+
+def defences(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the defences that are on: what each is called, and its strength.
+
+    Args:
+        values: values of the config's fields, as from `flatten`. A missing field is off.
+    """
+    return {
+        setting.defence: values[name]
+        for name, setting in DEFENCES.items()
+        if name in values and values[name] != setting.off
+    }
+
+
+def unknown_field(name: str) -> UserError:
+    """Returns the error for a field that does not exist. It suggests the nearest that does."""
+    return UserError(f"there is no config field {name}{_suggestion(name)}")
+
+
+def suggestion_for(error: Exception) -> str:
+    """Returns a suggestion if an exception says that a dataclass lacks a field, else ""."""
+    words = re.findall(r"\w+(?=\.__init__)|(?<=')\w+(?=')", str(error))
+    names = {kind.__name__: name for name, kind in _GROUPS.items()}
+    if len(words) < 2 or words[0] not in names:
+        return ""
+    return _suggestion(f"{names[words[0]]}.{words[1]}")
+
+
+def _suggestion(name: str) -> str:
+    leaf = name.rpartition(".")[2]
+    near = [known for known in SETTINGS if known.rpartition(".")[2] == leaf]
+    near = near or difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.4)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def describe() -> str:
+    """Returns the help text: every field with its default, its meaning and what it may be."""
+    lines = ["Settings, with the values they have unless the config file sets others:", ""]
+    group = ""
+    for name, setting in SETTINGS.items():
+        if (now := name.rpartition(".")[0]) != group:
+            group = now
+            lines += ["", f"{group}: {_GROUPS[group].__doc__}"]
+        option = f"  --config.{name}={setting.shown_default()}"
+        meaning = textwrap.wrap(setting.help(), 100 - _COLUMN)
+        if len(option) >= _COLUMN:
+            lines.append(option)
+            option = ""
+        lines.append(f"{option:<{_COLUMN}}{meaning[0]}")
+        lines += [" " * _COLUMN + line for line in meaning[1:]]
+    return "\n".join(lines)
+
+
+_COLUMN = 40  # where the meanings start
