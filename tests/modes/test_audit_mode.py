@@ -158,10 +158,10 @@ def test_without_a_recognizer_it_says_what_is_not_tried(root, capsys):
     shutil.copytree(root / "audit", folder)
     for name in ("metrics.json", "config.json"):
         (folder / name).unlink()
-    assert "No face recogniser" not in (folder / "report.html").read_text()
+    assert "No face recognizer" not in (folder / "report.html").read_text()
     assert call(root, "audit", folder, f"--config.encoder={root / 'protect/encoder'}") == 0
-    assert "No face recogniser was given, so that no attacker guesses" in capsys.readouterr().out
-    assert "No face recogniser was given" in (folder / "report.html").read_text()
+    assert "No face recognizer was given. Attacks that guess faces" in capsys.readouterr().out
+    assert "No face recognizer was given" in (folder / "report.html").read_text()
 
 
 def test_the_attack_of_a_verdict_is_the_strongest_on_held_out_images(root):
