@@ -110,7 +110,7 @@ def test_rank_1_is_that_of_the_nearest_other_picture_through_the_export(root, ti
 
 def test_page_shows_the_measures_and_the_training(root):
     page = (root / "recognizer/report.html").read_text()
-    for text in ("Verification AUC", "rank 1", "blurred", "trained on 8 people", "held-out AUC"):
+    for text in ("Verification AUC", "Rank 1", "blurred", "trained on 8 people", "held-out AUC"):
         assert text in page
 
 

@@ -7,16 +7,14 @@ import numpy as np
 import pytest
 
 from tfadv.reporting.figures import image_grid
+from tfadv.reporting.glossary import MEANINGS, Column, describe
 from tfadv.reporting.page import (
-    MEANINGS,
     Card,
-    Column,
     Estimate,
     Figure,
     Label,
     Section,
     Table,
-    describe,
     format_table,
     write_page,
 )
@@ -28,7 +26,7 @@ CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 class Page(html.parser.HTMLParser):
-    """A page as a browser would take it apart: its tags with their attributes, and its text."""
+    """A parsed page: its tags with their attributes, and its text."""
 
     def __init__(self, source):
         super().__init__()
@@ -46,7 +44,7 @@ class Page(html.parser.HTMLParser):
 
 
 def write(path, text="plain", value=0.25):
-    """A page with `text` in every place that takes text."""
+    """Writes and parses a page with `text` in every place that takes text."""
     column = Column(text, meaning=text, better="lower", group=text)
     rows = [[Label(text, text), value, Estimate(value, 0.1, 0.3)], [text, text, None]]
     table = Table(text, [Column(text), column, column], rows, note=text)
@@ -80,7 +78,7 @@ def test_page_loads_nothing_from_outside(tmp_path):
     assert not any(word in source for word in ("http://", "https://", "url(", "@import"))
 
 
-def test_page_carries_the_strict_content_security_policy(tmp_path):
+def test_page_has_the_strict_content_security_policy(tmp_path):
     policies = [
         attributes["content"]
         for attributes in write(tmp_path / "a.html").all("meta")
@@ -94,27 +92,28 @@ def render(path, table, cards=()):
     return Page((path / "a.html").read_text(encoding="utf-8"))
 
 
-def test_each_number_tells_which_it_is_what_it_means_and_its_interval(tmp_path):
+def test_a_numbers_tooltip_has_its_name_meaning_and_interval(tmp_path):
     rank1 = dataclasses.replace(MEANINGS["reid_rank1"], group="ours")
     rows = [["ridge", Estimate(0.143, 0.121, 0.166), 0.5], [Label("mean face"), 0.002, None]]
-    page = render(tmp_path, Table("Leakage", [Column("attacker"), rank1, Column("odd")], rows))
+    page = render(tmp_path, Table("Leakage", [Column("attack"), rank1, Column("odd")], rows))
     titles = [cell["title"] for cell in page.all("td")[:4]]
-    told = f"ours, Re-identification, rank 1: {MEANINGS['reid_rank1'].meaning}"
+    tooltip = f"ours, Re-identification, rank 1: {MEANINGS['reid_rank1'].meaning}"
     assert titles == [
-        f"ridge, {told}\n95% interval: 12.1% to 16.6%.",
+        f"ridge, {tooltip}\n95% interval: 12.1% to 16.6%.",
         "ridge, odd",
-        f"mean face, {told}",
+        f"mean face, {tooltip}",
         "mean face, odd",
     ]
 
 
-def test_a_cards_number_tells_what_it_means_and_its_interval(tmp_path):
+def test_a_cards_tooltip_has_the_meaning_and_interval(tmp_path):
     card = Card(MEANINGS["ssim"], Estimate(0.4, 0.35, 0.45))
     page = render(tmp_path, Table("T", [Column("a")], []), [card])
     titles = [span["title"] for span in page.all("span") if span.get("class") == "value"]
     meaning = MEANINGS["ssim"].meaning
     assert titles == [f"SSIM: {meaning}\n95% interval: 0.350 to 0.450."]
     assert "0.400 (0.350 to 0.450)" in page.text
+    assert page.text.count("In brackets: the 95% interval.") == 1
 
 
 @pytest.mark.parametrize(
@@ -138,7 +137,7 @@ def test_a_number_is_followed_by_its_interval_in_the_page(tmp_path, value, text)
 def test_meanings_of_rows_and_columns_are_listed_once_each_without_hovering(tmp_path):
     ours, theirs = (dataclasses.replace(MEANINGS["ssim"], group=g) for g in ("ours", "theirs"))
     rows = [[Label("mean face", "No feature at all."), 0.3, 0.3], ["ridge", 0.4, 0.5]]
-    text = render(tmp_path, Table("T", [Column("attacker"), ours, theirs], rows)).text
+    text = render(tmp_path, Table("T", [Column("attack"), ours, theirs], rows)).text
     assert text.count("No feature at all.") == 1
     assert text.count(MEANINGS["ssim"].meaning) == 1
 
@@ -148,7 +147,7 @@ def test_columns_of_a_group_share_a_heading(tmp_path):
     page = render(tmp_path, Table("T", columns, [["row", 1, 2, 3, 4]]))
     headings = [(th["colspan"], th["scope"]) for th in page.all("th") if "colspan" in th]
     assert headings == [("1", "colgroup"), ("2", "colgroup"), ("1", "colgroup")]
-    # The row's name, over both lines of headings, then one heading a column.
+    # The heading of the row names spans both lines; then one heading per column.
     assert sum(th.get("scope") == "col" for th in page.all("th")) == 5
     assert page.all("th")[0]["rowspan"] == "2"
 
@@ -177,7 +176,7 @@ def test_page_shows_what_was_run(tmp_path):
         assert cells in text
 
 
-def test_page_is_written_though_a_file_name_is_not_utf8(tmp_path):
+def test_page_is_written_even_if_a_file_name_is_not_utf8(tmp_path):
     assert "caf" in write(tmp_path / "a.html", "caf\udce9.jpg").text
 
 
@@ -288,7 +287,7 @@ def test_a_meaning_says_which_way_is_better(column):
         ("attribute_auc", "lower"),
     ],
 )
-def test_the_private_way_is(name, better):
+def test_the_more_private_direction_is(name, better):
     assert describe(name).better == better
     assert f"{better.capitalize()} is more private." in describe(name).meaning
 
@@ -321,7 +320,7 @@ def test_attributes_and_unknown_metrics_are_described_too():
         assert describe(name) == Column(name)
 
 
-def test_report_does_not_import_tensorflow():
+def test_page_does_not_import_tensorflow():
     code = (
         "import sys, tfadv.reporting.page; sys.exit(bool({'tensorflow', 'keras'} & {*sys.modules}))"
     )

@@ -1,8 +1,8 @@
-"""From numbers and pictures to what a person reads: an HTML page, tables in a terminal.
+"""Tables, figures and sections, as one HTML page and as text for a terminal.
 
-Knows nothing of TensorFlow or of where the numbers come from: data in, text or a file out. Text
-may come from anywhere (file names, attribute names), so it is escaped in the page and stripped of
-control characters in the terminal.
+Knows nothing about where the numbers come from, and imports no TensorFlow. Names of files and
+attributes may hold any character: text is escaped in the page and stripped of control characters in
+the terminal.
 """
 
 import base64
@@ -14,28 +14,15 @@ from pathlib import Path
 
 import jinja2
 
-from tfadv.reporting.glossary import MEANINGS, Column, describe
+from tfadv.reporting.glossary import Column
 from tfadv.reporting.text import format_value, printable
 
-__all__ = [
-    "MEANINGS",
-    "Card",
-    "Cell",
-    "Column",
-    "Estimate",
-    "Figure",
-    "Label",
-    "Section",
-    "Table",
-    "describe",
-    "format_table",
-    "write_page",
-]
+_INTERVAL_NOTE = "In brackets: the 95% interval."
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95% interval, which isn't shown where a bound is None or NaN."""
+    """A number with its 95% interval. The interval is hidden if a bound is None or NaN."""
 
     value: float | None
     low: float | None
@@ -44,7 +31,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Label:
-    """The name of a row, and in plain words what it is: an attacker, a reference, an encoder."""
+    """The name of a row, with its meaning in plain words."""
 
     name: str
     meaning: str = ""
@@ -55,7 +42,7 @@ Cell = str | float | Estimate | Label | None
 
 @dataclass(frozen=True)
 class Table:
-    """Numbers side by side; the first cell of a row is its name, a `Label` or text."""
+    """A table. The first cell of each row is the row's name: a `Label` or text."""
 
     title: str
     columns: Sequence[Column]
@@ -64,23 +51,23 @@ class Table:
 
     @property
     def groups(self) -> list[tuple[str, int]]:
-        """The headings over the columns after the first, and how many each spans; or nothing."""
+        """The headings over the columns after the first, each with its number of columns."""
         names = [column.group for column in self.columns[1:]]
         if not any(names):
             return []
-        return [(name, len(list(members))) for name, members in itertools.groupby(names)]
+        return [(name, len(list(columns))) for name, columns in itertools.groupby(names)]
 
     @property
     def starts(self) -> set[int]:
-        """The columns that begin a group."""
+        """The indices of the columns that begin a group."""
         spans = [span for _, span in self.groups]
         return {1 + sum(spans[:i]) for i in range(len(spans))}
 
     @property
     def explained(self) -> list[Column]:
-        """The rows, then the columns, that have a meaning, each once."""
-        firsts = [row[0] for row in self.rows if row and isinstance(row[0], Label)]
-        rows = [Column(label.name, label.meaning) for label in firsts]
+        """Name and meaning of each row, then of each column, if it has a meaning."""
+        labels = [row[0] for row in self.rows if row and isinstance(row[0], Label)]
+        rows = [Column(label.name, label.meaning) for label in labels]
         columns = [replace(column, group="") for column in self.columns]
         return [entry for entry in dict.fromkeys([*rows, *columns]) if entry.meaning]
 
@@ -100,21 +87,18 @@ class Figure:
 
     @property
     def uri(self) -> str:
-        """The picture as a data: URI."""
+        """The image as a data: URI."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
     @property
     def width(self) -> int:
-        """In pixels, as the PNG's header says."""
+        """The width in pixels, from the PNG's header."""
         return int.from_bytes(self.png[16:20], "big")
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: a heading, a paragraph, then tables and figures.
-
-    A collapsed one, for long material, shows its heading until it is opened.
-    """
+    """A heading, a paragraph, then tables and figures; `collapsed` shows the heading only."""
 
     title: str
     items: Sequence[Table | Figure]
@@ -124,38 +108,35 @@ class Section:
 
 @dataclass(frozen=True)
 class Card:
-    """A key number at the head of the page; `note` says what to compare it with."""
+    """A key number at the top of the page; `note` holds the numbers to compare it with."""
 
     column: Column
     value: Cell
     note: str = ""
 
 
-_KEY = "In brackets: the 95% interval."
-
-
 def format_table(table: Table) -> str:
-    """The table for a terminal: aligned, names to the left, numbers to the right."""
+    """Returns the table as aligned text for a terminal."""
     first, *columns = (
         _aligned(column, [row[i] for row in table.rows]) for i, column in enumerate(table.columns)
     )
     first = [name.strip().ljust(len(name)) for name in first]
-    over, start = "", 0
+    groups, start = "", 0
     for name, span in table.groups:
         heading = printable(name) and f"─ {printable(name)} "
         width = sum(len(lines[0]) for lines in columns[start : start + span]) + 2 * (span - 1)
         columns[start] = [" " * (len(heading) - width) + line for line in columns[start]]
-        over += "  " + heading.ljust(width, "─" if heading else " ")
+        groups += "  " + heading.ljust(width, "─" if heading else " ")
         start += span
     header, *rows = ("  ".join(cells).rstrip() for cells in zip(first, *columns, strict=True))
     lines = [
         printable(table.title),
-        over and (" " * len(first[0]) + over).rstrip(),
+        groups and (" " * len(first[0]) + groups).rstrip(),
         header,
         "─" * (sum(len(lines[0]) for lines in (first, *columns)) + 2 * len(columns)),
         *rows,
         printable(table.note),
-        _KEY if table.has_intervals else "",
+        _INTERVAL_NOTE if table.has_intervals else "",
     ]
     return "\n".join(filter(None, lines))
 
@@ -171,12 +152,12 @@ def write_page(
     """Writes one self-contained HTML page, which runs no script and loads nothing.
 
     Args:
-        path: the file; overwritten.
+        path: the file, which is overwritten.
         title: the page's heading.
-        lead: a paragraph under it: what was found.
+        lead: a paragraph under the heading: the result.
         sections: the body.
-        details: what was run, a flat mapping such as the config and the packages' versions.
-        cards: three or four key numbers at the head.
+        details: the settings of the run and the packages' versions.
+        cards: three or four key numbers at the top.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -187,14 +168,19 @@ def write_page(
     )
     environment.filters |= {"cell": _text, "bounds": _bounds, "tooltip": _tooltip}
     page = environment.get_template("page.html.jinja").render(
-        title=title, lead=lead, sections=sections, details=details, cards=cards, key=_KEY
+        title=title,
+        lead=lead,
+        sections=sections,
+        details=details,
+        cards=cards,
+        interval_note=_INTERVAL_NOTE,
     )
-    # File names may hold bytes that aren't UTF-8, which Python carries as lone surrogates.
+    # File names may hold bytes that are not UTF-8, which Python keeps as lone surrogates.
     Path(path).write_text(page, encoding="utf-8", errors="replace")
 
 
 def _aligned(column: Column, cells: Sequence[Cell]) -> list[str]:
-    """The heading and the cells, of one width, with values and intervals flush."""
+    """The heading and the cells as lines of one width, values and intervals each aligned."""
     values = [_text(cell, column.format) for cell in cells]
     intervals = [", ".join(_bounds(cell, column.format)).join("[]") for cell in cells]
     intervals = ["" if interval == "[]" else interval for interval in intervals]
@@ -207,7 +193,7 @@ def _aligned(column: Column, cells: Sequence[Cell]) -> list[str]:
 
 
 def _text(cell: object, spec: str = "") -> str:
-    """A cell as text, without its interval."""
+    """A cell as text without its interval."""
     if isinstance(cell, Label):
         cell = cell.name
     if isinstance(cell, Estimate):
@@ -216,7 +202,7 @@ def _text(cell: object, spec: str = "") -> str:
 
 
 def _bounds(cell: object, spec: str = "") -> list[str]:
-    """The two ends of a cell's interval, without the unit of its value; or nothing."""
+    """The two ends of a cell's interval without a unit; empty if there is no interval."""
     if not isinstance(cell, Estimate):
         return []
     bounds = (cell.low, cell.high)
@@ -226,7 +212,7 @@ def _bounds(cell: object, spec: str = "") -> list[str]:
 
 
 def _tooltip(cell: Cell, column: Column, row: Cell = "") -> str:
-    """Which number this is, what it means, and its interval."""
+    """The name of a number, its meaning and its interval."""
     names = (_text(row) if row else "", column.group, column.name)
     tooltip = ", ".join(filter(None, names))
     if column.meaning:

@@ -9,8 +9,8 @@ from tfadv.reporting.page import Figure, Section, Table, write_page
 from tfadv.reporting.tables import Metrics, cards, comparison
 
 _LEAD = (
-    "How well the exported encoder and classifier do their task. Run --mode=attack to measure what "
-    "the features leak."
+    "How well the exported encoder and classifier do their task. Run an attack to measure what the "
+    "features leak."
 )
 _UTILITY = "Measured with the exported SavedModels on the test images."
 _SIMULATED = (

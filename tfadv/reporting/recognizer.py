@@ -26,15 +26,16 @@ _COLUMNS = {
         "z.1%",
     ),
     "reid_rank1": Column(
-        "Re-identification, rank 1",
-        "Share of images that are closest to another image of the same person. Higher is better.",
+        "Rank 1",
+        "Re-identification: share of images that are closest to another image of the same person. "
+        "Higher is better.",
         "higher",
         "z.1%",
     ),
     "reid_rank5": Column(
-        "Re-identification, rank 5",
-        "Share of images with another image of the same person among the five closest. Higher is "
-        "better.",
+        "Rank 5",
+        "Re-identification: share of images with another image of the same person among the five "
+        "closest. Higher is better.",
         "higher",
         "z.1%",
     ),
