@@ -421,7 +421,7 @@ def test_what_needs_identities_is_left_out_and_said_not_to_be_measured(runs):
 def test_the_recogniser_says_that_nobody_is_known(runs, capsys):
     flags = ["--mode=recognizer", f"--config={runs / 'celeb.py'}", f"--workdir={runs / 'c'}"]
     assert cli.main(["run.py", *flags]) == 2
-    assert "shows nobody that is known" in capsys.readouterr().err
+    assert "shows no known person" in capsys.readouterr().err
 
 
 def test_the_config_for_celeb_a_of_tfds_names_its_splits():

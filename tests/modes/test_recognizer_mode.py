@@ -1,20 +1,16 @@
-"""--mode=recognizer on drawn faces, as a user runs it."""
+"""--mode=recognizer on synthetic faces, as a user runs it."""
 
 import json
 import signal
-from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from sklearn.metrics import roc_auc_score
 
 from tfadv import cli
-from tfadv.config.errors import UserError
-from tfadv.config.schema import Config, Recognizer, Train
 from tfadv.data import dataset as data
-from tfadv.modes import recognizer
+from tfadv.evaluation.recognition.identity_training import HeldOutVerification
 from tfadv.training import signals
 
 CONFIG = """
@@ -33,7 +29,7 @@ def get_config(mode):
 
 @pytest.fixture(scope="module")
 def root(tiny_faces, tmp_path_factory):
-    """A folder with a finished run, and the list of the splits that it read."""
+    """A folder with a finished run and the list of splits that it read."""
     root = tmp_path_factory.mktemp("runs")
     (root / "tiny.py").write_text(CONFIG.format(dir=tiny_faces.dir))
     splits, read = set(), data.Dataset._records
@@ -61,7 +57,7 @@ def metrics(folder):
     return json.loads((folder / "metrics.json").read_text())
 
 
-def test_leaves_what_the_contract_names(root):
+def test_a_run_writes_the_files_of_the_contract(root):
     assert {path.name for path in (root / "recognizer").iterdir()} == {
         "config.json",
         "checkpoints",
@@ -73,7 +69,7 @@ def test_leaves_what_the_contract_names(root):
     }
 
 
-def test_reads_the_public_and_the_test_split_only(root):
+def test_a_run_reads_the_public_and_the_test_split_only(root):
     assert json.loads((root / "splits.json").read_text()) == ["public", "test"]
 
 
@@ -85,7 +81,7 @@ def test_recognizer_json_counts_the_people_trained_on(root, tiny_faces):
     assert metrics(root / "recognizer")["identities"] == 8
 
 
-def test_metrics_are_finite_and_lie_between_chance_and_one_within_their_intervals(root):
+def test_metrics_and_intervals_are_finite_and_between_0_and_1(root):
     found = metrics(root / "recognizer")
     for prefix in ("", "blurred/"):
         for name in ("reid_rank1", "reid_rank5", "verification_auc", "verification_eer"):
@@ -96,7 +92,7 @@ def test_metrics_are_finite_and_lie_between_chance_and_one_within_their_interval
     assert np.isfinite(found["images_per_s"])
 
 
-def test_rank_1_is_that_of_the_nearest_other_picture_through_the_export(root, tiny_faces):
+def test_rank_1_is_that_of_the_nearest_other_image_through_the_export(root, tiny_faces):
     folder = str(root / "recognizer/recognizer")
     embed = tf.saved_model.load(folder).signatures["serving_default"]
     (batch,) = data.Dataset(tiny_faces).batches(data.TEST, data.WHOLE)
@@ -108,21 +104,21 @@ def test_rank_1_is_that_of_the_nearest_other_picture_through_the_export(root, ti
     assert metrics(root / "recognizer")["reid_rank1"] == pytest.approx(expected)
 
 
-def test_page_shows_the_measures_and_the_training(root):
+def test_the_page_shows_the_metrics_and_the_training(root):
     page = (root / "recognizer/report.html").read_text()
     for text in ("Verification AUC", "Rank 1", "blurred", "trained on 8 people", "held-out AUC"):
         assert text in page
 
 
-def test_finished_run_says_so(root, capsys):
+def test_a_finished_run_says_so(root, capsys):
     assert call(root) == 0
     assert "is finished" in capsys.readouterr().out
 
 
-def test_interrupted_run_resumes_where_it_was_and_ends_as_if_nothing_had_happened(
+def test_an_interrupted_run_resumes_and_ends_like_an_uninterrupted_one(
     root, tmp_path, monkeypatch, capsys
 ):
-    evaluate = recognizer.Evaluation.__call__
+    evaluate = HeldOutVerification.__call__
 
     def interrupted(self, step):
         if step == 8:
@@ -131,7 +127,7 @@ def test_interrupted_run_resumes_where_it_was_and_ends_as_if_nothing_had_happene
 
     flags = [f"--workdir={tmp_path}"]
     with monkeypatch.context() as patch:
-        patch.setattr(recognizer.Evaluation, "__call__", interrupted)
+        patch.setattr(HeldOutVerification, "__call__", interrupted)
         assert call(root, *flags) == 130
     assert not (tmp_path / "metrics.json").exists()
     assert call(root, *flags) == 0
@@ -144,99 +140,6 @@ def test_interrupted_run_resumes_where_it_was_and_ends_as_if_nothing_had_happene
     assert resumed == pytest.approx(whole, rel=0.05)
 
 
-def test_batch_larger_than_the_part_is_one_clear_line(root, tmp_path, capsys):
+def test_a_batch_larger_than_the_part_is_one_clear_line(root, tmp_path, capsys):
     assert call(root, f"--workdir={tmp_path}", "--config.train.batch=41") == 2
     assert "40 pictures, fewer than a batch of 41" in capsys.readouterr().err
-
-
-# What it learns from.
-
-
-def of_identities(train, test=(0, 0, 1)):
-    """What a dataset of these identities answers."""
-    answers = {"public": np.array(train), "test": np.array(test)}
-    return SimpleNamespace(annotations=lambda split, part=None: (answers[split], None))
-
-
-def test_people_to_learn_are_those_known_in_order():
-    people = recognizer.people_to_learn(of_identities([7, -1, 3, 7]), Config())
-    assert people.tolist() == [3, 7]
-
-
-@pytest.mark.parametrize(("train", "shows"), [([-1, -1], "nobody that"), ([-1, 4], "one known")])
-def test_dataset_that_shows_fewer_than_two_people_is_an_error_that_says_so(train, shows):
-    with pytest.raises(UserError, match=f"split public of dataset synthetic shows {shows}"):
-        recognizer.people_to_learn(of_identities(train), Config())
-
-
-@pytest.mark.parametrize("test", [(-1, -1), (0, 0), (0, 1), (0, 0, -1)])
-def test_test_split_without_pairs_of_both_kinds_is_an_error_before_training(test):
-    with pytest.raises(UserError, match="split test of dataset synthetic has no two known people"):
-        recognizer.check_test(of_identities([0, 1], test), Config())
-
-
-def rows(batches, name):
-    """Each picture's bytes, and what else the batches say of it."""
-    return [
-        (image.tobytes(), value)
-        for batch in batches
-        for image, value in zip(batch["images"].numpy(), batch[name].numpy(), strict=True)
-    ]
-
-
-@pytest.mark.parametrize("kept", [0, 2**30])
-def test_pictures_come_with_their_persons_number_and_nobody_is_held_out(
-    tiny_faces, monkeypatch, kept
-):
-    monkeypatch.setattr(recognizer, "_KEPT", kept)
-    dataset = data.Dataset(tiny_faces)
-    config = Config(data=tiny_faces, train=Train(batch=25), recognizer=Recognizer(split="public"))
-    who = dict(rows(dataset.batches("public", data.TRAIN), "identity"))
-    people = recognizer.people_to_learn(dataset, config)
-    pictures = recognizer.Pictures(dataset, config, people)
-    epoch = list(pictures.batches(0).take(2))  # 10 people, 5 pictures of each
-    seen = rows(epoch, "labels")
-    assert {image for image, _ in seen} == set(who)
-    assert all(people[label] == who[image] for image, label in seen)
-    later = next(iter(pictures.batches(1)))
-    np.testing.assert_array_equal(later["labels"], epoch[1]["labels"])
-
-
-@pytest.mark.parametrize("kept", [0, 2**30])
-def test_pictures_of_nobody_known_have_no_number(tiny_faces, monkeypatch, kept):
-    monkeypatch.setattr(recognizer, "_KEPT", kept)
-    dataset = data.Dataset(tiny_faces)
-    config = Config(data=tiny_faces, train=Train(batch=20), recognizer=Recognizer(split="public"))
-    people = recognizer.people_to_learn(dataset, config)
-    who = dict(rows(dataset.batches("public", data.TRAIN), "identity"))
-    decode = data.Dataset._pictures
-
-    def forgetful(self, *args, **kwargs):
-        def forget(picture):
-            unknown = picture["identity"] == people[3]
-            return picture | {"identity": tf.where(unknown, np.int64(-1), picture["identity"])}
-
-        return decode(self, *args, **kwargs).map(forget)
-
-    monkeypatch.setattr(data.Dataset, "_pictures", forgetful)
-    pictures = recognizer.Pictures(dataset, config, people)
-    seen = rows(pictures.batches(0).take(9), "labels")
-    expected = set(range(len(people))) - {3} | ({-1} if kept == 0 else set())
-    assert {label for _, label in seen} == expected
-    assert all(people[label if label >= 0 else 3] == who[image] for image, label in seen)
-
-
-def test_pairwise_auc_is_that_of_scikit_learn_over_pairs():
-    rng = np.random.default_rng(0)
-    embeddings = rng.normal(size=(12, 3))
-    identities = rng.permutation(np.arange(12) // 3)
-    pairs = [(i, j) for i in range(12) for j in range(i)]
-    same = [identities[i] == identities[j] for i, j in pairs]
-    scores = [embeddings[i] @ embeddings[j] for i, j in pairs]
-    found = recognizer.pairwise_auc(embeddings, identities)
-    assert found == pytest.approx(roc_auc_score(same, scores))
-
-
-@pytest.mark.parametrize("identities", [[0], [0, 0], [0, 1, 2]])
-def test_pairwise_auc_of_pairs_of_one_kind_is_not_there(identities):
-    assert recognizer.pairwise_auc(np.eye(len(identities)), np.array(identities)) is None

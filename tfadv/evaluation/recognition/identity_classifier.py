@@ -1,4 +1,4 @@
-"""A face recogniser trained here: pictures to embeddings, by telling people apart (CosFace)."""
+"""A face recognizer that is trained here: it learns to tell people apart (CosFace)."""
 
 from pathlib import Path
 
@@ -16,12 +16,12 @@ EMBEDDING = 128
 
 # Of the cosine logits. Wang et al. (2018, Eq. 6) bound the scale below by log(99 (K - 1)) for K
 # people at a probability of 0.99: 9.9 for 200 people, 11.5 for 1,000. Their margin of 0.35 is for
-# ten thousand people with fifty pictures each: with five to ten pictures each, 0.2 tells strangers
-# apart no better than 0 does, on drawn faces and on CelebA.
+# ten thousand people with fifty images each. With five to ten images each, a margin of 0.2 tells
+# strangers apart no better than 0 does, on synthetic faces and on CelebA.
 SCALE = 16.0
 MARGIN = 0.1
 
-# Of the augmentation, as shares of the picture's side and of its range.
+# Of the augmentation, as shares of the image's side and of its range.
 ZOOM = 0.1
 SHIFT = 0.06
 BRIGHTNESS = 0.2
@@ -29,7 +29,7 @@ CONTRAST = 0.2
 
 
 class FaceEmbedder(keras.Model):
-    """ResNet up to its pooled output, then a linear layer: a picture to a point on a sphere.
+    """ResNet up to its pooled output, then a linear layer: an image to a point on a sphere.
 
     Args:
         depth: 18, 34 or 50.
@@ -58,39 +58,39 @@ class FaceEmbedder(keras.Model):
         self.linear = keras.layers.Dense(embedding, use_bias=False, dtype="float32")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates all variables, for pictures [N, S, S, 3]; they don't depend on N and S."""
+        """Creates all variables, for images [N, S, S, 3]; they do not depend on N and S."""
         self.encoder.build(input_shape)
         inner = self.encoder.feature_shape(input_shape[1])
         self.linear.build((None, *inner))
 
     def call(self, images: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
-        """Embeds pictures.
+        """Embeds images.
 
         Args:
             images: float [N, S, S, 3] in [-1, 1].
             training: whether batch normalisation uses and updates the batch's statistics.
 
         Returns:
-            `embedding`, float32 [N, E] of length 1, and `inner`, the trunk's pooled output,
+            `embedding`, float32 [N, E] of length 1, and `inner`, the ResNet's pooled output,
             float32 [N, I].
         """
         inner = self.encoder(images, training=training)
         return {"embedding": tf.math.l2_normalize(self.linear(inner), axis=1), "inner": inner}
 
     def get_config(self) -> dict:
-        """The arguments that give this architecture again; precision is not one of them."""
+        """Returns the arguments of this architecture, without its precision."""
         return {"depth": self.depth, "width": self.width, "embedding": self.embedding}
 
 
 class IdentityClassifier(keras.Model):
-    """Trains an embedder to tell people apart, by softmax over them with a cosine margin.
+    """Trains an embedder to tell people apart, by softmax over people with a cosine margin.
 
-    A step's data is {"images": uint8 [N, S, S, 3], "labels": int64 [N]}: each person's number, from
-    0 on; -1, nobody known, teaches nothing.
+    A step's data is {"images": uint8 [N, S, S, 3], "labels": int64 [N]}: the number of each person,
+    from 0; -1 is unknown and does not count.
 
     Args:
-        embedder: built: pictures in [-1, 1] to `embedding`, [N, E] of length 1.
-        identities: K, how many people it learns.
+        embedder: built: images in [-1, 1] to `embedding`, [N, E] of length 1.
+        identities: K, the number of people.
     """
 
     measurements = ("identity", "accuracy")
@@ -107,21 +107,21 @@ class IdentityClassifier(keras.Model):
         )
 
     def compile(self, optimizer, **kwargs):
-        """Takes the optimiser and builds it with the variables of embedder and centres."""
+        """Takes the optimizer and builds it with the variables of embedder and centres."""
         # XLA on a CPU makes these convolutions 4 to 5 times slower.
         kwargs.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, **kwargs)
         self.optimizer.build(self.trainable_variables)
 
     def call(self, images, training=False):
-        """Returns the cosines to each person's centre, float32 [N, K], of pictures in [-1, 1]."""
+        """Returns the cosines to each person's centre, float32 [N, K], of images in [-1, 1]."""
         embeddings = self.embedder(images, training=training)["embedding"]
         centres = tf.math.l2_normalize(self.centres.value, axis=1)
         return tf.matmul(embeddings, centres, transpose_b=True)
 
     def train_step(self, data):
-        """Minimises the margin softmax on pictures changed a little; returns it."""
-        # Drawn anew at each step, and the same again where training resumes.
+        """Minimises the margin softmax on augmented images; returns the loss and the accuracy."""
+        # New at each step, and the same again when training resumes.
         seed = tf.stack([tf.cast(self.optimizer.iterations.value, tf.int32), 0])
         images, labels = augment(normalize(data["images"]), seed), data["labels"]
         with tf.GradientTape() as tape:
@@ -130,47 +130,47 @@ class IdentityClassifier(keras.Model):
         variables = self.trainable_variables
         self.optimizer.apply(tape.gradient(loss, variables), variables)
         is_right = tf.cast(tf.argmax(cosines, axis=1) == labels, tf.float32)
-        accuracy = tf.math.divide_no_nan(tf.reduce_sum(is_right), _known(labels))
+        accuracy = tf.math.divide_no_nan(tf.reduce_sum(is_right), _count_known(labels))
         return {"identity": loss, "accuracy": accuracy}
 
 
 def margin_softmax(
     labels: tf.Tensor, cosines: tf.Tensor, scale: float = SCALE, margin: float = MARGIN
 ) -> tf.Tensor:
-    """Softmax cross entropy where the right person must win by a margin: CosFace.
+    """Returns the softmax cross entropy in which the right person must win by a margin: CosFace.
 
     From Wang et al. (2018), Eq. 4.
 
     Args:
-        labels: who it is, int [N]; -1, nobody known, doesn't count.
+        labels: number of the person, int [N]; -1 is unknown and does not count.
         cosines: of the angle between embedding and each person's centre, float [N, K].
         scale: s, of the logits.
-        margin: m, taken off the right person's cosine.
+        margin: m, subtracted from the right person's cosine.
 
     Returns:
-        The mean over the pictures of people known, in nats; 0 if there are none. In a replica it is
-        its part of the whole batch's mean: the replicas' mean is that.
+        The mean over images of known people, in nats; 0 without any. In a replica, a part of the
+        whole batch's mean: the mean over the replicas is the whole.
     """
     targets = tf.one_hot(labels, cosines.shape[-1])
     losses = tf.nn.softmax_cross_entropy_with_logits(targets, scale * (cosines - margin * targets))
     total = tf.reduce_sum(tf.where(labels >= 0, losses, 0.0))
-    return tf.math.divide_no_nan(total, _known(labels))
+    return tf.math.divide_no_nan(total, _count_known(labels))
 
 
-def _known(labels: tf.Tensor) -> tf.Tensor:
-    """How many pictures are of people known; in a replica, the mean over all of them."""
+def _count_known(labels: tf.Tensor) -> tf.Tensor:
+    """The number of images of known people; in a replica, the mean over all replicas."""
     return all_reduce_mean(tf.math.count_nonzero(labels >= 0, dtype=tf.float32))
 
 
 def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Flips, zooms, shifts, blurs and relights each picture by chance.
+    """Returns images flipped, zoomed, shifted, blurred and relit at random, each on its own.
 
-    The blur is for the pictures that the recogniser is to judge: reconstructions are blurred, and
-    one trained on sharp pictures alone takes any two blurred ones for the same person.
+    The blur is for reconstructions, which are blurred. A recognizer trained on sharp images alone
+    takes any two blurred images for the same person.
 
     Args:
         images: float32 [N, S, S, 3] in [-1, 1]; S a multiple of 4.
-        seed: int [2]; the same seed gives the same changes.
+        seed: int [2]; equal seeds give equal changes.
 
     Returns:
         float32 [N, S, S, 3], about in [-1, 1].
@@ -191,7 +191,7 @@ def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _blur(images: tf.Tensor, chance: tf.Tensor) -> tf.Tensor:
-    """Half of the pictures as they are, a quarter enlarged from 1/2 of their side, one from 1/4."""
+    """Half of the images as they are, a quarter enlarged from 1/2 of their side, one from 1/4."""
     chance = chance[:, tf.newaxis, tf.newaxis, tf.newaxis]
     soft = tf.where(chance < 0.75, downscaled(images, 2), downscaled(images, 4))
     return tf.where(chance < 0.5, images, soft)
@@ -200,20 +200,20 @@ def _blur(images: tf.Tensor, chance: tf.Tensor) -> tf.Tensor:
 def export_embedder(
     embedder: FaceEmbedder, size: int, folder: Path, *, identities: int, split: str, dataset: str
 ) -> None:
-    """Writes an embedder as a SavedModel with `recognizer.json` beside its graph.
+    """Writes an embedder as a SavedModel, with `recognizer.json` next to its graph.
 
     `serving_default` takes `images`, uint8 [N, H, W, 3] of any H and W; `embed` takes `images`,
     float32 [N, S, S, 3] in [-1, 1]. Both return `embedding`, float32 [N, E] of length 1, and
     `inner`, float32 [N, I]. It holds the embedder's variables, in float32 whatever the precision of
-    training, and nothing else: nobody's centre.
+    training, and nothing else: no person's centre.
 
     Args:
         embedder: built.
-        size: S, the pixels a side that it was trained at.
+        size: S, the pixels per side that it was trained at.
         folder: where to write.
-        identities: how many people it was trained on.
-        split: whose people they were.
-        dataset: its name.
+        identities: number of people it was trained on.
+        split: the split with these people.
+        dataset: name of the data set.
     """
     portable = in_float32(embedder, (None, size, size, 3))
 
@@ -221,7 +221,7 @@ def export_embedder(
         return portable(images, training=False)
 
     def serve(images):
-        # Rounded as the training pictures were: a picture has one embedding however it arrives.
+        # Rounded like the training images, so that both signatures give the same embedding.
         resized = tf.image.resize(images, (size, size), antialias=True)
         return embed(normalize(tf.round(resized)))
 
