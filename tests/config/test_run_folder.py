@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy
 import pytest
 
-from tfadv.config import run_folder as workdir_module
+from tfadv.config import run_folder
 from tfadv.config.errors import UserError
 from tfadv.config.fields import flatten
 from tfadv.config.run_folder import RunFolder
@@ -21,7 +21,7 @@ DATASET = {"name": "faces/1.0.0", "splits": {"private": 3, "public": 2, "test": 
 
 @pytest.fixture
 def begun(tmp_path):
-    """A run's folder once something is trained, unfinished."""
+    """The folder of an unfinished run that has a checkpoint."""
     run = RunFolder(tmp_path / "runs" / "demo", "protect", Config())
     run.begin(dataset=DATASET)
     (run.path / "checkpoints").mkdir()
@@ -33,7 +33,7 @@ def test_nothing_is_written_before_the_run_begins(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_second_run_in_a_folder_stops_and_a_killed_one_keeps_nobody_out(tmp_path):
+def test_a_second_run_in_a_folder_is_refused_and_a_killed_one_frees_the_lock(tmp_path):
     code = (
         "import sys, time\nfrom tfadv.config.schema import Config\n"
         "from tfadv.config.run_folder import RunFolder\n"
@@ -44,8 +44,11 @@ def test_a_second_run_in_a_folder_stops_and_a_killed_one_keeps_nobody_out(tmp_pa
     command = [sys.executable, "-c", code, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "in\n"
-        told = rf"is in use by process {other.pid} on {platform.node()}, since 20.*; wait for it"
-        with pytest.raises(UserError, match=told), RunFolder(folder, "protect", Config()).locked():
+        message = rf"is in use by process {other.pid} on {platform.node()}, since 20.*; wait for it"
+        with (
+            pytest.raises(UserError, match=message),
+            RunFolder(folder, "protect", Config()).locked(),
+        ):
             pass
         other.kill()
     with RunFolder(folder, "protect", Config()).locked():
@@ -54,7 +57,7 @@ def test_a_second_run_in_a_folder_stops_and_a_killed_one_keeps_nobody_out(tmp_pa
     assert (folder / "written").exists()
 
 
-def test_a_folder_that_nothing_was_written_to_is_gone(tmp_path):
+def test_a_folder_that_stays_empty_is_removed(tmp_path):
     with (
         pytest.raises(ZeroDivisionError),
         RunFolder(tmp_path / "run", "protect", Config()).locked(),
@@ -63,28 +66,28 @@ def test_a_folder_that_nothing_was_written_to_is_gone(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_ended_before_anything_was_trained_may_be_begun_differently(begun):
+def test_a_run_that_trained_nothing_may_begin_again_with_another_config(begun):
     (begun.path / "checkpoints").rmdir()
     again = RunFolder(begun.path, "protect", Config(train=Train(steps=7)))
     again.begin(dataset=DATASET)
     assert json.loads((begun.path / "config.json").read_text())["config"]["train"]["steps"] == 7
 
 
-def test_a_dataset_remade_under_its_name_is_told(begun, tmp_path):
+def test_a_dataset_made_again_under_its_name_is_refused(begun, tmp_path):
     folder = tmp_path / "data/faces/1.0.0"
     folder.mkdir(parents=True)
     config = Config(data=Data(dir=str(tmp_path / "data"), dataset="faces"))
-    (folder / "dataset_info.json").write_text("70 pictures")
+    (folder / "dataset_info.json").write_text("70 images")
     run = RunFolder(tmp_path / "other", "protect", config)
     run.begin()
     run.finish({})
     RunFolder(run.path, "protect", config)
-    (folder / "dataset_info.json").write_text("71 pictures")
+    (folder / "dataset_info.json").write_text("71 images")
     with pytest.raises(UserError, match=r"the content of .*data/faces; choose"):
         RunFolder(run.path, "protect", config)
 
 
-def test_what_the_baseline_trained_counts_too(begun):
+def test_checkpoints_of_the_baseline_count(begun):
     (begun.path / "unprotected").mkdir()
     (begun.path / "checkpoints").rename(begun.path / "unprotected" / "checkpoints")
     with pytest.raises(UserError, match=r"train\.steps"):
@@ -99,10 +102,10 @@ def test_the_record_holds_the_whole_config(begun):
     assert record["mode"] == "protect"
     assert set(record["config"]) == {item.name for item in dataclasses.fields(Config)}
     for name, value in flatten(config).items():
-        found = record["config"]
+        recorded = record["config"]
         for part in name.split("."):
-            found = found[part]
-        assert found == (list(value) if isinstance(value, tuple) else value)
+            recorded = recorded[part]
+        assert recorded == (list(value) if isinstance(value, tuple) else value)
 
 
 def test_the_record_holds_the_versions_of_the_packages(begun):
@@ -113,7 +116,7 @@ def test_the_record_holds_the_versions_of_the_packages(begun):
 
 
 def test_a_package_that_is_not_installed_has_no_version(tmp_path, monkeypatch):
-    monkeypatch.setattr(workdir_module, "PACKAGES", ("numpy", "no-such-package"))
+    monkeypatch.setattr(run_folder, "PACKAGES", ("numpy", "no-such-package"))
     run = RunFolder(tmp_path, "protect", Config())
     run.begin()
     versions = json.loads((tmp_path / "config.json").read_text())["versions"]
@@ -140,7 +143,7 @@ def test_the_record_holds_the_commit_of_the_code(tmp_path, monkeypatch):
     (checkout / "tfadv").mkdir(parents=True)
     git(checkout, "init", "--quiet")
     git(checkout, "commit", "--quiet", "--allow-empty", "--message=first")
-    monkeypatch.setattr(workdir_module, "__file__", str(checkout / "tfadv" / "workdir.py"))
+    monkeypatch.setattr(run_folder, "__file__", str(checkout / "tfadv" / "run_folder.py"))
     run = RunFolder(tmp_path / "run", "protect", Config())
     run.begin()
     record = json.loads((run.path / "config.json").read_text())
@@ -148,7 +151,7 @@ def test_the_record_holds_the_commit_of_the_code(tmp_path, monkeypatch):
 
 
 def test_code_outside_a_checkout_has_no_commit(tmp_path, monkeypatch):
-    monkeypatch.setattr(workdir_module, "__file__", str(tmp_path / "workdir.py"))
+    monkeypatch.setattr(run_folder, "__file__", str(tmp_path / "run_folder.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     run = RunFolder(tmp_path / "run", "protect", Config())
     run.begin()
@@ -160,7 +163,7 @@ def test_the_same_config_resumes(begun):
     assert RunFolder(begun.path, "protect", config).metrics is None
 
 
-def test_tuples_that_json_made_lists_of_are_no_difference(tmp_path):
+def test_tuples_that_json_stores_as_lists_are_no_difference(tmp_path):
     config = Config(encoder=("a", "b"), task=Task(attributes=("Smiling",)))
     RunFolder(tmp_path, "attack", config).begin()
     (tmp_path / "checkpoints").mkdir()
@@ -177,7 +180,7 @@ def test_a_finished_run_of_another_config_is_refused_without_its_checkpoints(tmp
         RunFolder(tmp_path, "attack", Config())
 
 
-def test_attackers_of_an_audit_are_not_taken_for_those_of_another_config(tmp_path):
+def test_attacks_of_an_audit_are_not_used_for_another_config(tmp_path):
     run = RunFolder(tmp_path, "audit", Config())
     run.begin(dataset=DATASET)
     (run.path / "encoders/protected").mkdir(parents=True)
@@ -187,20 +190,20 @@ def test_attackers_of_an_audit_are_not_taken_for_those_of_another_config(tmp_pat
 
 
 @pytest.mark.parametrize("name", ["classifier", "unprotected/encoder", "unprotected/classifier"])
-def test_an_audit_of_what_lies_beside_an_encoder_and_has_changed_is_refused(tmp_path, name):
-    beside = tmp_path / "protect" / name
-    beside.mkdir(parents=True)
-    (beside / "saved_model.pb").write_bytes(b"one")
+def test_an_audit_is_refused_if_a_model_next_to_the_encoder_has_changed(tmp_path, name):
+    model = tmp_path / "protect" / name
+    model.mkdir(parents=True)
+    (model / "saved_model.pb").write_bytes(b"one")
     config = Config(encoder=(str(tmp_path / "protect/encoder"),))
     run = RunFolder(tmp_path / "audit", "audit", config)
     run.begin(dataset=DATASET)
     (run.path / "checkpoints").mkdir()
-    (beside / "saved_model.pb").write_bytes(b"another")
+    (model / "saved_model.pb").write_bytes(b"another")
     with pytest.raises(UserError, match=f"the content of .*{name}"):
         RunFolder(run.path, "audit", config)
 
 
-def test_the_answers_of_a_named_unprotected_encoder_are_watched_too(tmp_path):
+def test_the_classifier_of_a_named_unprotected_encoder_is_compared(tmp_path):
     classifier = tmp_path / "plain/classifier"
     classifier.mkdir(parents=True)
     (classifier / "saved_model.pb").write_bytes(b"one")
@@ -208,7 +211,7 @@ def test_the_answers_of_a_named_unprotected_encoder_are_watched_too(tmp_path):
     assert str(classifier) in RunFolder(tmp_path / "audit", "audit", config).digests
 
 
-def test_an_attack_on_an_encoder_that_has_changed_since_is_refused(tmp_path):
+def test_an_attack_on_an_encoder_that_has_changed_is_refused(tmp_path):
     encoder = tmp_path / "encoder"
     encoder.mkdir()
     (encoder / "saved_model.pb").write_bytes(b"one")
@@ -330,7 +333,7 @@ def test_a_full_disk_leaves_the_record_of_the_first_start(begun, monkeypatch):
     assert (begun.path / "config.json").read_bytes() == before
 
 
-def test_a_finished_folder_gets_the_two_files_alone(begun):
+def test_a_finished_folder_has_two_files_and_the_checkpoints(begun):
     begun.finish({"mcc": 0.5})
     assert {path.name for path in begun.path.iterdir()} == {
         "config.json",
@@ -340,17 +343,17 @@ def test_a_finished_folder_gets_the_two_files_alone(begun):
 
 
 def test_the_summary_says_what_was_run():
-    facts = workdir_module.summary("attack", Config(data=Data(size=96)), DATASET)
+    facts = run_folder.summary("attack", Config(data=Data(size=96)), DATASET)
     assert facts["mode"] == "attack"
     assert facts["dataset"] == "faces/1.0.0"
-    assert facts["pictures in private"] == "3"
+    assert facts["images in private"] == "3"
     assert facts["data.size"] == "96"
     assert facts["numpy"] == numpy.__version__
     assert set(flatten(Config())) <= set(facts)
 
 
 @pytest.mark.parametrize("changed", ["face.onnx", "face.onnx.json", "vgg19.h5"])
-def test_a_recogniser_or_weights_that_have_changed_since_are_refused(tmp_path, changed):
+def test_a_recognizer_or_weights_that_have_changed_are_refused(tmp_path, changed):
     for name in ("face.onnx", "vgg19.h5"):
         (tmp_path / name).write_bytes(b"one")
     config = Config()

@@ -1,6 +1,6 @@
-"""The folder of a run: what it was run with, whether it is done, and what it measured.
+"""The folder of a run: its record, its lock and its result.
 
-Nothing here imports TensorFlow, so that a mistake is found at once.
+Nothing here imports TensorFlow, so that a mistake is reported at once.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 try:
     import fcntl
@@ -36,14 +36,20 @@ PACKAGES = (
     "opencv-python-headless",
 )
 
-_CHECKS = ("audit.fail_above ",)  # fields that change nothing but what is said of the result
+_WITHOUT_EFFECT = ("audit.fail_above",)  # fields that no result depends on
 
 
 class RunFolder:
-    """A run's folder.
+    """The folder of a run.
+
+    Attributes:
+        path: the folder.
+        mode: the mode of the run.
+        config: the config of the run.
+        digests: path of a file or folder that the run reads -> digest of its content.
 
     Raises:
-        UserError: it belongs to a run of another mode or config; the differing fields are named.
+        UserError: the folder holds a run of another mode or config. Differing fields are named.
     """
 
     def __init__(self, path: Path | str, mode: str, config: Config):
@@ -53,83 +59,74 @@ class RunFolder:
         for folder in (self.path, *self.path.parents):
             if folder.is_file():
                 raise UserError(f"--workdir={self.path}: {folder} is a file; it must be a folder")
-        used = (
-            *config.encoder,
-            config.audit.unprotected,
-            config.model.weights,
-            config.perceptual.weights,
-        )
-        self.digests = {path: _digest(Path(path)) for path in used if path}
-        # What an attack or an audit takes with them.
-        for encoder in filter(None, (*config.encoder, config.audit.unprotected)):
-            beside = Path(encoder).parent
-            found = (
-                beside / "classifier",
-                beside / "unprotected/encoder",
-                beside / "unprotected/classifier",
-            )
-            self.digests |= {str(path): _digest(path) for path in found if path.is_dir()}
-        for name in filter(None, (config.data.dataset, *config.data.extra, config.audit.domain)):
-            folder = Path(config.data.dir) / name.replace(":", "/")
-            if folder.is_dir():
-                self.digests[str(folder)] = _digest(folder)
-        for path in filter(None, (config.recognizer.path, *config.recognizer.others)):
-            self.digests[path] = recognizer_digest(Path(path))
-        # What ended on a mistake before anything was trained stands in nobody's way.
-        kept = "checkpoints", "metrics.json", "*.npz"
-        trained = any(path for name in kept for path in self.path.rglob(name))
-        if trained and (self.path / "config.json").exists():
+        self.digests = {path: digest(Path(path)) for path in _inputs(config) if Path(path).exists()}
+        # A run that failed before it trained anything leaves nothing to protect.
+        results = "checkpoints", "metrics.json", "*.npz"
+        has_results = any(path for name in results for path in self.path.rglob(name))
+        if has_results and (self.path / "config.json").exists():
             self._check_same()
 
     @property
     def metrics(self) -> dict[str, Any] | None:
-        """What the run measured, or None if it isn't finished."""
+        """The content of metrics.json, or None if the run is not finished."""
         exists = (self.path / "metrics.json").exists()
         return self._read("metrics.json") if exists else None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps every other run out of the folder; a run that was killed keeps nobody out.
+        """Keeps every other run out of the folder. The lock of a killed run is free again.
+
+        A folder that is still empty at the end is removed.
 
         Raises:
-            UserError: another run is at work in it; its process and host are named.
+            UserError: another run is using the folder. Its process and host are named.
         """
         if fcntl is None:
             yield
             return
-        path = self.path / ".lock"
-        with contextlib.ExitStack() as stack:
-            while True:
-                self.path.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(path.open("a+"))
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    file.seek(0)
-                    raise UserError(
-                        f"--workdir={self.path} is in use by {file.read() or 'another run'}; wait "
-                        f"for it, or choose another --workdir"
-                    ) from None
-                except OSError:  # a file system without locks
-                    pass
-                # Else the run before has just removed what was opened here.
-                if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    break
-            file.truncate(0)
+        with self._take_lock() as file:
             now = datetime.datetime.now().isoformat(" ", "minutes")
-            print(f"process {os.getpid()} on {platform.node()}, since {now}", end="", file=file)
-            file.flush()
+            owner = f"process {os.getpid()} on {platform.node()}, since {now}"
+            print(owner, end="", file=file, flush=True)
             try:
                 yield
             finally:
-                path.unlink(missing_ok=True)
-                if not any(self.path.iterdir()):  # a mistake that was told before any writing
+                Path(file.name).unlink(missing_ok=True)
+                if not any(self.path.iterdir()):
                     self.path.rmdir()
 
+    def _take_lock(self) -> IO[str]:
+        """Returns the lock file, open, locked and empty."""
+        path = self.path / ".lock"
+        while True:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                with file:
+                    file.seek(0)
+                    owner = file.read() or "another run"
+                raise UserError(
+                    f"--workdir={self.path} is in use by {owner}; wait for it, or choose another "
+                    f"--workdir"
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+            # A run that has just ended may have removed the file that was opened here.
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                return file
+            file.close()
+
     def begin(self, **facts: Any) -> None:
-        """Makes the folder and records the config, the versions and facts such as the dataset."""
+        """Makes the folder and records the config, the versions and facts such as the dataset.
+
+        Raises:
+            UserError: the run resumes with other damaged records than it began with.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        self._check_left_out(facts.get("dataset", {}))
+        self._check_damaged(facts.get("dataset", {}))
         record = {
             "mode": self.mode,
             "config": dataclasses.asdict(self.config),
@@ -139,21 +136,8 @@ class RunFolder:
         }
         write_json(self.path / "config.json", record | facts)
 
-    def _check_left_out(self, dataset: dict[str, Any]) -> None:
-        """Raises a UserError if a run goes on without the same damaged records as before."""
-        if not any(self.path.rglob("checkpoints")) or not (self.path / "config.json").exists():
-            return
-        before = self._read("config.json").get("dataset", {}).get("damaged", {})
-        now = dataset.get("damaged", {})
-        if before.get("left_out", []) != now.get("left_out", []):
-            raise UserError(
-                f"--workdir={self.path} holds a run that left out {before.get('records', 0):,} "
-                f"damaged records of {dataset['name']}, which now has {now['records']:,}, or "
-                f"others; choose another --workdir or remove that one"
-            )
-
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Records what was measured; the run is done."""
+        """Writes metrics.json, which marks the run as finished."""
         write_json(self.path / "metrics.json", metrics)
 
     def _read(self, name: str) -> Any:
@@ -164,27 +148,38 @@ class RunFolder:
                 f"{self.path / name} can't be read ({error}); remove it or choose another --workdir"
             ) from None
 
+    def _check_damaged(self, dataset: dict[str, Any]) -> None:
+        """Raises a UserError if a resumed run skips other damaged records than before."""
+        if not any(self.path.rglob("checkpoints")) or not (self.path / "config.json").exists():
+            return
+        before = self._read("config.json").get("dataset", {}).get("damaged", {})
+        now = dataset.get("damaged", {})
+        if before.get("left_out", []) != now.get("left_out", []):
+            raise UserError(
+                f"--workdir={self.path} holds a run that skipped {before.get('records', 0):,} "
+                f"damaged records of {dataset['name']}, which now has {now['records']:,}, or "
+                f"others; choose another --workdir or remove that one"
+            )
+
     def _check_same(self) -> None:
+        """Raises a UserError unless the folder's run has this mode, config and inputs."""
         before = self._read("config.json")
         if not isinstance(before, dict) or not {"mode", "config"} <= set(before):
             raise UserError(
                 f"{self.path / 'config.json'} was written by another program; choose another "
                 f"--workdir"
             )
-        now = json.loads(json.dumps(dataclasses.asdict(self.config)))
-        # A field that is newer than the run had its default.
-        default = _leaves(json.loads(json.dumps(dataclasses.asdict(Config()))))
-        old, new = default | _leaves(before["config"]), _leaves(now)
+        # A field that the run's version of tfadv lacked had its default.
+        old, new = _values(Config()) | _leaves(before["config"]), _values(self.config)
         differing = [
             f"{name} (was {old.get(name)!r}, is {new.get(name)!r})"
             for name in sorted(old | new)
-            if old.get(name) != new.get(name)
+            if old.get(name) != new.get(name) and name not in _WITHOUT_EFFECT
         ]
-        differing = [each for each in differing if not each.startswith(_CHECKS)]
         if before["mode"] != self.mode:
             differing.insert(0, f"mode (was {before['mode']!r}, is {self.mode!r})")
-        for path, digest in before.get("digests", {}).items():
-            if self.digests.get(path, digest) != digest:
+        for path, old_digest in before.get("digests", {}).items():
+            if self.digests.get(path, old_digest) != old_digest:
                 differing.append(f"the content of {path}")
         if differing:
             raise UserError(
@@ -194,25 +189,50 @@ class RunFolder:
 
 
 def summary(mode: str, config: Config, dataset: dict[str, Any]) -> dict[str, str]:
-    """Returns what was run as a flat table for a report."""
+    """Returns mode, dataset, config and versions as a flat table for a report."""
     facts = {"mode": mode, "dataset": dataset["name"]}
-    facts |= {f"pictures in {name}": f"{size:,}" for name, size in dataset["splits"].items()}
-    facts |= {f"public, of {name}": f"{n:,}" for name, n in dataset.get("extra", {}).items()}
-    if left_out := dataset.get("damaged", {}).get("records"):
-        facts["damaged records left out"] = f"{left_out:,}"
+    facts |= {f"images in {split}": f"{count:,}" for split, count in dataset["splits"].items()}
+    for name, count in dataset.get("extra", {}).items():
+        facts[f"public images from {name}"] = f"{count:,}"
+    if damaged := dataset.get("damaged", {}).get("records"):
+        facts["damaged records skipped"] = f"{damaged:,}"
     facts |= {name: str(value) for name, value in flatten(config).items()}
     return facts | {name: version or "not installed" for name, version in _versions().items()}
 
 
-def _versions() -> dict[str, str | None]:
-    """The installed version of each package; None for tfadv run from a folder never installed."""
-    installed = {}
-    for name in PACKAGES:
-        try:
-            installed[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            installed[name] = None
-    return installed
+def digest(path: Path) -> str:
+    """Returns the SHA-256 of a file or folder that a run reads.
+
+    For a recognizer in several files these are all its files, for a SavedModel its graph and
+    variables, for a dataset the sizes of its splits in images and bytes.
+    """
+    if path.is_dir():
+        names = ("saved_model.pb", "recognizer.json", "variables/*")
+        names += ("dataset_info.json", "*/dataset_info.json")
+        files = [file for name in names for file in sorted(path.glob(name))]
+    else:
+        files = [path, path.with_suffix(".prototxt"), path.with_name(f"{path.name}.json")]
+    digests = [hashlib.sha256(f.read_bytes()).hexdigest() if f.is_file() else "" for f in files]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def _inputs(config: Config) -> Iterator[str]:
+    """Yields the paths of all that a run with this config may read; some may not exist."""
+    encoders = list(filter(None, (*config.encoder, config.audit.unprotected)))
+    yield from encoders
+    # Attacks also use the models that a protect run exports next to its encoder.
+    for encoder in encoders:
+        for name in ("classifier", "unprotected/encoder", "unprotected/classifier"):
+            yield str(Path(encoder).parent / name)
+    for dataset in filter(None, (config.data.dataset, *config.data.extra, config.audit.domain)):
+        yield str(Path(config.data.dir) / dataset.replace(":", "/"))
+    files = (config.model.weights, config.perceptual.weights)
+    yield from filter(None, (*files, config.recognizer.path, *config.recognizer.others))
+
+
+def _values(config: Config) -> dict[str, Any]:
+    """Returns the fields of a config as JSON returns them, with lists for tuples."""
+    return json.loads(json.dumps(flatten(config)))
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -225,31 +245,19 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _digest(path: Path) -> str:
-    """What tells a file, a SavedModel or a dataset from another that has taken its place.
-
-    Of a dataset it is how many pictures and bytes its splits have. What isn't local is left out.
-    """
-    files = [path, path / "saved_model.pb", *sorted(path.glob("variables/*"))]
-    files += [path / "dataset_info.json", *sorted(path.glob("*/dataset_info.json"))]
-    digest = hashlib.sha256()
-    for file in filter(Path.is_file, files):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def recognizer_digest(path: Path) -> str:
-    """Returns the SHA-256 of what a recogniser consists of, its card included."""
-    files = [path, path.with_suffix(".prototxt"), path.with_name(f"{path.name}.json")]
-    if path.is_dir():
-        files = [path / "saved_model.pb", path / "recognizer.json"]
-        files += sorted(path.glob("variables/*"))
-    digests = [hashlib.sha256(f.read_bytes()).hexdigest() if f.is_file() else "" for f in files]
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+def _versions() -> dict[str, str | None]:
+    """Returns the version of each package; None for a package that is not installed."""
+    installed = {}
+    for name in PACKAGES:
+        try:
+            installed[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            installed[name] = None
+    return installed
 
 
 def _git_commit() -> str | None:
-    """The commit of this checkout, if it is one."""
+    """Returns the commit of this checkout; None outside a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

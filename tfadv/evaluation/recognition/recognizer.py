@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from tfadv.config.errors import UserError
-from tfadv.config.run_folder import recognizer_digest
+from tfadv.config.run_folder import digest
 from tfadv.evaluation.recognition.alignment import INTERPOLATION, align
 from tfadv.evaluation.recognition.files import (
     KINDS,
@@ -64,7 +64,7 @@ class Recognizer:
         self.name = path.stem if path.is_file() else path.resolve().name
         self.layer = layer
         self.alignment = "celeba" if template else "whole"
-        self.digest = recognizer_digest(path)
+        self.digest = digest(path)
         self._path, self._network = path, network
         self._size, self._template = size, template
         black = self(np.zeros((1, size, size, 3), np.float32))
