@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv.attacks.knowledge import Knowledge, KnownImages
-from tfadv.data.dataset import PUBLIC
+from tfadv.data.dataset import PUBLIC, WHOLE
 from tfadv.data.streams import in_memory_batches
 from tfadv.evaluation.recognition.recognizer import Embeddings
 
@@ -119,7 +119,7 @@ class FixedDataset:
         self._parts, self.attributes = parts, attributes
         self.size = next(iter(parts.values()))[0].shape[1]
 
-    def count(self, split, part):
+    def count(self, split, part=WHOLE):
         return len(self._parts[split, part][0])
 
     def annotations(self, split, part):

@@ -245,6 +245,13 @@ def test_reconstructions_are_scored_and_the_first_ones_are_kept(test_set, pairs)
     assert np.unique(result.images).tolist() == [159]  # 127.5 * 1.25
 
 
+def test_no_reconstructions_are_kept_for_0_examples(dataset, pairs, tmp_path):
+    evaluation = evaluation_set(dataset, tmp_path, examples=0)
+    for examples in (0, 3):
+        fitted = FittedAttack(reconstruct=constant(pairs.size), examples=examples)
+        assert evaluation.score(fitted, pairs).images is None
+
+
 def test_a_slow_attack_is_scored_on_the_first_images_by_pixels_only(test_set, pairs):
     fitted = FittedAttack(reconstruct=constant(pairs.size), examples=3)
     result = test_set.score(fitted, pairs)
