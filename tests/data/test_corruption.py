@@ -312,12 +312,12 @@ def test_a_run_ends_in_one_line(tmp_path, capsys):
     told = json.loads((tmp_path / "other/config.json").read_text())["dataset"]["damaged"]
     examples = json.loads((tmp_path / "other/metrics.json").read_text())["test_examples"]
     assert (told["records"], examples) == (1, 39)
-    assert "damaged records left out" in (tmp_path / "other/report.html").read_text()
+    assert "damaged records skipped" in (tmp_path / "other/report.html").read_text()
     # Others are left out now: it would not be the same run that goes on.
     (tmp_path / "other/metrics.json").unlink()
     DAMAGE["checksum"][0](file_of(config, PRIVATE))
     assert cli.main(["run.py", *flags, *skip, *elsewhere]) == 2
-    assert "left out 1 damaged records of pictures/1.0.0, which now" in capsys.readouterr().err
+    assert "skipped 1 damaged records of pictures/1.0.0, which now" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("reader", READERS)
