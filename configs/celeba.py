@@ -1,13 +1,14 @@
 """The paper's setting: CelebA at 224 px, ResNet-50, features of the fc layer.
 
-For a GPU: 20 passes over 160,000 private pictures. The decoder has 232 million parameters: allow
-some 25 GB of disk for checkpoints. What the paper leaves open (optimiser, rates, batch, passes)
-is ours. First, with the official files of CelebA in a folder:
+Cost: for a GPU. 20 passes over 160,000 private images; checkpoints need about 25 GB of disk, since
+the decoder has 232 million parameters. Result: none yet; this setting has not been run in full.
+The paper leaves open the optimizer, learning rates, batch size and number of passes. First, with
+CelebA's official files in a folder:
 
     python -m data_prep.celeba --source=CELEBA --data_dir=data
 
-This deals identities to the splits, in the paper's shares; the paper itself split by position,
-which `--scheme=paper` and `--config.data.dataset=celeba/paper` do. The paper's recogniser is
+No identity is in two splits, and the splits have the paper's shares. The paper itself split by
+position: `--scheme=paper` and `--config.data.dataset=celeba/paper`. The paper's recognizer is
 OpenFace: `--config.recognizer.path=nn4.small2.v1.t7`.
 """
 

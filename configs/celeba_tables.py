@@ -1,11 +1,11 @@
-"""CelebA at 64 px for the tables of the paper, a dozen encoders and attacks each, on two cores.
+"""CelebA at 64 px for the tables of the paper on two cores: a dozen encoders and attacks per table.
 
-The base of `table1.py`, `table2.py`, `table3.py` and `figure4.py` with `--config.scale=small`;
-what came out, and how long it took, is in docs/results/. First:
+The base of `table1.py`, `table2.py`, `table3.py` and `figure4.py` with `--config.scale=small`. Each
+of these states its cost and its result. First:
 
     python -m data_prep.celeba --source=CELEBA --data_dir=data --shares=0.7,0.2,0.1
 
-ResNet-18 in place of 50: of the two at the same speed it learns the task in far fewer steps.
+The encoder is ResNet-18. At the same speed it learns the task in far fewer steps than ResNet-50.
 """
 
 from configs import celeba_small

@@ -1,18 +1,21 @@
-"""Every defence at several strengths, and the front of usefulness against leakage.
+"""Every defence at several strengths: utility against leakage.
 
     python run.py --mode=reproduce --config=configs/defences.py [--config.scale=small]
 
-A row is a defence at one strength. What all encoders have in common, and how they are attacked, is
-the paper's (`celeba.py`), or `celeba_tables.py` at the small scale, where Dec^a is given no more
-than 1,000 steps: this is to find candidates by the attackers in closed form, and `--mode=audit` is
-for verdicts. docs/defences.md says what each defence is.
+Cost: 39 encoders and attacks. `--dry_run` estimates the time on your machine. Result: hard
+predictions leak least at no cost to the task; 64 values of one bit come closest
+(docs/results/audit.md). docs/defences.md explains each defence.
+
+A row is one defence at one strength. Everything else is as in `celeba.py`, or at the small scale as
+in `celeba_tables.py`. There the attacker's decoder trains for at most 1,000 steps: the table finds
+candidates by the closed-form attacks, and `--mode=audit` gives verdicts.
 """
 
 from configs import celeba, celeba_tables
 from tfadv.config.experiment import Experiment, Plot, Row
 from tfadv.config.schema import Config
 
-# Name of a curve -> from weaker to stronger, what is changed.
+# Name of a curve -> changes to the config, from weak to strong.
 CURVES = {
     "the paper's": [{"loss.lambda1": value} for value in (0.2, 1.0, 5.0)],
     "Gaussian noise": [{"bottleneck.noise": value} for value in (0.3, 1.0, 3.0)],
@@ -37,7 +40,7 @@ CURVES = {
         }
         for noise, weight in ((0.2, 0.2), (0.3, 0.5), (0.3, 2.0))
     ],
-    "answers": [
+    "predictions": [
         {"bottleneck.predictions": "logits"},
         {"bottleneck.predictions": "hard"},
         *(
@@ -60,7 +63,7 @@ METRICS = (
 
 
 def _small(mode: str) -> Config:
-    """Returns the settings at the small scale."""
+    """Returns the settings of a mode at the small scale."""
     config = celeba_tables.get_config(mode)
     if mode == "attack":
         config.train.steps = 1000
@@ -68,7 +71,7 @@ def _small(mode: str) -> Config:
 
 
 def get_experiment(scale: str) -> Experiment:
-    """Returns a row for each defence at each strength, and one without."""
+    """Returns a row without a defence and one for each defence at each strength."""
     base = {"paper": celeba.get_config, "small": _small}[scale]
     rows = [Row("none", {"loss.lambda1": 0.0})]
     series = {"none": ["none"]}
@@ -80,11 +83,11 @@ def get_experiment(scale: str) -> Experiment:
             rows.append(Row(name, {"loss.lambda1": 0.0} | changes, {}, about))
             series[curve].append(name)
     return Experiment(
-        title="Defences: how useful, how leaky",
+        title="Defences: utility against leakage",
         about=(
-            "Each curve is a defence from weak to strong. The best lies top left: useful features "
-            "from which attackers recover little. Features that only give f's answers (answers 2) "
-            "can't leak less than those answers do."
+            "Each curve is one defence from weak to strong. The best defence is at the top left: "
+            "its features are useful and attackers recover little. Hard predictions (predictions "
+            "2) leak no more than any feature from which the same classifier predicts."
         ),
         base=base,
         rows=rows,

@@ -1,11 +1,9 @@
-"""Drawn faces at 64 px, ResNet-18 of half width: a first look, with nothing downloaded.
+"""Synthetic faces at 64 px, ResNet-18 of half width: a first look, with nothing to download.
 
-What is sent are f's answers, as in `recommended.py`. The paper's defence is
+Cost: nine minutes on two CPU cores for recognizer, protect and attack. Result: see README.md. The
+encoder sends hard predictions, as in `recommended.py`. To train the paper's defence instead:
 
     --config.bottleneck.predictions= --config.loss.lambda1=1 --workdir=runs/paper/protect
-
-Some nine minutes on two CPU cores, for recognizer, protect and attack together; README.md shows
-what comes out.
 """
 
 from tfadv.config.schema import Attack, Bottleneck, Config, Loss, Model, Train

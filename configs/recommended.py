@@ -1,14 +1,16 @@
-"""What survived its audit best: a service that sends f's answers, and no feature.
+"""The defence with the best audit: a service that sends hard predictions and no feature.
 
     python run.py --mode=protect --config=configs/recommended.py --config.data.dataset=NAME
     python run.py --mode=audit   --config=configs/recommended.py --config.data.dataset=NAME
 
-Yes or no to each attribute, at thresholds tuned on held-out private pictures: nothing that the task
-doesn't say leaves the device, and no feature that f answers from leaks less than its answers (by
-the data-processing inequality). The answers serve no other task. To send less still, turn some
-round: `--config.bottleneck.flip=0.05`. Who needs features for a task that isn't known yet takes 64
-values of one bit: for 0.025 of MCC on CelebA they gave away no more of the pixels than the answers
-do, and a little more of who it is (docs/results/audit.md).
+Cost, on 20,200 images and two CPU cores: protect trains two encoders of 800 steps. Result: no cost
+to the task, and the least leakage (docs/results/audit.md).
+
+The encoder sends yes or no for each attribute, at thresholds tuned on held-out private images. By
+the data-processing inequality, no feature from which this classifier predicts leaks less. The
+predictions serve no other task. `--config.bottleneck.flip=0.05` flips some of them, to send even
+less. For a task that is not known yet, send 64 values of one bit. On CelebA they cost 0.025 of MCC;
+they leak no more pixels than the predictions, and slightly more about the identity:
 
     --config.bottleneck.predictions= --config.bottleneck.size=64 --config.bottleneck.bits=1
 """

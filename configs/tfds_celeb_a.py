@@ -1,13 +1,15 @@
-"""CelebA as TFDS itself has it, celeb_a, at 224 px: ResNet-50, features of the fc layer.
+"""CelebA as TFDS has it, celeb_a, at 224 px: ResNet-50, features of the fc layer.
 
-As configs/celeba.py, but with nothing to prepare. First:
+As `celeba.py`, with nothing to prepare but:
 
     tfds build celeb_a --data_dir=data
 
-Its `train` (162,770 pictures) is cut into private and public pictures, in the paper's shares, and
-attackers are measured on its `test` (19,962). The cut is by position in TFDS's shuffled order, so
-that people are in both parts of `train`.
-`--config.data.private=train --config.data.public=validation` takes its own splits instead.
+Cost: for a GPU, as `celeba.py`. Result: none yet; this setting has not been run in full.
+
+`train` (162,770 images) is divided into private and public images in the paper's shares. Attacks
+are measured on `test` (19,962). The division is by position in TFDS's shuffled order, so that
+people are in both parts. `--config.data.private=train --config.data.public=validation` uses TFDS's
+own splits instead.
 """
 
 from configs import celeba
@@ -21,5 +23,5 @@ def get_config(mode: str) -> Config:
         dataset="celeb_a", private="train[:80%]", public="train[80%:]", test="test", size=224
     )
     if mode == "protect":
-        config.train.steps = 40_000  # as many passes over fewer pictures
+        config.train.steps = 40_000  # as many passes over fewer images
     return config

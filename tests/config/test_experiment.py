@@ -233,7 +233,7 @@ def test_1_and_1_0_are_one_config():
 # Claims of the paper's text that its own tables contradict: docs/experiments.md.
 CONTRADICTED = {
     ("table1", "a GAN makes the attacker stronger", "2", "4"),
-    ("table1", "more pictures for Enc protect more", "8", "6"),
+    ("table1", "more images for the encoder protect more", "8", "6"),
     ("table3", "with the defence, lower layers leak less", "conv4 with", "avgpool with"),
     ("table3", "the defence lowers the LDA score", "fc with", "fc without"),
 }
