@@ -20,12 +20,12 @@ HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>{{ 7 * 7 }}</s
 
 
 def decode(png):
-    """RGBA, uint8 [height, width, 4]."""
+    """Returns RGBA, uint8 [height, width, 4]."""
     return cv2.cvtColor(cv2.imdecode(np.frombuffer(png, np.uint8), -1), cv2.COLOR_BGRA2RGBA)
 
 
 def coloured(png, colour):
-    """Which pixels have this colour."""
+    """Returns which pixels have this colour."""
     return (decode(png) == [*colour, 255]).all(axis=-1)
 
 
@@ -40,13 +40,13 @@ def test_grid_shows_the_exact_pixels_enlarged_by_a_whole_factor(size, scale):
     tile = size * scale
     assert image.shape[1] == 3 * tile + 2 * 6
     assert image.shape[0] == 2 * (tile + 44)
-    for row, (_, pictures) in enumerate(rows):
-        for i, picture in enumerate(pictures):
+    for row, (_, images) in enumerate(rows):
+        for i, original in enumerate(images):
             top, left = 44 + row * (tile + 44), i * (tile + 6)
             shown = image[top : top + tile, left : left + tile]
-            np.testing.assert_array_equal(shown[::scale, ::scale, :3], picture)
+            np.testing.assert_array_equal(shown[::scale, ::scale, :3], original)
             np.testing.assert_array_equal(
-                shown[scale - 1 :: scale, scale - 1 :: scale, :3], picture
+                shown[scale - 1 :: scale, scale - 1 :: scale, :3], original
             )
             assert (shown[..., 3] == 255).all()
 
@@ -72,7 +72,7 @@ def test_a_long_label_is_wrapped_and_not_cut(label):
     assert not band[0].any()
 
 
-def test_ten_rows_of_eight_pictures_make_one_grid():
+def test_ten_rows_of_eight_images_make_one_grid():
     rows = [(f"row {i}", np.full((8, 64, 64, 3), 9 * i, np.uint8)) for i in range(10)]
     assert decode(image_grid(rows)).shape[:2] == (10 * (128 + 44), 8 * 134 - 6)
 
@@ -90,7 +90,7 @@ def test_grid_is_also_written_to_a_file(tmp_path):
         [("a", np.zeros((1, 8, 8, 3), np.float32))],
         [("a", np.zeros((1, 8, 8, 3), np.uint8)), ("b", np.zeros((2, 8, 8, 3), np.uint8))],
     ],
-    ids=["no rows", "no pictures", "floats", "unequal rows"],
+    ids=["no rows", "no images", "floats", "unequal rows"],
 )
 def test_grid_refuses(rows):
     with pytest.raises(ValueError, match="a grid needs rows of one shape"):
@@ -104,7 +104,7 @@ def test_bars_are_as_long_as_their_values_and_the_highest_is_on_top():
     assert lengths[0] / lengths[-1] == pytest.approx(4, rel=0.02)
 
 
-def test_bars_of_two_series_stand_side_by_side():
+def test_bars_of_two_series_are_side_by_side():
     png = bar_figure({"ours": {"a": 0.5, "b": 0.1}, "theirs": {"a": 1.0}}, "MCC")
     ours, theirs = (coloured(png, c)[60:, :] for c in ((0x3B, 0x8E, 0xA5), (0xD9, 0x79, 0x3D)))
     longest = [bars.sum(axis=1).max() for bars in (ours, theirs)]
@@ -123,46 +123,46 @@ def test_a_level_curve_is_a_level_line_with_a_gap_where_it_is_not_finite():
 BLUE, ORANGE = (0x3B, 0x8E, 0xA5), (0xD9, 0x79, 0x3D)
 
 
-def test_a_roc_curve_spreads_few_false_accepts_over_two_thirds_of_the_width():
-    # TAR is 0 below 1% false accepts and 100% from there on: an upright line a third along.
+def test_a_roc_curve_has_a_logarithmic_axis_from_a_thousandth_to_one():
+    # TAR is 0 below 1% false accepts and 100% from there on: a vertical line at a third of the width.
     line = coloured(roc_figure({"a": ([0.01, 0.01], [0.0, 1.0])}), BLUE)[80:]
     rows, columns = np.flatnonzero(line.any(axis=1)), np.flatnonzero(line.any(axis=0))
-    upright = np.flatnonzero(line[(rows[0] + rows[-1]) // 2])
-    assert (upright.mean() - columns[0]) / np.ptp(columns) == pytest.approx(1 / 3, abs=0.02)
+    vertical = np.flatnonzero(line[(rows[0] + rows[-1]) // 2])
+    assert (vertical.mean() - columns[0]) / np.ptp(columns) == pytest.approx(1 / 3, abs=0.02)
 
 
-def test_a_roc_curve_is_drawn_whatever_the_order_of_its_points():
+def test_a_roc_curve_does_not_depend_on_the_order_of_its_points():
     false, true = np.array([0.001, 0.01, 0.1, 0.5]), np.array([0.1, 0.3, 0.6, 0.9])
     png = roc_figure({"a": (false, true)})
     assert roc_figure({"a": (false[::-1], true[::-1])}) == png
     assert roc_figure({"a": (np.r_[false, np.nan, 0.2], np.r_[true, 0.2, np.nan])}) == png
 
 
-def test_a_roc_curve_runs_between_its_ends_though_only_one_point_is_known():
+def test_a_roc_curve_of_one_point_runs_from_end_to_end():
     assert roc_figure({"a": ([0.2], [0.7])}) == roc_figure({"a": ([0, 0.2, 1], [0, 0.7, 1])})
 
 
-def test_the_area_under_a_roc_curve_stands_in_the_legend_if_given():
+def test_the_area_under_a_roc_curve_is_in_the_legend_if_given():
     series = {"a": ([0, 1], [0, 1])}
     assert roc_figure(series, {"a": 0.5}) != roc_figure(series, {"b": 0.5}) == roc_figure(series)
 
 
-def test_histograms_stand_where_their_values_are_each_on_the_common_axis():
+def test_histograms_share_an_axis_and_lie_at_their_values():
     random = np.random.default_rng(0)
     near, far = random.normal(0.2, 0.05, 5000), random.normal(0.8, 0.05, 5000)
-    image = histogram_figure({"a": {"same": far, "strangers": near}, "b": {"same": near}}, "x")
+    image = histogram_figure({"a": {"genuine": far, "impostor": near}, "b": {"genuine": near}}, "x")
     height = decode(image).shape[0]
     blue, orange = coloured(image, BLUE), coloured(image, ORANGE)
     blue[: height // 5], orange[: height // 5] = False, False  # the legend
     means = [
-        np.bincount(np.nonzero(mask)[1]).argmax()  # the mean's upright line
+        np.bincount(np.nonzero(mask)[1]).argmax()  # the mean's vertical line
         for mask in (blue[: height * 55 // 100], orange, blue[height * 55 // 100 :])
     ]
     assert means[0] > means[1] == pytest.approx(means[2], abs=2)
 
 
-def test_a_distributions_mean_is_an_upright_line():
-    spikes = coloured(histogram_figure({"a": {"same": [0, 0, 1, 1]}}, "x"), BLUE)
+def test_a_distributions_mean_is_a_vertical_line():
+    spikes = coloured(histogram_figure({"a": {"genuine": [0, 0, 1, 1]}}, "x"), BLUE)
     columns = np.flatnonzero(spikes.sum(axis=0) > spikes.any(axis=1).sum() / 2)
     middle = (columns[0] + columns[-1]) / 2
     assert np.abs(columns - middle).min() <= 2
@@ -179,24 +179,24 @@ EDGES = {
 
 @pytest.mark.parametrize("points", EDGES.values(), ids=EDGES)
 @pytest.mark.filterwarnings("error")
-def test_figures_take_points_that_say_nothing(points):
+def test_figures_accept_degenerate_points(points):
     values = points[0]
     for png in (
         roc_figure({"a": points, "b": ([0, 1], [0, 1])}, {"a": float("nan")}),
-        histogram_figure({"a": {"same": values, "strangers": [0.5, 0.2]}, "b": {}}, "x"),
-        histogram_figure({"a": {"same": values}}, "x"),
+        histogram_figure({"a": {"genuine": values, "impostor": [0.5, 0.2]}, "b": {}}, "x"),
+        histogram_figure({"a": {"genuine": values}}, "x"),
     ):
         height, width, _ = decode(png).shape
         assert (width, 300 < height < 1200) == (1440, True)
 
 
 @pytest.mark.filterwarnings("error")
-def test_figures_take_nothing_at_all():
+def test_figures_accept_no_data():
     for png in (roc_figure({}), histogram_figure({}, "x"), histogram_figure({"a": {}}, "x")):
         assert decode(png).shape[1] == 1440
 
 
-def test_series_beyond_the_colours_are_told_apart_by_their_lines():
+def test_series_beyond_the_colours_have_broken_lines():
     level = {str(i): ([0, 1], [i, i]) for i in range(8)}
     line = coloured(curve_figure(level, "x", "y"), BLUE)[150:]
     first, seventh = (np.flatnonzero(line.any(axis=1))[i] for i in (-1, 0))  # 0 below, 6 above
@@ -211,7 +211,7 @@ def test_bars_beyond_the_colours_are_hatched():
 
 
 @pytest.mark.parametrize("name", ["$\\frac{", "_hidden", "a\x00b", "a\ud800b", HOSTILE])
-def test_figures_take_any_name(name):
+def test_figures_accept_any_name(name):
     assert image_grid([(name, np.zeros((1, 8, 8, 3), np.uint8))])
     assert curve_figure({name: ([0, 1], [0, 1]), "b": ([0], [0])}, name, name)
     assert bar_figure({name: {name: 1.0}, "b": {}}, name)
@@ -229,13 +229,13 @@ NAVY, VERMILION = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00)
 
 
 def squares(image, colour):
-    """Where the points of a colour lie, without the legend: rows and columns of their pixels."""
+    """Returns rows and columns of the pixels of a colour, without the legend."""
     mask = coloured(image, colour)
     mask[:110] = False
     return np.nonzero(mask)
 
 
-def test_points_lie_where_they_are_and_look_like_their_class():
+def test_points_lie_at_their_place_with_the_look_of_their_class():
     random = np.random.default_rng(0)
     classes = np.repeat([0, 1], 200)
     points = random.normal(size=(400, 2)) + np.where(classes[:, None] == 1, [20.0, 20.0], 0.0)
@@ -247,7 +247,7 @@ def test_points_lie_where_they_are_and_look_like_their_class():
     assert low_rows.min() > high_rows.max()
 
 
-def test_a_class_looks_alike_in_every_panel():
+def test_a_class_has_the_same_look_in_every_panel():
     here, first = np.zeros((30, 2)), np.zeros(30, int)
     png = tsne_figure({"a": (here, first, ["x"]), "b": (here, first + 1, ["y", "x"])})
     columns = squares(png, NAVY)[1]
@@ -255,14 +255,14 @@ def test_a_class_looks_alike_in_every_panel():
     assert not squares(png, VERMILION)[0].any()  # y has a look, but no points
 
 
-def test_a_rare_class_lies_on_top_of_a_frequent_one():
+def test_a_rare_class_is_drawn_on_top_of_a_frequent_one():
     classes = np.array([0] + [1] * 50)
     png = tsne_figure({"a": (np.zeros((51, 2)), classes, ["rare", "frequent"])})
     assert squares(png, NAVY)[0].any()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_panels_stand_two_in_a_row(count):
+def test_there_are_two_panels_per_row(count):
     points = np.random.default_rng(0).normal(size=(20, 2))
     panels = {str(i): (points, np.zeros(20, int), ["x"]) for i in range(count)}
     height, width, _ = decode(tsne_figure(panels)).shape
@@ -317,7 +317,7 @@ SIGHT = {
 
 
 @pytest.mark.parametrize("sight", SIGHT.values(), ids=SIGHT)
-def test_the_colour_blind_tell_points_apart(sight):
+def test_colour_blind_readers_can_distinguish_points(sight):
     colours = [matplotlib.colors.to_rgb(charts.point(i)["color"]) for i in range(6)]
     linear = np.where(np.array(colours) <= 0.04045, np.array(colours) / 12.92, 0)
     linear = np.where(linear > 0, linear, ((np.array(colours) + 0.055) / 1.055) ** 2.4)

@@ -1,4 +1,7 @@
-"""Pictures of numbers: grids, curves, distributions, bars, as PNGs that read on light and dark."""
+"""Figures as PNGs: image grids, curves, distributions, bars and maps.
+
+All PNGs are transparent, with colours that are readable on light and dark pages.
+"""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -15,27 +18,26 @@ from tfadv.reporting import charts
 from tfadv.reporting.text import format_value, printable
 
 _LABEL = 20  # pixels, of a grid's labels: still legible when a phone shows the grid at half size
-_LOWEST_RATE = 1e-3  # false accepts, the left end of ROC curves
+_LOWEST_RATE = 1e-3  # false accept rate at the left end of ROC curves
+
+Series = tuple[Sequence[float], Sequence[float]]
 
 
 def image_grid(rows: Sequence[tuple[str, np.ndarray]], path: str | Path | None = None) -> bytes:
-    """A PNG of rows of pictures, each row under its label.
+    """Returns a PNG of rows of images, each row below its label.
 
-    Small pictures are enlarged by a whole factor without smoothing, to about 128 px. A label wider
-    than its row goes on in the next line.
+    Small images are enlarged to about 128 px by an integer factor, without smoothing. A label that
+    is wider than its row is wrapped.
 
     Args:
-        rows: labels and pictures, uint8 [N, S, S, 3], of one shape.
-        path: where to write the PNG as well.
-
-    Returns:
-        The PNG, transparent around the pictures.
+        rows: labels and images, uint8 [N, S, S, 3], all of one shape.
+        path: a file to write the PNG to.
 
     Raises:
-        ValueError: there are no pictures, or rows differ in shape or aren't uint8.
+        ValueError: there are no images, or rows differ in shape or are not uint8.
     """
-    shapes = {pictures.shape for _, pictures in rows}
-    if len(shapes) != 1 or 0 in min(shapes) or any(p.dtype != np.uint8 for _, p in rows):
+    shapes = {images.shape for _, images in rows}
+    if len(shapes) != 1 or 0 in min(shapes) or any(x.dtype != np.uint8 for _, x in rows):
         raise ValueError(f"a grid needs rows of one shape [N, S, S, 3] in uint8, not {shapes}")
     count, size, _, _ = shapes.pop()
     scale = max(1, round(128 / size))
@@ -44,24 +46,17 @@ def image_grid(rows: Sequence[tuple[str, np.ndarray]], path: str | Path | None =
     labels = [_wrapped(printable(name), width) for name, _ in rows]
     height = sum(16 + line * len(lines) + tile for lines in labels)
 
-    figure = matplotlib.figure.Figure(
-        figsize=(width / charts.DPI, height / charts.DPI), dpi=charts.DPI
-    )
-    text = {
-        "va": "baseline",
-        "fontsize": _LABEL * 72 / charts.DPI,
-        "color": charts.INK,
-        "parse_math": False,
-    }
+    figure = matplotlib.figure.Figure((width / charts.DPI, height / charts.DPI), dpi=charts.DPI)
+    font = {"va": "baseline", "fontsize": _LABEL * 72 / charts.DPI, "color": charts.INK}
     top = height
-    for lines, (_, pictures) in zip(labels, rows, strict=True):
+    for lines, (_, images) in zip(labels, rows, strict=True):
         top -= 7
-        for words in lines:
+        for text in lines:
             top -= line
-            figure.text(0, (top + 7) / height, words, **text)
+            figure.text(0, (top + 7) / height, text, parse_math=False, **font)
         top -= 9 + tile
-        for i, picture in enumerate(pictures):
-            enlarged = picture.repeat(scale, axis=0).repeat(scale, axis=1)
+        for i, image in enumerate(images):
+            enlarged = image.repeat(scale, axis=0).repeat(scale, axis=1)
             figure.figimage(enlarged, i * (tile + gap), top)
     png = charts.png(figure)
     if path is not None:
@@ -69,53 +64,40 @@ def image_grid(rows: Sequence[tuple[str, np.ndarray]], path: str | Path | None =
     return png
 
 
-def curve_figure(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    xlabel: str,
-    ylabel: str,
-    marker: str = "",
-) -> bytes:
-    """A PNG of lines, such as the attacker's held-out loss over its steps.
+def curve_figure(series: Mapping[str, Series], xlabel: str, ylabel: str, marker: str = "") -> bytes:
+    """Returns a PNG of lines, such as an attack's held-out loss over its steps.
 
     Args:
-        series: name to (x, y); x may be names instead. Points that aren't finite are gaps.
-        xlabel: what x is, with its unit.
-        ylabel: what y is, with its unit.
-        marker: Matplotlib's, of each point.
-
-    Returns:
-        The PNG, transparent, in colours that read on light and on dark.
+        series: name -> (x, y). x may be names. Points that are not finite leave gaps.
+        xlabel: name and unit of x.
+        ylabel: name and unit of y.
+        marker: Matplotlib's marker of each point.
     """
     figure, (axes,) = charts.empty(height=3.4)
     lines = [
         axes.plot(*points, **charts.line(i), linewidth=1.8, marker=marker)[0]
         for i, points in enumerate(series.values())
     ]
-    axes.grid(color=charts.INK, alpha=0.2, linewidth=0.6)
-    axes.set_xlabel(printable(xlabel), parse_math=False)
-    axes.set_ylabel(printable(ylabel), parse_math=False)
+    charts.grid(axes)
+    axes.set(xlabel=printable(xlabel), ylabel=printable(ylabel))
     charts.legend(figure, lines, list(series))
     return charts.png(figure)
 
 
-def roc_figure(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    auc: Mapping[str, float] | None = None,
-) -> bytes:
-    """A PNG of ROC curves; the axis is logarithmic, as few false accepts are what counts.
+def roc_figure(series: Mapping[str, Series], auc: Mapping[str, float] | None = None) -> bytes:
+    """Returns a PNG of ROC curves; the dotted line is chance.
+
+    The false accept rate has a logarithmic axis, because small rates matter most.
 
     Args:
-        series: name to (false accept rates, true accept rates), in [0, 1], in any order. Points
-            that aren't finite are left out; (0, 0) and (1, 1) belong to every curve.
-        auc: name to the area under its curve, for the legend.
-
-    Returns:
-        The PNG, transparent, in colours that read on light and on dark. Dots are a coin toss.
+        series: name -> (false accept rates, true accept rates), in [0, 1], in any order. Points
+            that are not finite are left out. Every curve includes (0, 0) and (1, 1).
+        auc: name -> area under the curve, for the legend.
     """
     figure, (axes,) = charts.empty(height=4.6)
     rates = np.geomspace(_LOWEST_RATE, 1, 400)
     lines = axes.plot(rates, rates, color=charts.INK, linewidth=1.5, linestyle=(0, (0.5, 3)))
-    names = ["coin toss"]
+    names = ["chance"]
     for i, (name, (false, true)) in enumerate(series.items()):
         lines += axes.plot(rates, _roc(false, true, rates), **charts.line(i), linewidth=1.8)
         area = (auc or {}).get(name)
@@ -124,23 +106,19 @@ def roc_figure(
     axes.minorticks_off()
     axes.set_xticks([0.001, 0.01, 0.1, 1], ["0.1%", "1%", "10%", "100%"])
     axes.yaxis.set_major_formatter("{x:.0%}")
-    axes.grid(color=charts.INK, alpha=0.2, linewidth=0.6)
-    axes.set_xlabel("false accepts: strangers taken for the person")
-    axes.set_ylabel("true accepts: the person recognised")
+    charts.grid(axes)
+    axes.set(xlabel="false accept rate (impostor pairs)", ylabel="true accept rate (genuine pairs)")
     charts.legend(figure, lines[1:] + lines[:1], names[1:] + names[:1])
     return charts.png(figure)
 
 
 def histogram_figure(panels: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str) -> bytes:
-    """A PNG of distributions, one panel under another on a common axis, each as high as it needs.
+    """Returns a PNG of stacked panels of distributions that share x; vertical lines are means.
 
     Args:
-        panels: name of a panel, such as an attacker, to (name of a distribution, such as "same
-            person" or "strangers", to its values). Values that aren't finite are left out.
-        xlabel: what the values are, with their unit.
-
-    Returns:
-        The PNG, transparent, in colours that read on light and on dark. Upright lines are means.
+        panels: name of a panel, such as an attack -> (name of a distribution, such as "genuine
+            pairs" -> its values). Values that are not finite are left out.
+        xlabel: name and unit of the values.
     """
     panels = {
         name: {kind: _finite(values) for kind, values in panel.items()}
@@ -154,36 +132,29 @@ def histogram_figure(panels: Mapping[str, Mapping[str, Sequence[float]]], xlabel
     for axes, (name, panel) in zip(rows, panels.items(), strict=False):
         for kind, values in panel.items():
             if values.size:
-                look, density = (
-                    charts.line(kinds.index(kind)),
-                    np.histogram(values, edges, density=True),
-                )
+                look = charts.line(kinds.index(kind))
+                density = np.histogram(values, edges, density=True)
                 axes.stairs(*density, fill=True, color=look["color"], alpha=0.3)
                 axes.stairs(*density, **look, linewidth=1.2)
                 axes.axvline(values.mean(), **look, linewidth=1.2)
-        axes.set_title(
-            charts.wrapped(name), loc="left", fontsize=9.5, color=charts.INK, parse_math=False
-        )
+        charts.title(axes, name)
     for axes in rows:
         axes.set_yticks([])
         axes.set_ylim(bottom=0)
-        axes.grid(axis="x", color=charts.INK, alpha=0.2, linewidth=0.6)
-    rows[-1].set_xlabel(printable(xlabel), parse_math=False)
+        charts.grid(axes, "x")
+    rows[-1].set_xlabel(printable(xlabel))
     patches = [matplotlib.patches.Patch(**charts.line(i), fill=False) for i in range(len(kinds))]
     charts.legend(figure, patches, kinds)
     return charts.png(figure)
 
 
 def bar_figure(series: Mapping[str, Mapping[str, float]], xlabel: str) -> bytes:
-    """A PNG of horizontal bars, such as the MCC of each attribute, of one model or of several.
+    """Returns a PNG of horizontal bars, such as the MCC of each attribute for several encoders.
 
     Args:
-        series: name to (bar's name to value). Bars are ordered by the first series, the highest
-            on top; a bar that a series lacks, or that is NaN, is shown as "–".
-        xlabel: what the length means.
-
-    Returns:
-        The PNG, transparent, in colours that read on light and on dark.
+        series: name -> (name of a bar -> value). The first series sets the order, highest first. A
+            bar that a series lacks, or that is NaN, is shown as "–".
+        xlabel: meaning of the length.
     """
     first = next(iter(series.values()))
     names = list(dict.fromkeys(name for values in series.values() for name in values))
@@ -202,23 +173,20 @@ def bar_figure(series: Mapping[str, Mapping[str, float]], xlabel: str) -> bytes:
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.axvline(0, color=charts.INK, linewidth=0.8)
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color=charts.INK, alpha=0.2, linewidth=0.6)
-    axes.set_xlabel(printable(xlabel), parse_math=False)
+    charts.grid(axes, "x")
+    axes.set_xlabel(printable(xlabel))
     charts.legend(figure, bars, list(series))
     return charts.png(figure)
 
 
 def tsne_figure(panels: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]]]) -> bytes:
-    """A PNG of points in the plane by class, such as those of `latent.embed` (Figure 4).
+    """Returns a PNG of points by class, two panels per row, such as those of `tsne.embed`.
+
+    A class has the same look in all panels that name it. Rare classes are drawn on top.
 
     Args:
-        panels: name of a panel, such as an encoder, to (points, float [N, 2]; the class of each,
-            integers [N]; the names of the classes). A class looks alike in all panels that name it,
-            and rarer ones lie on top. Points that aren't finite are left out.
-
-    Returns:
-        The PNG, transparent, two panels a row, in colours that the colour-blind tell apart and that
-        read on light and on dark. Axes have no unit: t-SNE keeps who is near, not how far.
+        panels: name of a panel, such as an encoder -> (points, float [N, 2]; class of each, int
+            [N]; names of the classes). Points that are not finite are left out.
 
     Raises:
         ValueError: there are no panels, shapes differ, or a class has no name.
@@ -238,8 +206,7 @@ def tsne_figure(panels: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]
         for i in np.argsort(-np.bincount(classes, minlength=len(names)), kind="stable"):
             look = charts.point(kinds.index(names[i]))
             axes.scatter(*points[classes == i].T, s=size, linewidths=0, **look)
-        title = {"loc": "left", "fontsize": 9.5, "color": charts.INK, "parse_math": False}
-        axes.set_title(charts.wrapped(name, columns), **title)
+        charts.title(axes, name, columns)
     dots = [
         matplotlib.lines.Line2D([], [], linestyle="", markersize=6, **charts.point(i))
         for i in range(len(kinds))
@@ -251,23 +218,21 @@ def tsne_figure(panels: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]
 def _checked_points(
     name: str, points: np.ndarray, classes: np.ndarray, names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finite points and their classes, or a ValueError that names the panel."""
+    """The finite points of a panel and their classes."""
     points, classes = np.asarray(points, float), np.asarray(classes)
     if points.ndim != 2 or points.shape[1] != 2 or classes.shape != points.shape[:1]:
         raise ValueError(
             f"panel {name}: points {points.shape} must be [N, 2], and classes {classes.shape} [N]"
         )
-    if (
-        not np.issubdtype(classes.dtype, np.integer)
-        or not np.isin(classes, range(len(names))).all()
-    ):
+    is_integer = np.issubdtype(classes.dtype, np.integer)
+    if not is_integer or not np.isin(classes, range(len(names))).all():
         raise ValueError(f"panel {name}: classes must be integers from 0 to {len(names) - 1}")
     finite = np.isfinite(points).all(axis=1)
     return points[finite], classes[finite]
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """The text in lines that are at most as wide as `width` pixels, or a character."""
+    """The text in lines of at most `width` pixels, or of one character."""
     font = FontProperties(size=_LABEL)
 
     def fits(line: str) -> bool:
@@ -286,7 +251,7 @@ def _finite(values: Sequence[float]) -> np.ndarray:
 
 
 def _roc(false: Sequence[float], true: Sequence[float], rates: np.ndarray) -> np.ndarray:
-    """The true accept rates at these false accept rates; NaN if there are no points."""
+    """The true accept rates at the false accept rates `rates`; NaN if there are no points."""
     points = np.stack([np.asarray(false, float), np.asarray(true, float)])
     points = points[:, np.isfinite(points).all(axis=0)]
     if points.size == 0:
