@@ -29,7 +29,7 @@ def plan(*rows, override=copy.deepcopy, root=Path("out"), **options):
 NONE, DEFENCE = {"loss.lambda1": 0.0}, {"loss.lambda1": 1.0}
 
 
-def test_one_encoder_under_two_attackers_is_trained_once():
+def test_an_encoder_with_two_attacks_is_trained_once():
     found = plan(Row("1", NONE), Row("2", NONE, {"loss.mu1": 0.1}))
     assert [part.mode for part in found.parts] == ["recognizer", "protect", "attack", "attack"]
     assert found.encoders["1"] is found.encoders["2"]
@@ -55,7 +55,7 @@ def test_a_row_changes_its_own_runs_only():
     assert not found.encoders["1"].config.baseline
 
 
-def test_an_encoder_is_the_same_whatever_only_attacks_look_at():
+def test_an_encoder_does_not_depend_on_settings_of_attacks():
     def change(config):
         config = copy.deepcopy(config)
         config.attack, config.feature_map = Attack(patience=9), FeatureMap(hidden=3)
@@ -63,7 +63,7 @@ def test_an_encoder_is_the_same_whatever_only_attacks_look_at():
         config.loss.mu1, config.perceptual.weights = 0.5, "g.h5"
         return config
 
-    # An encoder without defence has no simulated attacker, whose losses mu weighs.
+    # Without a defence there is no simulated attacker, so that mu1 has no effect.
     one, other = plan(Row("1", NONE)), plan(Row("1", NONE), override=change)
     assert one.encoders["1"].path == other.encoders["1"].path
     assert one.encoders["1"].config == other.encoders["1"].config
@@ -72,7 +72,7 @@ def test_an_encoder_is_the_same_whatever_only_attacks_look_at():
     assert one.encoders["1"].path != other.encoders["1"].path
 
 
-def test_a_named_recogniser_is_not_trained():
+def test_a_named_recognizer_is_not_trained():
     def name(config):
         config = copy.deepcopy(config)
         config.recognizer.path = "c.onnx"
@@ -83,7 +83,7 @@ def test_a_named_recogniser_is_not_trained():
     assert found.attacks["1"].config.recognizer.path == "c.onnx"
 
 
-def test_attacks_of_trained_recognisers_name_the_one_of_the_plan():
+def test_attacks_name_the_recognizer_that_the_plan_trains():
     found = plan(Row("1"))
     path = found.parts[0].path / "recognizer"
     assert found.attacks["1"].config.recognizer.path == str(path)
@@ -95,7 +95,7 @@ def test_a_row_need_not_be_attacked():
     assert not found.attacks
 
 
-def test_folders_tell_what_they_hold():
+def test_a_folder_is_named_after_its_changes():
     found = plan(Row("1", {"model.split": "conv3", "task.attributes": ("Male", "5_o_Clock/x")}))
     assert found.encoders["1"].path.name.startswith("attributes=Male,5_o_Clock_x-split=conv3-")
     assert found.encoders["1"].path.parent == Path("out/encoders")
@@ -109,7 +109,7 @@ def test_a_field_that_is_added_later_changes_no_folder(monkeypatch):
     assert plan(Row("1", DEFENCE)).encoders["1"].path == before
 
 
-def test_a_finished_run_is_known_by_its_metrics(tmp_path):
+def test_a_finished_run_has_metrics(tmp_path):
     found = plan(Row("1"), root=tmp_path)
     (part, *_) = found.parts
     assert part.metrics is None
@@ -144,18 +144,18 @@ def test_a_mistake_in_a_row_names_the_row(mode, changes, words):
         (make(Row("1"), latent=("Smiling",)), "two attributes, not 1"),
     ],
 )
-def test_an_experiment_that_does_not_fit_together_is_told(made, words):
+def test_an_inconsistent_experiment_is_an_error(made, words):
     with pytest.raises(UserError, match=f"--config=mine.py: .*{words}"):
         experiment.check(made, "mine.py")
 
 
-def test_runs_are_of_the_rows_asked_for_and_the_page_of_all():
+def test_only_the_named_rows_are_run_and_the_page_shows_all():
     rows = [Row("1", NONE), Row("2", DEFENCE), Row("3", NONE, {"loss.mu1": 0.1})]
     found = experiment.plan(make(*rows), Path("out"), "name", copy.deepcopy, ["3", "2"])
     assert found.rows == ["2", "3"]
     assert list(found.encoders) == list(found.attacks) == ["1", "2", "3"]
     kept = [part.path for part in found.parts]
-    assert found.encoders["1"].path in kept  # which row 3 needs too
+    assert found.encoders["1"].path in kept  # row 3 needs it
     assert found.attacks["1"].path not in kept
     assert len(kept) == 5
     with pytest.raises(UserError, match="--rows names 4; the rows are 1, 2, 3"):
@@ -172,7 +172,7 @@ def test_only_maps_are_pooled(split):
 
 @pytest.mark.parametrize("scale", ["paper", "small"])
 @pytest.mark.parametrize("table", TABLES)
-def test_the_papers_tables_are_whole(table, scale):
+def test_the_papers_tables_are_complete(table, scale):
     made = config_file.call_file(str(ROOT / "configs" / f"{table}.py"), "get_experiment", scale)
     experiment.check(made, table)
     found = experiment.plan(made, Path("out"), table, lambda config: config)
@@ -209,17 +209,17 @@ def test_tables_share_encoders():
         (Row("7", {"scale": "small"}), "row 7 changes scale, .* protect mode"),
     ],
 )
-def test_a_change_that_would_be_lost_is_told(row, words):
+def test_a_change_without_effect_is_an_error(row, words):
     with pytest.raises(UserError, match=words):
         plan(row)
 
 
-def test_a_comma_in_a_row_s_name_is_told():
+def test_a_comma_in_the_name_of_a_row_is_an_error():
     with pytest.raises(UserError, match="has a comma"):
         experiment.check(make(Row("1, 2")), "mine.py")
 
 
-def test_an_override_of_what_rows_set_is_told():
+def test_an_override_of_a_field_that_rows_set_is_an_error():
     table = str(ROOT / "configs/table1.py")
     with pytest.raises(UserError, match=r"rows of .*table1\.py set loss\.mu1"):
         cli.parse(["run.py", "--mode=reproduce", f"--config={table}", "--config.loss.mu1=0.1"])
@@ -230,7 +230,7 @@ def test_1_and_1_0_are_one_config():
     assert found.encoders["1"] is found.encoders["2"]
 
 
-# Claims of the paper's text that its own tables contradict: docs/experiments.md.
+# Claims in the paper's text that its own tables contradict (docs/experiments.md).
 CONTRADICTED = {
     ("table1", "a GAN makes the attacker stronger", "2", "4"),
     ("table1", "more images for the encoder protect more", "8", "6"),
@@ -239,7 +239,7 @@ CONTRADICTED = {
 }
 
 
-def test_the_papers_numbers_keep_its_claims_but_for_the_known_ones():
+def test_the_papers_numbers_agree_with_its_claims_except_the_known_ones():
     broken = set()
     for table in ("table1", "table2", "table3"):
         made = config_file.call_file(
@@ -255,7 +255,7 @@ def test_the_papers_numbers_keep_its_claims_but_for_the_known_ones():
     assert broken == CONTRADICTED
 
 
-def test_only_maximum_entropy_trains_an_encoder_beside_a_feature_map():
+def test_feature_map_settings_matter_to_maximum_entropy_only():
     def change(config):
         config = copy.deepcopy(config)
         config.feature_map.hidden = 3
@@ -267,7 +267,7 @@ def test_only_maximum_entropy_trains_an_encoder_beside_a_feature_map():
     assert hidden == {"1": FeatureMap().hidden, "2": 3}
 
 
-def test_a_recogniser_is_measured_as_the_command_line_says():
+def test_a_recognizer_is_measured_with_the_replicates_of_the_command_line():
     def change(config):
         config = copy.deepcopy(config)
         config.metrics.replicates = 77

@@ -124,7 +124,7 @@ BLUE, ORANGE = (0x3B, 0x8E, 0xA5), (0xD9, 0x79, 0x3D)
 
 
 def test_a_roc_curve_has_a_logarithmic_axis_from_a_thousandth_to_one():
-    # TAR is 0 below 1% false accepts and 100% from there on: a vertical line at a third of the width.
+    # No true accepts below 1% false accepts and 100% above: a vertical line at a third.
     line = coloured(roc_figure({"a": ([0.01, 0.01], [0.0, 1.0])}), BLUE)[80:]
     rows, columns = np.flatnonzero(line.any(axis=1)), np.flatnonzero(line.any(axis=0))
     vertical = np.flatnonzero(line[(rows[0] + rows[-1]) // 2])

@@ -1,35 +1,35 @@
-"""A grid of runs: rows as changes to a base config, and what is to be shown and checked of them.
+"""An experiment: a grid of runs, each row a change of a base config, and what its page shows.
 
-A file in `configs/` defines `get_experiment(scale)`, which returns an `Experiment`; `plan` turns it
-into parts: encoders to train and attacks on them, each once, whichever rows need it. Nothing here
-imports TensorFlow.
+A file in `configs/` defines `get_experiment(scale)`, which returns an `Experiment`. `plan` turns it
+into runs. Rows that need the same run share it. Nothing here imports TensorFlow.
 """
 
 import copy
 import hashlib
 import json
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tfadv.config import validation
 from tfadv.config.errors import UserError
-from tfadv.config.fields import PENALTIES, defences, flatten, unknown_field
+from tfadv.config.fields import PENALTIES, defences, flatten, get, put, unknown_field
 from tfadv.config.schema import VECTORS, Config
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: an encoder, and an attack on it.
+    """One row of a table: an encoder, and an attack on it.
 
     Attributes:
-        name: such as "1", or "λ₂ = 3".
-        protect: field -> value, changes to the base config of protect mode.
-        attack: as `protect`, of attack mode; None: the encoder isn't attacked.
-        about: what it is, in a few words.
-        paper: metric -> what the paper reports.
+        name: such as "1" or "λ₂ = 3".
+        protect: field -> value, changes of the base config of --mode=protect.
+        attack: field -> value, changes of the base config of --mode=attack; None for no attack.
+        about: what the row is, in a few words.
+        paper: metric -> the number in the paper.
     """
 
     name: str
@@ -41,28 +41,28 @@ class Row:
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says of a measure: in each pair of rows the first has less than the second.
+    """A claim of the paper: in each pair of rows, the first has less of a metric than the second.
 
     Attributes:
         text: the claim.
-        metric: the measure.
+        metric: its name in metrics.json.
         pairs: names of rows, (less, more).
-        at_most: the difference may be this much at most: "at a small loss".
+        at_most: the largest difference that the claim allows, for a claim of a small loss.
     """
 
     text: str
     metric: str
     pairs: Sequence[tuple[str, str]]
-    at_most: float = float("inf")
+    at_most: float = math.inf
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Lines through rows: y over x.
+    """A plot of lines through rows.
 
     Attributes:
         title: of the figure.
-        x: a metric; or "" for the places of the rows.
+        x: a metric; "" for the names of the rows.
         y: a metric.
         series: name of a line -> names of its rows.
     """
@@ -75,17 +75,17 @@ class Plot:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table or figure: what to run, what to show of it, what to check.
+    """A table or figure: its runs, and what its page shows.
 
     Attributes:
         title: of the page.
-        about: a paragraph: what the table is about, and where ours has to differ from the paper.
-        base: from a mode to the config that rows change.
-        rows: in the table's order; their names are unique.
-        metrics: columns, names as in metrics.json.
-        claims: of the paper, to be checked.
-        plots: to be drawn.
-        latent: attributes by which t-SNE maps of the rows' features are coloured; two, or none.
+        about: a paragraph: what the table shows, and where it differs from the paper's.
+        base: mode -> the config that rows change.
+        rows: in the table's order, with unique names.
+        metrics: the columns, by their names in metrics.json.
+        claims: claims of the paper to check.
+        plots: to draw.
+        latent: the two attributes that colour the t-SNE maps of the features; empty for no maps.
     """
 
     title: str
@@ -100,14 +100,14 @@ class Experiment:
 
 @dataclass
 class Part:
-    """A run that rows need.
+    """One run of a plan.
 
     Attributes:
         mode: "recognizer", "protect" or "attack".
         config: of the run.
         path: its folder.
-        target: the protect run that an attack is on.
-        rows: names of the rows that need it.
+        target: the protect run whose encoder is attacked, for an attack.
+        rows: names of the rows that need the run.
     """
 
     mode: str
@@ -118,23 +118,23 @@ class Part:
 
     @property
     def metrics(self) -> dict[str, Any] | None:
-        """What the run measured, or None if it isn't finished."""
+        """The run's metrics; None if it is not finished."""
         path = self.path / "metrics.json"
         return json.loads(path.read_text()) if path.exists() else None
 
 
 @dataclass
 class Plan:
-    """An experiment as runs, in the order in which they can be made.
+    """An experiment as runs, in an order in which they can be made.
 
     Attributes:
-        experiment: what is planned.
-        rows: names of those that are to be run; the page shows all that are done.
-        folder: where the page goes.
+        experiment: the experiment.
+        rows: names of the rows to run. The page shows all rows that are finished.
+        folder: the page's folder.
         parts: the runs that these rows need.
-        encoders: row -> its protect run, of all rows.
-        attacks: row -> its attack, if it has one.
-        is_dry: whether it is only to be shown.
+        encoders: row -> its protect run, for all rows.
+        attacks: row -> its attack, for all rows that have one.
+        is_dry: whether to list the runs only.
     """
 
     experiment: Experiment
@@ -147,27 +147,32 @@ class Plan:
 
 
 def check(experiment: Any, path: str) -> None:
-    """Raises a UserError unless what a file gave is an experiment whose names fit together."""
-    at = f"--config={path}:"
+    """Raises a UserError unless the value that a file returned is a consistent experiment.
+
+    Args:
+        experiment: the value.
+        path: the file.
+    """
+    start = f"--config={path}:"
     if not isinstance(experiment, Experiment):
         raise UserError(
-            f"{at} get_experiment(scale) must return a tfadv.config.experiment.Experiment"
+            f"{start} get_experiment(scale) must return a tfadv.config.experiment.Experiment"
         )
     names = [row.name for row in experiment.rows]
     if not names:
-        raise UserError(f"{at} an experiment needs rows")
+        raise UserError(f"{start} an experiment needs rows")
     for name in names:
         if "," in name:
-            raise UserError(f"{at} row {name} has a comma in its name, which parts names in --rows")
+            raise UserError(f"{start} row {name} has a comma in its name, which --rows splits at")
         if names.count(name) > 1:
-            raise UserError(f"{at} two rows are called {name}")
+            raise UserError(f"{start} two rows are called {name}")
     used = [name for claim in experiment.claims for pair in claim.pairs for name in pair]
     used += [name for plot in experiment.plots for rows in plot.series.values() for name in rows]
     for name in used:
         if name not in names:
-            raise UserError(f"{at} a claim or plot names row {name}, which there is not")
+            raise UserError(f"{start} a claim or plot names row {name}, which does not exist")
     if len(experiment.latent) not in (0, 2):
-        raise UserError(f"{at} latent must name two attributes, not {len(experiment.latent)}")
+        raise UserError(f"{start} latent must name two attributes, not {len(experiment.latent)}")
 
 
 def plan(
@@ -177,21 +182,21 @@ def plan(
     override: Callable[[Config], Config],
     rows: Sequence[str] = (),
 ) -> Plan:
-    """Returns the runs of an experiment, those that rows share once.
+    """Returns the runs of an experiment, each once.
 
-    A run's folder is named after its config, so that other experiments with the same root find it
-    as well: `root/encoders`, `root/attacks` and, where no recogniser is named, `root/recognizer`.
+    The folder of a run is named after its config, so that experiments with the same root share
+    runs: in `root/encoders`, `root/attacks` and, if no recognizer is named, `root/recognizer`.
 
     Args:
-        experiment: what to run.
+        experiment: the experiment.
         root: the folder of all experiments.
-        name: of this one, the folder of its page.
+        name: the folder of this experiment's page.
         override: applies the command line to a base config.
-        rows: names of those that are to be run; all, if there are none.
+        rows: names of the rows to run; empty for all rows.
 
     Raises:
-        UserError: a row changes a field that there is not, or to what it can't be; or there is no
-            row of such a name.
+        UserError: a row changes a field that does not exist, to a value that is not allowed, or
+            without effect; or `rows` names a row that does not exist.
     """
     known = [row.name for row in experiment.rows]
     for row in rows:
@@ -206,35 +211,33 @@ def plan(
         return part
 
     base = {mode: override(experiment.base(mode)) for mode in ("protect", "attack")}
-    recognizer = base["attack"].recognizer.path
     encoders, attacks = {}, {}
     for row in experiment.rows:
-        hides = row.protect.get("loss.excess_identity", base["protect"].loss.excess_identity)
-        if (row.attack is not None or hides) and not base["attack"].recognizer.path:
-            config = _without_unused(override(experiment.base("recognizer")), "recognizer")
-            folder = root / "recognizer" / _digest(config)
-            add("recognizer", config, folder, row.name)
+        config = _row_config(base["protect"], row.protect, row.name, "protect")
+        recognizer = base["attack"].recognizer.path
+        if not recognizer and (row.attack is not None or config.loss.excess_identity):
+            trained = _without_unused(override(experiment.base("recognizer")), "recognizer")
+            folder = root / "recognizer" / _digest(trained)
+            add("recognizer", trained, folder, row.name)
             recognizer = str(folder / "recognizer")
-        _check_used(row)
-        config = _without_unused(_change(base["protect"], row.protect, row.name), "protect")
         if config.loss.excess_identity:
             config.recognizer.path = recognizer
-        folder = root / "encoders" / _slug(row.protect, config)
+        folder = root / "encoders" / _folder_name(row.protect, config)
         encoders[row.name] = encoder = add("protect", config, folder, row.name)
         if row.attack is None:
             continue
-        config = _without_unused(_change(base["attack"], row.attack, row.name), "attack")
+        config = _row_config(base["attack"], row.attack, row.name, "attack")
         config.recognizer.path = recognizer
-        if encoder.config.model.split in VECTORS:
+        if encoder.config.model.split in VECTORS:  # which are not pooled
             config.feature_map.pooling = Config().feature_map.pooling
-        folder = root / "attacks" / encoder.path.name / _slug(row.attack, config)
+        folder = root / "attacks" / encoder.path.name / _folder_name(row.attack, config)
         config.encoder = (str(encoder.path / "encoder"),)
         attacks[row.name] = add("attack", config, folder, row.name, encoder)
     needed = [part for part in parts.values() if set(part.rows) & set(rows)]
     return Plan(experiment, rows, root / name, needed, encoders, attacks)
 
 
-# What a mode doesn't look at: there its default counts, so that runs can be shared.
+# Fields without effect in a mode. They get their default, so that rows can share runs.
 _UNUSED = {
     "recognizer": (
         *("scale", "baseline", "encoder", "attack", "feature_map", "black_box", "loss", "task"),
@@ -244,64 +247,51 @@ _UNUSED = {
     "protect": ("scale", "baseline", "encoder", "attack", "black_box", "metrics", "audit"),
     "attack": ("scale", "baseline", "task", "bottleneck", "audit", *PENALTIES, "loss.warm_up"),
 }
-_CHOSEN = ("encoder", "recognizer")  # for all attacks, by the plan
+_PLANNED = ("encoder", "recognizer")  # fields that the plan sets
 
 
-def _check_used(row: Row) -> None:
-    """Raises a UserError for a change that a row's run would not look at."""
-    for mode, changes in (("protect", row.protect), ("attack", row.attack or {})):
-        for name in changes:
-            lost = (*_UNUSED[mode], *_CHOSEN)
-            if any(name == known or name.startswith(f"{known}.") for known in lost):
-                raise UserError(f"row {row.name} changes {name}, which can't differ in {mode} mode")
-
-
-def _without_unused(config: Config, mode: str) -> Config:
-    """A copy in which what a mode doesn't look at has its default."""
-    config, default = copy.deepcopy(config), Config()
-    unused = list(_UNUSED[mode])
-    if mode == "protect":
-        if not (config.loss.lambda1 or config.loss.lambda2):  # there is no simulated attacker
-            unused += ["loss.mu1", "loss.mu2", "loss.saturating", "data.extra"]
-        if not defences(flatten(config)):
-            unused.append("loss.warm_up")
-        if not config.loss.excess_identity:
-            unused.append("recognizer")
-        if not config.loss.max_entropy:  # whose classifier is a FeatureMap
-            unused.append("feature_map")
-    if not validation.needs_vgg(config, mode):
-        unused.append("perceptual")
-    for name in unused:
-        group, _, leaf = name.rpartition(".")
-        holder, source = (getattr(each, group) if group else each for each in (config, default))
-        setattr(holder, leaf, getattr(source, leaf))
-    return config
-
-
-def _change(base: Config, changes: Mapping[str, Any], row: str) -> Config:
-    """A copy of a config with fields changed, checked."""
+def _row_config(base: Config, changes: Mapping[str, Any], row: str, mode: str) -> Config:
+    """A copy of the base config with a row's changes, checked, and without unused fields."""
     config = copy.deepcopy(base)
     known = flatten(config)
     for name, value in changes.items():
+        if any(f"{name}.".startswith(f"{fixed}.") for fixed in (*_UNUSED[mode], *_PLANNED)):
+            raise UserError(f"row {row} changes {name}, which rows cannot change in {mode} mode")
         if name not in known:
             raise UserError(f"row {row}: {unknown_field(name)}")
         if isinstance(known[name], float) and isinstance(value, int):
-            value = float(value)  # 1 and 1.0 are one config
-        *groups, leaf = name.split(".")
-        holder = config
-        for group in groups:
-            holder = getattr(holder, group)
-        setattr(holder, leaf, value)
+            value = float(value)  # 1 and 1.0 are the same config
+        put(config, name, value)
     try:
         validation.split_lists(config)
         validation.validate(config)
     except UserError as error:
         raise UserError(f"row {row}: {error}") from None
+    return _without_unused(config, mode)
+
+
+def _without_unused(config: Config, mode: str) -> Config:
+    """A copy of a config in which fields without effect in a mode have their default."""
+    config, default = copy.deepcopy(config), Config()
+    unused = list(_UNUSED[mode])
+    if mode == "protect":
+        if not (config.loss.lambda1 or config.loss.lambda2):  # no simulated attacker
+            unused += ["loss.mu1", "loss.mu2", "loss.saturating", "data.extra"]
+        if not defences(flatten(config)):
+            unused.append("loss.warm_up")
+        if not config.loss.excess_identity:
+            unused.append("recognizer")
+        if not config.loss.max_entropy:  # its identity classifier is a FeatureMap
+            unused.append("feature_map")
+    if not validation.needs_vgg(config, mode):
+        unused.append("perceptual")
+    for name in unused:
+        put(config, name, get(default, name))
     return config
 
 
-def _slug(changes: Iterable[str], config: Config) -> str:
-    """A folder's name: what a person recognises, then what no other config has."""
+def _folder_name(changes: Mapping[str, Any], config: Config) -> str:
+    """A name for a run's folder: its changes, readable, then a digest of its config."""
     default, words = flatten(Config()), []
     for name, value in flatten(config).items():
         if name in changes and value != default[name]:
@@ -312,7 +302,7 @@ def _slug(changes: Iterable[str], config: Config) -> str:
 
 
 def _digest(config: Config) -> str:
-    """What tells a config from others; a field that is added later doesn't matter by default."""
+    """A digest of the fields without their default, so that new fields change no folder."""
     default = flatten(Config())
     changed = {name: value for name, value in flatten(config).items() if value != default[name]}
     fields = json.dumps(changed, sort_keys=True)

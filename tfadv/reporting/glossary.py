@@ -227,8 +227,12 @@ def describe(name: str) -> Column:
         name: as in metrics.json. `mcc/ATTRIBUTE` is of one attribute. `METRIC/RECOGNIZER` is a
             metric of identity, measured by a recognizer that no attack learned from. A metric of
             identity `METRIC_centred` is measured after the mean embeddings are subtracted.
+            `ATTACK/METRIC` and `ENCODER/METRIC` are of another attack or encoder.
     """
     base, _, suffix = name.partition("/")
+    if suffix and describe(suffix).meaning:
+        column = describe(suffix)
+        return replace(column, name=f"{column.name}, {base.replace('_', ' ')}")
     if base == "mcc" and suffix:
         meaning = f"How well the service predicts {suffix}: Matthews correlation. {_SCALE}"
         return _utility(f"MCC {suffix}", meaning)

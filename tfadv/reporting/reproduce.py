@@ -1,5 +1,6 @@
 """The page of --mode=reproduce: our results and the paper's, claims, plots and images."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,7 +98,7 @@ def write(
 def verdict(claim: Claim, less: Metrics, more: Metrics) -> str:
     """Returns whether a claim holds between two rows, from their metrics and intervals."""
     difference = more[claim.metric] - less[claim.metric]
-    if claim.at_most < float("inf"):
+    if claim.at_most < math.inf:
         return "yes" if difference <= claim.at_most else f"no, by more than {claim.at_most:g}"
     holds = "yes" if difference > 0 else "no"
     intervals = [metrics.get(f"{claim.metric}_ci95") for metrics in (less, more)]
