@@ -20,6 +20,10 @@ COMPONENTS = 50  # of PCA, before t-SNE
 FOLDS = 5
 
 
+class NoMapError(ValueError):
+    """The features have no map: there are too few, or all are the same."""
+
+
 def embed(features: np.ndarray, seed: int) -> np.ndarray:
     """Places features in the plane by t-SNE (van der Maaten and Hinton 2008), near ones near.
 
@@ -35,11 +39,12 @@ def embed(features: np.ndarray, seed: int) -> np.ndarray:
         float32 [N, 2].
 
     Raises:
-        ValueError: there are fewer than 4 pictures, features are not finite, or all are the same.
+        NoMapError: there are fewer than 4 pictures, or all features are the same.
+        ValueError: features are not finite.
     """
     vectors = _standardised(features)
     if len(vectors) < 4:
-        raise ValueError(f"t-SNE needs at least 4 pictures, not {len(vectors)}")
+        raise NoMapError(f"t-SNE needs at least 4 pictures, not {len(vectors)}")
     with threadpool_limits(1):
         components = PCA(min(COMPONENTS, *vectors.shape), random_state=seed).fit_transform(vectors)
         start = "pca" if components.shape[1] > 1 else "random"
@@ -138,7 +143,7 @@ def _standardised(features: np.ndarray) -> np.ndarray:
     mean, deviation = (vectors.mean(0), vectors.std(0)) if len(vectors) else (0.0, np.zeros(1))
     kept = is_informative(mean, deviation)
     if not kept.any():
-        raise ValueError("all features are the same")
+        raise NoMapError("all features are the same")
     return (vectors[:, kept] - mean[kept]) / deviation[kept]
 
 

@@ -30,7 +30,7 @@ def compute(encoders: Mapping[str, Part], attributes: Sequence[str]) -> Maps:
         seed = part.config.runtime.seed
         try:
             points = tsne.embed(features, seed)
-        except ValueError as error:
+        except tsne.NoMapError as error:
             notes.append(f"{row} has no map: {error}.")
             continue
         count = len(features)
