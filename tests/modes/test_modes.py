@@ -482,7 +482,7 @@ def test_pictures_of_a_further_dataset_join_the_public_ones(
     }
     page = (tmp_path / "attack/report.html").read_text()
     assert "Attacks with 84 public images" in page
-    assert "public, of others/1.0.0" in page
+    assert "public images from others/1.0.0" in page
     assert "not known whether others/1.0.0 shows the same people" in page
     # Probes learn from the pictures whose labels are known: none of the others has all of them.
     (learned,) = labels
