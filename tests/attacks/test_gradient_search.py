@@ -1,15 +1,21 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
-from tests.public_pictures import PublicPictures
-from tfadv.attacks.inverters import Standardisation
-from tfadv.attacks.pairs import Pairs
 
+from tests.public_images import FixedPairs, make_knowledge
+from tfadv.attacks.attack import NotApplicableError
 from tfadv.attacks.black_box import SavedEncoder
-from tfadv.attacks.gradient_search import InputInverter, InputOptimiser, Search, total_variation
-from tfadv.config.errors import UserError
+from tfadv.attacks.gradient_search import (
+    GradientSearch,
+    InputInverter,
+    InputOptimiser,
+    Search,
+    total_variation,
+)
+from tfadv.attacks.network_training import Standardisation
 from tfadv.config.schema import BlackBox
-from tfadv.data.dataset import PUBLIC, TRAIN
 from tfadv.data.images import to_uint8
 from tfadv.evaluation.metrics.image import psnr
 from tfadv.models.encoder import Encoder
@@ -21,7 +27,7 @@ FAITHFUL = Search(weight=0.0, learning_rate=0.1, steps=400)
 SMOOTH = Search(weight=1.0, learning_rate=0.1, steps=400)
 
 
-def smooth_pictures(count, seed=0, size=SIZE):
+def smooth_images(count, seed=0, size=SIZE):
     """A plane of its own for each channel, float32 in [-0.8, 0.8]."""
     random = np.random.default_rng(seed)
     offset, right, down = 0.8 / 3 * random.uniform(-1, 1, (3, count, 1, 1, 3))
@@ -34,7 +40,7 @@ def linear_encoder(dimensions):
     """An orthogonal map of all pixels, or its first rows."""
     matrix = np.linalg.qr(np.random.default_rng(0).normal(size=(VALUES, VALUES)))[0]
     matrix = tf.constant(matrix[:, :dimensions], tf.float32)
-    return lambda pictures: tf.reshape(pictures, (-1, VALUES)) @ matrix
+    return lambda images: tf.reshape(images, (-1, VALUES)) @ matrix
 
 
 def standardise(features):
@@ -45,69 +51,69 @@ def standardise(features):
 
 
 def make_optimiser(encode, public=None, **arguments):
-    public = smooth_pictures(300, seed=9) if public is None else public
+    public = smooth_images(300, seed=9) if public is None else public
     arguments = {"restarts": 2, "batch": 4} | arguments
     return InputOptimiser(encode, standardise(encode(public)), public.mean(0), **arguments)
 
 
-def mean_psnr(images, pictures):
-    return psnr(images, np.broadcast_to(pictures, images.shape)).mean()
+def mean_psnr(images, found):
+    return psnr(images, np.broadcast_to(found, images.shape)).mean()
 
 
 # Known answers
 
 
 def test_an_invertible_map_is_inverted():
-    encode, images = linear_encoder(VALUES), smooth_pictures(4)
-    pictures, distances = make_optimiser(encode)(encode(images), FAITHFUL)
+    encode, images = linear_encoder(VALUES), smooth_images(4)
+    found, distances = make_optimiser(encode)(encode(images), FAITHFUL)
     assert distances.max() < 1e-5
-    assert psnr(images, pictures).min() > 50
+    assert psnr(images, found).min() > 50
 
 
-def test_total_variation_recovers_smooth_pictures_from_a_quarter_of_the_dimensions():
-    encode, images = linear_encoder(VALUES // 4), smooth_pictures(4)
+def test_total_variation_recovers_smooth_images_from_a_quarter_of_the_dimensions():
+    encode, images = linear_encoder(VALUES // 4), smooth_images(4)
     optimiser = make_optimiser(encode)
     smooth, _ = optimiser(encode(images), SMOOTH)
     assert mean_psnr(images, smooth) > 27
-    assert mean_psnr(images, np.float32(0)) < 20  # the mean picture
+    assert mean_psnr(images, np.float32(0)) < 20  # the mean image
     plain, _ = optimiser(encode(images), FAITHFUL)
     assert mean_psnr(images, plain) < 20
 
 
-def test_distances_are_those_of_the_pictures_in_units_of_the_public_deviation():
-    encode, images = linear_encoder(20), smooth_pictures(3)
-    public = smooth_pictures(300, seed=9)
+def test_distances_are_those_of_the_found_images_in_units_of_the_public_deviation():
+    encode, images = linear_encoder(20), smooth_images(3)
+    public = smooth_images(300, seed=9)
     features = encode(images).numpy()
-    pictures, distances = make_optimiser(encode, public)(features, Search(0.1, 0.1, 5))
+    found, distances = make_optimiser(encode, public)(features, Search(0.1, 0.1, 5))
     deviation = encode(public).numpy().std(0)
-    expected = np.square((encode(pictures) - features) / deviation).mean(1)
+    expected = np.square((encode(found) - features) / deviation).mean(1)
     np.testing.assert_allclose(distances, expected, rtol=1e-3)
     assert distances.max() > 0.01  # after so few steps
 
 
-def test_dimensions_of_little_variance_count_as_much_as_others():
+def test_dimensions_of_small_variance_count_as_much_as_others():
     plain = linear_encoder(VALUES)
     scales = tf.constant(np.geomspace(1e-4, 1e2, VALUES), tf.float32)
 
-    def encode(pictures):
-        return plain(pictures) * scales
+    def encode(images):
+        return plain(images) * scales
 
-    images = smooth_pictures(4)
-    pictures, _ = make_optimiser(encode)(encode(images), FAITHFUL)
-    assert psnr(images, pictures).min() > 50
+    images = smooth_images(4)
+    found, _ = make_optimiser(encode)(encode(images), FAITHFUL)
+    assert psnr(images, found).min() > 50
 
 
-def test_maps_are_inverted_too():
+def test_maps_are_inverted():
     kernel = np.linalg.qr(np.random.default_rng(0).normal(size=(12, 12)))[0]
     kernel = tf.constant(kernel.reshape(2, 2, 3, 12), tf.float32)
 
-    def encode(pictures):
-        return tf.nn.conv2d(pictures, kernel, 2, "VALID")
+    def encode(images):
+        return tf.nn.conv2d(images, kernel, 2, "VALID")
 
-    images = smooth_pictures(4)
-    pictures, distances = make_optimiser(encode)(encode(images).numpy(), FAITHFUL)
+    images = smooth_images(4)
+    found, distances = make_optimiser(encode)(encode(images).numpy(), FAITHFUL)
     assert distances.max() < 1e-5
-    assert psnr(images, pictures).min() > 50
+    assert psnr(images, found).min() > 50
 
 
 def test_total_variation_is_the_mean_length_of_the_gradient():
@@ -119,7 +125,7 @@ def test_total_variation_is_the_mean_length_of_the_gradient():
 # Starts and batches
 
 
-def test_of_several_starts_the_one_of_the_smallest_feature_distance_counts(monkeypatch):
+def test_the_start_with_the_smallest_feature_distance_counts(monkeypatch):
     encode = linear_encoder(4)
     optimiser = make_optimiser(encode, restarts=3, batch=2)
     distances = iter(np.float32([[0.3, np.nan], [0.1, 0.5], [0.2, 0.4]]))
@@ -129,24 +135,24 @@ def test_of_several_starts_the_one_of_the_smallest_feature_distance_counts(monke
         return np.full((2, SIZE, SIZE, 3), next(shades)), next(distances)
 
     monkeypatch.setattr(optimiser, "_descend", descend)
-    pictures, nearest = optimiser(np.zeros((2, 4), np.float32), FAITHFUL)
+    found, nearest = optimiser(np.zeros((2, 4), np.float32), FAITHFUL)
     np.testing.assert_array_equal(nearest, np.float32([0.1, 0.4]))
-    np.testing.assert_array_equal(pictures[:, 0, 0, 0], np.float32([0.2, 0.3]))
+    np.testing.assert_array_equal(found[:, 0, 0, 0], np.float32([0.2, 0.3]))
 
 
-def test_each_start_is_another():
-    def encode(pictures):
-        """Has many solutions: which is found depends on the start."""
-        return tf.sin(20 * linear_encoder(4)(pictures))
+def test_each_start_is_different():
+    def encode(images):
+        """Has many solutions: the start decides which one is found."""
+        return tf.sin(20 * linear_encoder(4)(images))
 
-    features = encode(smooth_pictures(4)).numpy()
+    features = encode(smooth_images(4)).numpy()
     few, many = (make_optimiser(encode, restarts=n)(features, FAITHFUL)[0] for n in (1, 4))
     assert np.abs(few - many).max() > 0.01
 
 
-def test_a_seed_gives_the_same_pictures_again_and_another_seed_others():
+def test_the_seed_decides_which_images_are_found():
     encode = linear_encoder(10)
-    features = encode(smooth_pictures(3)).numpy()
+    features = encode(smooth_images(3)).numpy()
     first, again, other = (
         make_optimiser(encode, seed=seed)(features, Search(0.01, 0.1, 20))[0] for seed in (1, 1, 2)
     )
@@ -154,96 +160,92 @@ def test_a_seed_gives_the_same_pictures_again_and_another_seed_others():
     assert np.abs(first - other).max() > 0.01
 
 
-def test_a_picture_comes_out_the_same_beside_any_others():
+def test_an_image_does_not_depend_on_its_batch():
     encode = linear_encoder(10)
-    features = encode(smooth_pictures(5)).numpy()
+    features = encode(smooth_images(5)).numpy()
     search = Search(0.01, 0.1, 20)
     together = make_optimiser(encode, batch=2)(features, search)
     for row in range(5):
         alone = make_optimiser(encode, batch=1)(features[row : row + 1], search)
-        for one, all_of_them in zip(alone, together, strict=True):
-            np.testing.assert_allclose(one[0], all_of_them[row], rtol=1e-3, atol=1e-4)
+        for one, every in zip(alone, together, strict=True):
+            np.testing.assert_allclose(one[0], every[row], rtol=1e-3, atol=1e-4)
 
 
 def test_batches_and_searches_share_one_trace():
     traced = []
     plain = linear_encoder(10)
 
-    def encode(pictures):
-        traced.append(pictures.shape)
-        return plain(pictures)
+    def encode(images):
+        traced.append(images.shape)
+        return plain(images)
 
     optimiser = make_optimiser(encode, batch=2)
-    features = plain(smooth_pictures(5)).numpy()
+    features = plain(smooth_images(5)).numpy()
     optimiser(features[:1], Search(0.01, 0.1, 2))
     before = len(traced)
     optimiser(features, Search(0.1, 0.2, 3))
     assert len(traced) == before
 
 
-def test_gradients_that_are_not_finite_do_not_spoil_a_picture():
+def test_gradients_that_are_not_finite_do_not_spoil_an_image():
     plain = linear_encoder(VALUES)
 
-    def encode(pictures):
-        # Where it is dark, the gradient is 0 times infinity.
-        brightness = tf.reduce_mean(pictures, (1, 2, 3))
+    def encode(images):
+        # In dark images the gradient is 0 times infinity.
+        brightness = tf.reduce_mean(images, (1, 2, 3))
         root = tf.sqrt(tf.square(brightness) * tf.cast(brightness > 0, tf.float32))
-        return plain(pictures) + 1e-3 * root[:, None]
+        return plain(images) + 1e-3 * root[:, None]
 
-    public = np.abs(smooth_pictures(300, seed=9))
+    public = np.abs(smooth_images(300, seed=9))
     dark = -public[:4]
-    pictures, distances = make_optimiser(encode, public)(plain(dark), FAITHFUL)
-    assert np.isfinite(pictures).all()
+    found, distances = make_optimiser(encode, public)(plain(dark), FAITHFUL)
+    assert np.isfinite(found).all()
     assert np.isfinite(distances).all()
-    assert pictures.mean() < 0.1 < public.mean()  # it got as far as the dark
+    assert found.mean() < 0.1 < public.mean()  # the search reached dark images
 
 
-# Encoders that gradients don't get through
+# Encoders without gradients
 
 
 @pytest.mark.parametrize(
-    ("harden", "why"),
+    ("harden", "reason"),
     [
         (tf.round, "as if the encoder rounded"),
-        (lambda pictures: tf.cast(tf.cast(127 * pictures, tf.int32), tf.float32), "rounded"),
+        (lambda images: tf.cast(tf.cast(127 * images, tf.int32), tf.float32), "rounded"),
         (tf.stop_gradient, "rounded"),
         (tf.function(tf.round), "rounded"),
-        (lambda pictures: tf.image.adjust_hue(pictures, 0.1), "AdjustHue"),
-        (lambda pictures: tf.sqrt(pictures - 2.0), "not finite"),
+        (lambda images: tf.image.adjust_hue(images, 0.1), "AdjustHue"),
+        (lambda images: tf.sqrt(images - 2.0), "not finite"),
     ],
 )
-def test_an_encoder_without_gradient_is_told(harden, why):
+def test_an_encoder_without_gradient_is_refused(harden, reason):
     plain = linear_encoder(10)
-    with pytest.raises(UserError, match=rf"doesn't apply: no gradient .*{why}") as caught:
-        make_optimiser(lambda pictures: plain(harden(pictures)))
+    with pytest.raises(
+        NotApplicableError, match=rf"^no gradient of the features .*{reason}"
+    ) as caught:
+        make_optimiser(lambda images: plain(harden(images)))
     assert "\n" not in str(caught.value)
 
 
 def test_features_whose_sum_is_constant_have_a_gradient():
-    def encode(pictures):
-        values = linear_encoder(10)(pictures)
+    def encode(images):
+        values = linear_encoder(10)(images)
         return tf.concat([values, -values], 1)
 
     make_optimiser(encode)
 
 
-# The attacker
-
-
-class Faces(PublicPictures):
-    size = SIZE
+# The attack
 
 
 def pairs_of(encode, images):
-    def black_box(pictures):
-        return encode(tf.constant(pictures / 127.5 - 1.0, tf.float32)).numpy()
-
-    shape = tuple(encode(tf.zeros((1, *images.shape[1:]))).shape[1:])
-    return Pairs(black_box, Faces(to_uint8(images)), PUBLIC, TRAIN, shape, 100)
+    images = to_uint8(images)
+    features = encode(tf.constant(images / 127.5 - 1.0, tf.float32)).numpy()
+    return FixedPairs(images, features)
 
 
 def invert(encode, searches, **arguments):
-    train, held_out = (pairs_of(encode, smooth_pictures(n, seed=n)) for n in (200, 6))
+    train, held_out = (pairs_of(encode, smooth_images(n, seed=n)) for n in (200, 6))
     return InputInverter(encode, train, held_out, searches, **{"restarts": 1} | arguments)
 
 
@@ -253,23 +255,67 @@ def inverter():
     return invert(linear_encoder(VALUES // 4), searches)
 
 
-def test_the_search_is_the_one_that_serves_held_out_pictures_best(inverter):
+def test_the_search_is_the_best_one_on_held_out_images(inverter):
     assert inverter.search == SMOOTH
-    assert inverter.held_out_loss < 0.2 * smooth_pictures(6, seed=6).var()
+    assert inverter.held_out_loss < 0.2 * smooth_images(6, seed=6).var()
 
 
-def test_it_inverts_pictures_that_it_was_not_tuned_on(inverter):
-    images = smooth_pictures(20, seed=3)
+def test_it_inverts_images_that_it_was_not_tuned_on(inverter):
+    images = smooth_images(20, seed=3)
     assert mean_psnr(images, inverter(linear_encoder(VALUES // 4)(images).numpy())) > 27
 
 
-def test_it_starts_from_the_mean_public_picture():
+def test_it_starts_from_the_mean_public_image():
     encode = linear_encoder(10)
     inverter = invert(encode, [Search(0.0, 1e-6, 1)], restarts=8)
-    pictures = inverter(encode(smooth_pictures(50)).numpy())
-    # Away from it by noise alone, of deviation 0.1.
-    mean = smooth_pictures(200, seed=200).mean(0)
-    assert np.std(pictures[0] - mean) == pytest.approx(0.1, abs=0.02)
+    found = inverter(encode(smooth_images(50)).numpy())
+    # It differs from the mean by noise only, of deviation 0.1.
+    mean = smooth_images(200, seed=200).mean(0)
+    assert np.std(found[0] - mean) == pytest.approx(0.1, abs=0.02)
+
+
+class WhiteBox:
+    """An encoder with gradients."""
+
+    feature_shape, split = (10,), None
+
+    def __init__(self, encode):
+        self._encode = encode
+
+    def differentiable(self):
+        return self._encode
+
+
+def known_of(encoder):
+    encode = linear_encoder(10)
+    pairs = (pairs_of(encode, smooth_images(n, seed=n)) for n in (50, 6))
+    return dataclasses.replace(make_knowledge(*pairs), encoder=encoder)
+
+
+def test_the_attack_searches_for_the_first_test_images(tmp_path):
+    encode, search = linear_encoder(10), Search(0.1, 0.1, 20)
+    attack = GradientSearch(4, [search], restarts=1, seed=3)
+    known = known_of(WhiteBox(encode))
+    fitted = attack.fit(known, tmp_path)
+    inverter = InputInverter(
+        encode, known.train.pairs, known.held_out.pairs, [search], restarts=1, seed=3
+    )
+    features = encode(smooth_images(4)).numpy()
+    np.testing.assert_allclose(fitted.reconstruct(features), inverter(features), atol=1e-5)
+    assert fitted.examples == 4
+    assert fitted.held_out_loss == pytest.approx(inverter.held_out_loss, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "reason"),
+    [
+        (linear_encoder(10), "predictions, and means of several features, have no gradient"),
+        (WhiteBox(None), "the encoder takes integers"),
+    ],
+)
+def test_the_attack_does_not_apply_to_an_encoder_that_has_no_gradients(tmp_path, encoder, reason):
+    with pytest.raises(NotApplicableError, match=reason):
+        GradientSearch(4).fit(known_of(encoder), tmp_path)
 
 
 # Encoders of ours
@@ -279,25 +325,25 @@ def attack_exported(folder, split, search):
     """Inverts an encoder with random weights; returns distances before and after, and PSNRs."""
     tf.keras.utils.set_random_seed(0)
     encoder = Encoder(18, 0.125, split, dtype="float32")
-    public = smooth_pictures(64, seed=1, size=32)
+    public = smooth_images(64, seed=1, size=32)
     encoder(public, training=True)
     export_encoder(encoder, 32, folder / "encoder")
     black_box = SavedEncoder(str(folder / "encoder"), BlackBox(), 32)
-    images = smooth_pictures(4, size=32)
+    images = smooth_images(4, size=32)
     optimiser = make_optimiser(black_box.differentiable(), public, restarts=1)
     features = black_box(to_uint8(images))
     _, before = optimiser(features, Search(0.0, 0.1, 0))
-    pictures, after = optimiser(features, search)
-    psnrs = mean_psnr(images, public.mean(0)), mean_psnr(images, pictures)
+    found, after = optimiser(features, search)
+    psnrs = mean_psnr(images, public.mean(0)), mean_psnr(images, found)
     return before.mean(), after.mean(), psnrs
 
 
 def test_an_exported_encoder_is_inverted_through_its_own_gradients(tmp_path):
     before, after, (guess, found) = attack_exported(tmp_path, "conv1", Search(10.0, 0.1, 60))
     assert after < 0.05 * before
-    assert found > guess + 8  # dB above the mean picture's
+    assert found > guess + 8  # dB above those of the mean image
 
 
-def test_the_gradients_go_through_a_whole_exported_network(tmp_path):
+def test_gradients_pass_a_whole_exported_network(tmp_path):
     before, after, _ = attack_exported(tmp_path, "fc", Search(10.0, 0.1, 60))
     assert after < 0.2 * before
