@@ -1,4 +1,4 @@
-"""One process of `benchmarks.data_prep`: pictures a second of one side."""
+"""One process of `benchmarks.data_prep`: images per second of one side."""
 
 import json
 import tempfile
@@ -23,7 +23,7 @@ def main(_) -> None:
         began = time.perf_counter()
         count = side(Path(FLAGS.source), Path(folder))
         rate = count / (time.perf_counter() - began)
-    result = {"pictures_per_s": rate, "pictures": count, "peak_mib": runner.peak_memory()}
+    result = {"images_per_s": rate, "images": count, "peak_mib": runner.peak_memory()}
     print(json.dumps(result))
 
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.evaluation [--json=FILE] [--rounds=N]
 
-Generated data of the size of the results in docs/ (2,020 test pictures of 404 people, 3,635 public
-ones to learn from and 405 held out, 1,000 features); nothing is downloaded. Rates are pictures a
-second, more is better; `difference` is how far the two sides' results are apart. The reference
-needs scikit-image, of the extra `dev`.
+The generated data has the size of the results in docs/: 2,020 test images of 404 people, 3,635
+public images to learn from, 405 held-out images, and 1,000 features. Nothing is downloaded. Rates
+are images per second; more is better. `difference` is the absolute difference of the two sides'
+results. The reference needs scikit-image, which the extra `dev` installs.
 """
 
 from absl import flags
@@ -20,8 +20,8 @@ WHAT = {
     "tuned_thresholds": "thresholds of 40 attributes",
     "identify": "re-identification, verification",
     "bootstrap": "bootstrap interval of a mean",
-    "ridge": "ridge decoder, 29 strengths",
-    "linkage": "linkage, 168 metrics",
+    "ridge": "ridge decoder",
+    "linkage": "linkage",
 }
 
 
@@ -38,15 +38,15 @@ def main() -> None:
 
 def row(part: str, results: dict[str, list[dict]]) -> dict[str, object]:
     """Compares the two sides in one part."""
-    of_part = {side: [each[part] for each in found] for side, found in results.items()}
-    ours, peer = (found[0]["result"] for found in of_part.values())
-    compared = runner.compare(of_part, "pictures_per_s")
+    outcomes = {side: [outcome[part] for outcome in rounds] for side, rounds in results.items()}
+    ours, peer = (outcomes[side][0]["result"] for side in ("ours", "peer"))
+    compared = runner.compare(outcomes, "images_per_s")
     return {"what": WHAT[part], **compared, "difference": abs(ours - peer)}
 
 
 if __name__ == "__main__":
     from benchmarks import evaluation_side
 
-    flags.adopt_module_key_flags(evaluation_side)  # they set the sizes
+    flags.adopt_module_key_flags(evaluation_side)  # --help lists its flags
     runner.define_common_flags(rounds=3)
     runner.start(main)

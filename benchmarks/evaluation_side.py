@@ -1,4 +1,4 @@
-"""One process of `benchmarks.evaluation`: every part of one side, timed on generated data."""
+"""One process of `benchmarks.evaluation`: times every part of one side on generated data."""
 
 import json
 import time
@@ -9,59 +9,58 @@ import cv2
 import numpy as np
 from absl import app, flags
 
-from tfadv.attacks import linkage
-from tfadv.attacks import ridge as closed_form
+from tfadv.attacks import linkage, ridge
 from tfadv.evaluation.metrics import utility
 from tfadv.evaluation.metrics.bootstrap import IdentityBootstrap
 from tfadv.evaluation.metrics.identity import identify
 from tfadv.evaluation.metrics.image import psnr, ssim
 
 FLAGS = flags.FLAGS
-ATTRIBUTES, EMBEDDING, EACH, REPLICATES = 40, 128, 5, 1000
+ATTRIBUTES, EMBEDDING, IMAGES_PER_PERSON, REPLICATES = 40, 128, 5, 1000
 BATCH = 256
-TARGETS = 512  # that the strength of ridge regression is chosen on, at most
+TARGETS = 512  # pixels, at most, on which the strength of ridge regression is chosen
 
-flags.DEFINE_enum("side", "ours", ["ours", "peer"], "Whose.")
-flags.DEFINE_integer("people", 404, "In the test split, five pictures each.", lower_bound=10)
+flags.DEFINE_enum("side", "ours", ["ours", "peer"], "Side to time.")
+flags.DEFINE_integer("people", 404, "People in the test split, five images each.", lower_bound=10)
 flags.DEFINE_integer("features", 1000, "Values of a feature.")
-flags.DEFINE_integer("size", 64, "Side of the pictures in pixels.")
+flags.DEFINE_integer("size", 64, "Side of the images in pixels.")
 
 
 def main(_) -> None:
-    """Prints one line of JSON: part -> pictures_per_s and a number that sums up the result."""
+    """Prints one line of JSON: part -> images_per_s and a number that sums up the result."""
     data = generate(FLAGS.people, FLAGS.features, FLAGS.size)
     print(json.dumps({name: timed(part, data) for name, part in PARTS[FLAGS.side].items()}))
 
 
 def timed(part: Callable, data: SimpleNamespace) -> dict[str, float]:
-    """The faster of two runs: the first also loads libraries and starts threads."""
+    """Times two runs and reports the faster; the first also loads libraries and starts threads."""
     seconds = []
     for _ in range(2):
         began = time.perf_counter()
         count, result = part(data)
         seconds.append(time.perf_counter() - began)
-    return {"pictures_per_s": count / min(seconds), "result": float(result)}
+    return {"images_per_s": count / min(seconds), "result": float(result)}
 
 
 def generate(people: int, features: int, size: int) -> SimpleNamespace:
-    """Returns seeded pictures, labels, embeddings and features with people in them."""
+    """Returns seeded images, labels, embeddings, and features that depend on the person."""
     random = np.random.default_rng(0)
     held_out = people // 5
-    test, public = people * EACH, (2 * people - held_out) * EACH
+    test, public = people * IMAGES_PER_PERSON, (2 * people - held_out) * IMAGES_PER_PERSON
     noise = random.normal(size=(test, size, size, 3)).astype(np.float32)
-    pictures = np.stack([cv2.GaussianBlur(each, (0, 0), 3) for each in noise])
+    blurred = np.stack([cv2.GaussianBlur(image, (0, 0), 3) for image in noise])
     labels = random.random((test, ATTRIBUTES)) < random.uniform(0.05, 0.6, ATTRIBUTES)
-    who = random.normal(size=(people, EMBEDDING)).repeat(EACH, axis=0)
-    real = who + 1.5 * random.normal(size=who.shape)
+    person = random.normal(size=(people, EMBEDDING)).repeat(IMAGES_PER_PERSON, axis=0)
+    embeddings = person + 1.5 * random.normal(size=person.shape)
     mixing = random.normal(size=(features, features)) * np.geomspace(1, 0.01, features)
 
-    def seen(count):
-        known = random.normal(size=(count, features)).repeat(EACH, axis=0)
-        known[:, 60:] = 0.0
-        vectors = (known + random.normal(size=known.shape)) @ mixing
-        return vectors.astype(np.float32), np.arange(count).repeat(EACH)
+    def features_of(count):
+        person = random.normal(size=(count, features)).repeat(IMAGES_PER_PERSON, axis=0)
+        person[:, 60:] = 0.0
+        vectors = (person + random.normal(size=person.shape)) @ mixing
+        return vectors.astype(np.float32), np.arange(count).repeat(IMAGES_PER_PERSON)
 
-    train, asked = seen(2 * people - held_out), seen(held_out)
+    train, held_out = features_of(2 * people - held_out), features_of(held_out)
     to_pixels = random.normal(size=(features, size * size * 3)) / np.linalg.norm(mixing)
 
     def pixels(vectors):
@@ -71,18 +70,18 @@ def generate(people: int, features: int, size: int) -> SimpleNamespace:
     return SimpleNamespace(
         test=test,
         public=public,
-        images=np.clip(4 * pictures, -1, 1),
-        rebuilt=np.clip(4 * pictures + 0.3 * noise, -1, 1),
+        images=np.clip(4 * blurred, -1, 1),
+        reconstructions=np.clip(4 * blurred + 0.3 * noise, -1, 1),
         labels=labels.astype(np.uint8),
         logits=(labels + random.normal(size=labels.shape) - 0.5).astype(np.float32),
-        identities=np.arange(people).repeat(EACH),
-        real=real.astype(np.float32),
-        guessed=(real + random.normal(size=real.shape)).astype(np.float32),
+        identities=np.arange(people).repeat(IMAGES_PER_PERSON),
+        embeddings=embeddings.astype(np.float32),
+        guesses=(embeddings + random.normal(size=embeddings.shape)).astype(np.float32),
         train=train,
-        held_out=asked,
+        held_out=held_out,
         targets=pixels(train[0]),
-        held_out_targets=pixels(asked[0]),
-        bootstrap=IdentityBootstrap(np.arange(people).repeat(EACH), REPLICATES),
+        held_out_targets=pixels(held_out[0]),
+        bootstrap=IdentityBootstrap(np.arange(people).repeat(IMAGES_PER_PERSON), REPLICATES),
     )
 
 
@@ -90,11 +89,11 @@ def generate(people: int, features: int, size: int) -> SimpleNamespace:
 
 
 def _our_ssim(data):
-    return data.test, ssim(data.images, data.rebuilt).mean()
+    return data.test, ssim(data.images, data.reconstructions).mean()
 
 
 def _our_psnr(data):
-    return data.test, psnr(data.images, data.rebuilt).mean()
+    return data.test, psnr(data.images, data.reconstructions).mean()
 
 
 def _our_mcc(data):
@@ -107,14 +106,14 @@ def _our_thresholds(data):
 
 
 def _our_identify(data):
-    found = identify(data.guessed, data.real, data.identities, data.bootstrap).metrics
+    metrics = identify(data.guesses, data.embeddings, data.identities, data.bootstrap).metrics
     names = ("reid_rank1", "reid_rank5", "verification_auc", "verification_eer")
-    return data.test, sum(found[name] for name in names)
+    return data.test, sum(metrics[name] for name in names)
 
 
 def _our_bootstrap(data):
     bootstrap = IdentityBootstrap(data.identities, REPLICATES)
-    low, high = bootstrap.mean(data.real[:, 0])
+    low, high = bootstrap.mean(data.embeddings[:, 0])
     return data.test, high - low
 
 
@@ -123,19 +122,19 @@ def _our_ridge(data):
         starts = range(0, len(vectors), BATCH)
         return lambda: ((vectors[i : i + BATCH], targets[i : i + BATCH]) for i in starts)
 
-    ridge = closed_form.Ridge(
+    decoder = ridge.Ridge(
         blocks(data.train[0], data.targets), blocks(data.held_out[0], data.held_out_targets)
     )
-    return data.public, np.square(ridge(data.held_out[0]) - data.held_out_targets).mean()
+    return data.public, np.square(decoder(data.held_out[0]) - data.held_out_targets).mean()
 
 
 def _our_linkage(data):
-    learned = linkage.Linkage(*data.train, *data.held_out)
-    vectors, person = linkage._first(*data.held_out)
-    return data.public, linkage._auc(learned(vectors), *linkage._pairs(person))
+    vectors, people = data.held_out
+    metric = linkage.Linkage(*data.train, vectors, people)
+    return data.public, _verification_auc(metric(vectors), people)
 
 
-# The same, as one would write it with the libraries
+# The same with scikit-image, scikit-learn and SciPy
 
 
 def _peer_ssim(data):
@@ -145,7 +144,7 @@ def _peer_ssim(data):
     options |= {"data_range": 2, "channel_axis": -1, "full": True}
     values = [
         structural_similarity(*pair, **options)[1][5:-5, 5:-5].mean()
-        for pair in zip(data.images, data.rebuilt, strict=True)
+        for pair in zip(data.images, data.reconstructions, strict=True)
     ]
     return data.test, np.mean(values)
 
@@ -153,7 +152,7 @@ def _peer_ssim(data):
 def _peer_psnr(data):
     from skimage.metrics import peak_signal_noise_ratio
 
-    pairs = zip(data.images, data.rebuilt, strict=True)
+    pairs = zip(data.images, data.reconstructions, strict=True)
     return data.test, np.mean([peak_signal_noise_ratio(*pair, data_range=2) for pair in pairs])
 
 
@@ -182,7 +181,7 @@ def _peer_identify(data):
     from sklearn.metrics import roc_auc_score, roc_curve
     from sklearn.metrics.pairwise import cosine_similarity
 
-    scores = cosine_similarity(data.guessed, data.real)
+    scores = cosine_similarity(data.guesses, data.embeddings)
     is_other = ~np.eye(len(scores), dtype=bool)
     order = np.argsort(-np.where(is_other, scores, -np.inf), axis=1)[:, :5]
     is_right = data.identities[order] == data.identities[:, None]
@@ -200,7 +199,7 @@ def _peer_bootstrap(data):
     means = []
     for _ in range(REPLICATES):
         drawn = random.integers(len(people), size=len(people))
-        means.append(data.real[np.concatenate([rows[i] for i in drawn]), 0].mean())
+        means.append(data.embeddings[np.concatenate([rows[i] for i in drawn]), 0].mean())
     low, high = np.percentile(means, [2.5, 97.5])
     return data.test, high - low
 
@@ -210,36 +209,33 @@ def _peer_ridge(data):
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(data.train[0])
-    inputs, asked = scaler.transform(data.train[0]), scaler.transform(data.held_out[0])
-    some = slice(None, None, -(-data.targets.shape[1] // TARGETS) | 1)
+    inputs, held_out = scaler.transform(data.train[0]), scaler.transform(data.held_out[0])
+    compared = slice(None, None, -(-data.targets.shape[1] // TARGETS) | 1)
 
     def fitted(strength, targets):
         return Ridge(alpha=len(inputs) * strength).fit(inputs, targets)
 
     def error(strength):
-        predicted = fitted(strength, data.targets[:, some]).predict(asked)
-        return np.square(predicted - data.held_out_targets[:, some]).mean()
+        predicted = fitted(strength, data.targets[:, compared]).predict(held_out)
+        return np.square(predicted - data.held_out_targets[:, compared]).mean()
 
-    # In float32 weaker penalties than these are beyond scikit-learn's normal equations.
-    strengths = np.maximum(closed_form.STRENGTHS, 1e-6)
-    ridge = fitted(min(strengths, key=error), data.targets)
-    return data.public, np.square(ridge.predict(asked) - data.held_out_targets).mean()
+    # In float32, scikit-learn's normal equations need at least this penalty.
+    strengths = np.maximum(ridge.STRENGTHS, 1e-6)
+    decoder = fitted(min(strengths, key=error), data.targets)
+    return data.public, np.square(decoder.predict(held_out) - data.held_out_targets).mean()
 
 
 def _peer_linkage(data):
     from scipy.linalg import eigh
-    from sklearn.metrics import roc_auc_score
-    from sklearn.preprocessing import StandardScaler, normalize
+    from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(data.train[0])
     inputs, people = scaler.transform(data.train[0]).astype(np.float64), data.train[1]
-    asked, person = linkage._first(*data.held_out)
-    asked = scaler.transform(asked)
-    means = np.stack([inputs[people == each].mean(0) for each in np.unique(people)])
+    held_out = scaler.transform(data.held_out[0])
+    means = np.stack([inputs[people == person].mean(0) for person in np.unique(people)])
     spread = inputs - means[people]
     within = spread.T @ spread / (len(inputs) - len(means))
     between = np.cov(means.T, bias=True)
-    first, second = np.triu_indices(len(asked), 1)
     mean = np.trace(within) / len(within) * np.eye(len(within))
     most = min(len(means) - 1, len(within), linkage.COMPONENTS[-1])
     best = 0.0
@@ -247,12 +243,19 @@ def _peer_linkage(data):
         shares, basis = eigh(between, (1 - shrinkage) * within + shrinkage * mean)
         shares, basis = np.maximum(shares[::-1][:most], 0.0), basis[:, ::-1][:, :most]
         for emphasis in linkage.EMPHASES:
-            codes = asked @ (basis * (shares / (1 + shares)) ** emphasis)
-            for components in sorted({min(each, most) for each in linkage.COMPONENTS}):
-                unit = normalize(codes[:, :components])
-                scores = (unit @ unit.T)[first, second]
-                best = max(best, roc_auc_score(person[first] == person[second], scores))
+            codes = held_out @ (basis * (shares / (1 + shares)) ** emphasis)
+            for components in sorted({min(count, most) for count in linkage.COMPONENTS}):
+                best = max(best, _verification_auc(codes[:, :components], data.held_out[1]))
     return data.public, best
+
+
+def _verification_auc(vectors, people):
+    from sklearn.metrics import roc_auc_score
+    from sklearn.metrics.pairwise import cosine_similarity
+
+    first, second = np.triu_indices(len(people), 1)
+    scores = cosine_similarity(vectors)[first, second]
+    return roc_auc_score(people[first] == people[second], scores)
 
 
 PARTS = {

@@ -1,4 +1,4 @@
-"""One process of `benchmarks.input_pipeline`: pictures a second of one side."""
+"""One process of `benchmarks.input_pipeline`: images per second of one side."""
 
 import itertools
 import json
@@ -11,7 +11,7 @@ from absl import app, flags
 from benchmarks import runner
 
 FLAGS = flags.FLAGS
-PASSES = 3  # after one that isn't counted
+PASSES = 3  # after one that is not counted
 
 
 def main(_) -> None:
@@ -19,37 +19,46 @@ def main(_) -> None:
     from tfadv.modes import startup
 
     startup.import_tensorflow()
-    pictures, one_pass = SIDES[FLAGS.what]()
+    print(json.dumps(measure(FLAGS)))
+
+
+def measure(options) -> dict[str, float]:
+    """Times the side `options.what`; `options` has the values of this module's flags.
+
+    Returns:
+        `images_per_s`, over `PASSES` passes; `peak_mib`, the memory of this process.
+    """
+    count, one_pass = SIDES[options.what](options)
     one_pass()
     began = time.perf_counter()
     for _ in range(PASSES):
         one_pass()
-    rate = PASSES * pictures / (time.perf_counter() - began)
-    print(json.dumps({"pictures_per_s": rate, "peak_mib": runner.peak_memory()}))
+    rate = PASSES * count / (time.perf_counter() - began)
+    return {"images_per_s": rate, "peak_mib": runner.peak_memory()}
 
 
-def _read() -> tuple[int, Callable[[], None]]:
-    """How many pictures a pass over the project's own pipeline reads, and the pass."""
+def _read(options) -> tuple[int, Callable[[], None]]:
+    """Returns the images that a pass reads through tfadv's pipeline, and the pass."""
     from tfadv.config.schema import Data
     from tfadv.data.dataset import PRIVATE, WHOLE, Dataset
     from tfadv.data.images import normalize
 
-    dataset = Dataset(Data(dir=FLAGS.data_dir, dataset=FLAGS.dataset, size=FLAGS.size))
-    count = min(FLAGS.pictures, dataset.count(PRIVATE))
-    if FLAGS.what == "batches":
+    dataset = Dataset(Data(dir=options.data_dir, dataset=options.dataset, size=options.size))
+    count = min(options.images, dataset.count(PRIVATE))
+    if options.what == "batches":
         batch = dataset.evaluation_batch
         batches = dataset.batches(PRIVATE, WHOLE).take(-(-count // batch)).repeat()
         count = min(-(-count // batch) * batch, dataset.count(PRIVATE))
     else:
-        batch = min(FLAGS.batch, count)
+        batch = min(options.batch, count)
         batches = dataset.training_batches(PRIVATE, WHOLE, batch, seed=0)
         count -= count % batch
     images = iter(batches.map(lambda batch: normalize(batch["images"])).prefetch(1))
     return count, lambda: _exhaust(itertools.islice(images, -(-count // batch)))
 
 
-def _train() -> tuple[int, Callable[[], None]]:
-    """As `_read`, for training."""
+def _train(options) -> tuple[int, Callable[[], None]]:
+    """Returns the private images of a pass of training steps, and the pass."""
     import tensorflow as tf
 
     from tfadv.config.schema import Config, Data, Loss, Model, Train
@@ -59,10 +68,10 @@ def _train() -> tuple[int, Callable[[], None]]:
     from tfadv.training import trainer
 
     config = Config(
-        data=Data(dir=FLAGS.data_dir, dataset=FLAGS.dataset, size=FLAGS.size),
-        model=Model(width=FLAGS.width, decoder_width=FLAGS.width),
+        data=Data(dir=options.data_dir, dataset=options.dataset, size=options.size),
+        model=Model(depth=options.depth, width=options.width, decoder_width=options.width),
         loss=Loss(lambda1=1.0),
-        train=Train(batch=FLAGS.batch),
+        train=Train(batch=options.batch),
     )
     trainer.set_up(config.runtime)
     dataset = Dataset(config.data)
@@ -76,35 +85,35 @@ def _train() -> tuple[int, Callable[[], None]]:
         inputs={},
         start=0,
     )
-    if FLAGS.what == "protect_in_memory":
+    if options.what == "protect_in_memory":
         batches = batches.take(1).cache().repeat()
     iterator = iter(batches)
     step = tf.function(lambda: protector.train_step(next(iterator)))
 
     def one_pass() -> None:
-        for _ in range(FLAGS.steps):
+        for _ in range(options.steps):
             float(step()["utility"])
 
-    return FLAGS.steps * FLAGS.batch, one_pass
+    return options.steps * options.batch, one_pass
 
 
-def _decode() -> tuple[int, Callable[[], None]]:
-    """As `_read`, for decoding alone."""
+def _decode(options) -> tuple[int, Callable[[], None]]:
+    """Returns the images that a pass decodes from memory, and the pass."""
     import cv2
     import numpy as np
     import tensorflow_datasets as tfds
 
     cv2.setNumThreads(1)
-    stored = tfds.builder(FLAGS.dataset, data_dir=FLAGS.data_dir).as_dataset(
+    stored = tfds.builder(options.dataset, data_dir=options.data_dir).as_dataset(
         split="private", decoders={"image": tfds.decode.SkipDecoding()}
     )
-    examples = stored.take(FLAGS.pictures).as_numpy_iterator()
+    examples = stored.take(options.images).as_numpy_iterator()
     encoded = [np.frombuffer(example["image"], np.uint8) for example in examples]
     threads = runner.cores()
 
     def decode(share: int) -> None:
-        for picture in encoded[share::threads]:
-            cv2.imdecode(picture, cv2.IMREAD_COLOR)
+        for image in encoded[share::threads]:
+            cv2.imdecode(image, cv2.IMREAD_COLOR)
 
     pool = ThreadPoolExecutor(threads)
     return len(encoded), lambda: _exhaust(pool.map(decode, range(threads)))
@@ -127,9 +136,10 @@ if __name__ == "__main__":
     flags.DEFINE_enum("what", "batches", list(SIDES), "Side to time.")
     flags.DEFINE_string("data_dir", None, "Folder of the dataset.", required=True)
     flags.DEFINE_string("dataset", None, "The dataset's name.", required=True)
-    flags.DEFINE_integer("pictures", 4096, "Pictures to time.")
-    flags.DEFINE_integer("size", 64, "Side of the pictures in pixels.")
-    flags.DEFINE_integer("batch", 64, "Pictures in a training batch.")
+    flags.DEFINE_integer("images", 4096, "Images to time.")
+    flags.DEFINE_integer("size", 64, "Side of the images in pixels.")
+    flags.DEFINE_integer("batch", 64, "Images in a training batch.")
     flags.DEFINE_integer("steps", 2, "Training steps in a pass.")
-    flags.DEFINE_float("width", 1.0, "Of the networks that are trained.")
+    flags.DEFINE_integer("depth", 50, "Depth of the ResNet.")
+    flags.DEFINE_float("width", 1.0, "Width of the networks.")
     app.run(main)

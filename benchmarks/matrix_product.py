@@ -1,4 +1,4 @@
-"""Prints the rate of a large matrix product on this machine, 1e9 operations/s, by precision."""
+"""Prints the rate of a large matrix product on this machine in 1e9 operations/s, by precision."""
 
 import json
 import time

@@ -1,13 +1,14 @@
-"""What a user would otherwise write: the paper's updates in plain PyTorch.
+"""One process of `benchmarks.train_step`: the paper's updates in plain PyTorch.
 
-One process of `benchmarks.train_step`; it needs PyTorch and nothing of this project. ResNet-50 as
-torchvision lays it out, fc features of 1000 values, the decoder of the paper's Figure 6, two fully
-connected layers for f, Adam, channels_last, autocast.
+It needs PyTorch and nothing of this project: torchvision's ResNet-50 with 1000 fc features, the
+decoder of the paper's Figure 6, a classifier of two fully connected layers, Adam, channels_last and
+autocast.
 
-protect: update (a), Dec on a public batch with Enc held in inference mode, then update (b), Enc and
-f on a private batch through a Dec held in inference mode. attack: Dec^a on cached features by the
-pixel loss. attack_all: the same with D (spectral normalisation) and VGG19's block1_conv1 to
-block5_conv1, with random weights: the time doesn't depend on them.
+protect: update (a) trains the decoder on a public batch, with the encoder in inference mode; update
+(b) trains encoder and classifier on a private batch, with the decoder in inference mode. attack:
+trains the decoder on cached features by the pixel loss. attack_all: adds a discriminator (spectral
+normalisation) and VGG19's block1_conv1 to block5_conv1. VGG19 has random weights: the time does not
+depend on the weights.
 """
 
 import argparse
@@ -53,7 +54,7 @@ class Bottleneck(nn.Module):
 
 
 def resnet50():
-    """Enc, to 1000 values."""
+    """Returns the encoder, to 1000 values."""
     layers = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(True)]
     layers.append(nn.MaxPool2d(3, 2, 1))
     channels = 64
@@ -65,7 +66,7 @@ def resnet50():
 
 
 def decoder(size):
-    """Dec of Figure 6."""
+    """Returns the decoder of Figure 6."""
     side = size // 32
     layers = [nn.Linear(1000, 2048), nn.ReLU(True), nn.Linear(2048, 2048 * side * side)]
     layers += [nn.ReLU(True), nn.Unflatten(1, (2048, side, side))]
@@ -78,7 +79,7 @@ def decoder(size):
 
 
 def discriminator(size):
-    """D: strided convolutions with leaky ReLUs, spectral normalisation, one logit."""
+    """Returns D: strided convolutions with leaky ReLUs, spectral normalisation, one logit."""
     layers, inputs, outputs = [], 3, 64
     while size >= 8:
         layers += [spectral_norm(nn.Conv2d(inputs, outputs, 3, 2, 1)), nn.LeakyReLU(0.2, True)]
@@ -113,12 +114,12 @@ class VGG(nn.Module):
 
 
 def protect_step(a, cast):
-    """Both updates of the protector."""
+    """Returns a function that makes both updates of the protector."""
     enc, dec = channels_last(resnet50()), channels_last(decoder(a.size))
     f = nn.Sequential(nn.Linear(1000, 512), nn.ReLU(True), nn.Linear(512, 40))
     opt_dec = torch.optim.Adam(dec.parameters(), 1e-4)
     opt_enc = torch.optim.Adam([*enc.parameters(), *f.parameters()], 1e-4)
-    x1, x2 = pictures(a), pictures(a)
+    x1, x2 = random_images(a), random_images(a)
     y = (torch.rand(a.batch, 40) > 0.5).float()
 
     def step():
@@ -142,10 +143,10 @@ def protect_step(a, cast):
 
 
 def attack_step(a, cast):
-    """The attacker's update on cached features, pixel loss."""
+    """Returns the decoder attack's update on cached features, by the pixel loss."""
     dec = channels_last(decoder(a.size))
     opt = torch.optim.Adam(dec.parameters(), 1e-4)
-    x, z = pictures(a), torch.randn(a.batch, 1000)
+    x, z = random_images(a), torch.randn(a.batch, 1000)
 
     def step():
         with cast():
@@ -157,11 +158,11 @@ def attack_step(a, cast):
 
 
 def attack_all_step(a, cast):
-    """The attacker's update on cached features with D and the perceptual distance."""
+    """Returns the decoder attack's update with D and the perceptual distance."""
     dec, d, g = (channels_last(net) for net in (decoder(a.size), discriminator(a.size), VGG()))
     opt = torch.optim.Adam(dec.parameters(), 1e-4)
     opt_d = torch.optim.Adam(d.parameters(), 2e-4, (0.5, 0.999))
-    x, z = pictures(a), torch.randn(a.batch, 1000)
+    x, z = random_images(a), torch.randn(a.batch, 1000)
     bce = functional.binary_cross_entropy_with_logits
 
     def step():
@@ -190,19 +191,19 @@ def attack_all_step(a, cast):
 
 
 def update(optimizer, loss):
-    """One step of an optimiser."""
+    """Makes one step of an optimizer."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
 
 
 def channels_last(net):
-    """A network whose maps lie in memory as [N, H, W, C]."""
+    """Returns the network with its maps in memory as [N, H, W, C]."""
     return net.to(memory_format=torch.channels_last)
 
 
-def pictures(a):
-    """A batch in [-1, 1]."""
+def random_images(a):
+    """Returns a batch in [-1, 1]."""
     values = torch.rand(a.batch, 3, a.size, a.size).mul(2).sub(1)
     return values.to(memory_format=torch.channels_last)
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: fresh processes in turn, medians with their spread, a table, JSON."""
+"""Runs benchmarks in fresh processes in turn; reports medians and spreads as a table and JSON."""
 
 import json
 import os
@@ -11,25 +11,25 @@ from pathlib import Path
 
 from absl import app, flags
 
-flags.disclaim_key_flags()  # those defined here are of the program that asks for them
+flags.disclaim_key_flags()  # --help lists flags defined here under the calling program
 ROOT = Path(__file__).parent.parent
 
 
 class BenchmarkError(RuntimeError):
-    """A program under measurement failed; the message holds its last words."""
+    """A measured program failed; the message holds the end of its error output."""
 
 
 def alternate(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list[dict]]:
     """Runs commands in turn (A B A B ...), each time in a fresh process.
 
-    Whatever slows the machine down for a while then meets all of them.
+    Whatever slows the machine down for a while then affects all commands.
 
     Args:
         commands: name -> arguments of a program whose last line of output is a JSON object.
-        rounds: how often each runs.
+        rounds: runs of each command.
 
     Returns:
-        name -> the objects, one for each round.
+        name -> one object for each round.
 
     Raises:
         BenchmarkError: a program failed.
@@ -47,13 +47,13 @@ def run(command: Sequence[str]) -> dict:
     environment = {"TF_CPP_MIN_LOG_LEVEL": "2"} | os.environ
     process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if process.returncode:
-        words = process.stderr.strip()[-2000:]
-        raise BenchmarkError(f"{' '.join(command)} ended with {process.returncode}:\n{words}")
+        errors = process.stderr.strip()[-2000:]
+        raise BenchmarkError(f"{' '.join(command)} ended with {process.returncode}:\n{errors}")
     return json.loads(process.stdout.strip().splitlines()[-1])
 
 
 def python_module(name: str, python: str = sys.executable, **options) -> list[str]:
-    """The command that runs a module of this project with `--name=value` for each option."""
+    """Returns the command that runs a module with `--name=value` for each option."""
     return [python, "-m", name, *(f"--{key}={value}" for key, value in options.items())]
 
 
@@ -64,7 +64,7 @@ def summary(values: Sequence[float]) -> tuple[float, float]:
 
 
 def compare(results: Mapping[str, list[dict]], field: str) -> dict[str, float]:
-    """Compares "ours" with "peer", if it was run, in a field where more is better.
+    """Compares "ours" with "peer" in a field where more is better; "peer" may be absent.
 
     Returns:
         `ours`, `peer`: medians; `ratio`: of the medians; `ours_spread`, `peer_spread`: see
@@ -79,7 +79,7 @@ def compare(results: Mapping[str, list[dict]], field: str) -> dict[str, float]:
 
 
 def report(rows: Sequence[Mapping[str, object]], path: str | None) -> None:
-    """Prints rows as a table, and writes them as JSON where a path is given."""
+    """Prints rows as a table, and writes them as JSON if `path` is given."""
     save(rows, path)
     print(f"\n{machine()}\n")
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -90,13 +90,13 @@ def report(rows: Sequence[Mapping[str, object]], path: str | None) -> None:
 
 
 def save(rows: Sequence[Mapping[str, object]], path: str | None) -> None:
-    """Writes rows as JSON where a path is given."""
+    """Writes rows as JSON if `path` is given."""
     if path:
         Path(path).write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def machine() -> str:
-    """What it was measured on, in one line."""
+    """Describes this machine in one line."""
     model = platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -107,12 +107,12 @@ def machine() -> str:
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def peak_memory() -> float:
-    """The most memory this process has held so far, in MiB."""
+    """Returns the peak memory of this process in MiB."""
     import resource
 
     unit = 2**20 if sys.platform == "darwin" else 2**10
@@ -122,11 +122,11 @@ def peak_memory() -> float:
 def define_common_flags(rounds: int) -> None:
     """Defines --rounds and --json."""
     flags.DEFINE_integer("rounds", rounds, "Fresh processes of each side.", lower_bound=1)
-    flags.DEFINE_string("json", None, "Write the rows here as well.")
+    flags.DEFINE_string("json", None, "File to write the rows to.")
 
 
 def start(program: Callable[[], None]) -> None:
-    """Runs a benchmark once its flags are parsed; a failure under measurement is no traceback."""
+    """Parses the flags and runs a benchmark; ends with a message if a measured program fails."""
 
     def main(_) -> None:
         try:

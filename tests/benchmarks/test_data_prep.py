@@ -9,15 +9,15 @@ from benchmarks import celeba_files
 from data_prep import celeba
 
 ROOT = Path(__file__).parents[2]
-FIELDS = {"what", "pictures", "ours", "peer", "ratio", "ours_spread", "peer_spread"}
+FIELDS = {"what", "images", "ours", "peer", "ratio", "ours_spread", "peer_spread"}
 
 
-def test_preparing_is_compared_with_copying_on_a_source_and_on_a_quarter_of_it(tmp_path):
-    arguments = ["--pictures=200", "--rounds=1", f"--json={tmp_path / 'rows.json'}"]
+def test_preparation_is_compared_with_copying_on_a_source_and_on_a_quarter_of_the_source(tmp_path):
+    arguments = ["--images=200", "--rounds=1", f"--json={tmp_path / 'rows.json'}"]
     command = [sys.executable, "-m", "benchmarks.data_prep", *arguments]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     rows = json.loads((tmp_path / "rows.json").read_text())
-    assert [row["pictures"] for row in rows] == [50, 200]
+    assert [row["images"] for row in rows] == [50, 200]
     for row in rows:
         assert set(row) == FIELDS | {"ours_peak_mib", "peer_peak_mib"}
         assert row["ours"] > 0
@@ -25,8 +25,8 @@ def test_preparing_is_compared_with_copying_on_a_source_and_on_a_quarter_of_it(t
     assert "prepare" in done.stdout
 
 
-def test_drawn_files_are_a_source_of_celebas_shape_and_weight(tmp_path):
-    celeba_files.draw(tmp_path, 20)
+def test_synthetic_files_are_a_source_with_the_image_and_file_sizes_of_celeba(tmp_path):
+    celeba_files.write_synthetic(tmp_path, 20)
     source = celeba.read_source(tmp_path, "identity")
     assert len(source.names) == 20
     paths = [source.root / name for name in source.names]

@@ -19,7 +19,7 @@ def rows(tmp_path_factory):
     return json.loads(path.read_text())
 
 
-def test_each_part_has_a_row_with_both_sides_rates(rows):
+def test_each_part_has_a_row_with_the_rates_of_both_sides(rows):
     assert [row["what"] for row in rows] == list(WHAT.values())
     for row in rows:
         assert list(row) == FIELDS
@@ -27,10 +27,10 @@ def test_each_part_has_a_row_with_both_sides_rates(rows):
         assert row["ratio"] == pytest.approx(row["ours"] / row["peer"])
 
 
-def test_both_sides_do_the_same_job(rows):
+def test_both_sides_compute_the_same_results(rows):
     differences = {row["what"]: row["difference"] for row in rows}
-    # Other resamples of the people; thresholds and strengths a little off each other.
+    # The two sides draw other resamples, and differ slightly in thresholds and strengths.
     assert differences.pop(WHAT["bootstrap"]) < 0.05
-    assert differences.pop(WHAT["identify"]) < 0.02  # where errors are equal isn't interpolated
+    assert differences.pop(WHAT["identify"]) < 0.02  # the peer does not interpolate EER
     assert differences.pop(WHAT["tuned_thresholds"]) < 1e-3
     assert max(differences.values()) < 1e-3, differences
