@@ -1,3 +1,4 @@
+import functools
 import time
 
 import numpy as np
@@ -8,6 +9,14 @@ from data_prep import builder, command, spec, synthetic
 
 CONFIG = synthetic.SyntheticConfig(name="many", identities=100, pictures=5, size=16)
 PRIVATE = 300  # of the 500 pictures
+
+
+@pytest.fixture(autouse=True, scope="module")
+def drawn_once():
+    """Draws each face once for all tests: drawing takes most of their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic.faces, "draw_face", functools.cache(synthetic.faces.draw_face))
+        yield
 
 
 def prepare(folder, **options):
