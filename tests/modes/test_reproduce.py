@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from tfadv import cli
-from tfadv.config.experiment import Claim
 from tfadv.modes import attack, dry_run, protect, reproduce, tsne_maps
-from tfadv.reporting import reproduce as reproduce_page
 from tfadv.training import signals
 
 EXPERIMENT = """
@@ -190,30 +188,6 @@ def test_an_encoder_that_gives_every_image_the_same_feature_has_no_map(root, mon
 def test_a_duration_is_given_in_minutes_then_in_hours():
     assert dry_run.duration(61) == "2 minutes"
     assert dry_run.duration(9000) == "2.5 hours"
-
-
-@pytest.mark.parametrize(
-    ("less", "more", "at_most", "expected"),
-    [
-        (0.1, 0.3, None, "yes"),
-        (0.3, 0.1, None, "no"),
-        (0.1, 0.3, 0.1, "no, by more than 0.1"),
-        (0.25, 0.3, 0.1, "yes"),
-        (0.3, 0.1, 0.1, "yes"),
-        (0.1, 0.12, None, "yes, within the intervals"),
-        (0.12, 0.1, None, "no, within the intervals"),
-        (0.1, 0.1, None, "no, within the intervals"),
-    ],
-)
-def test_a_claim_holds_by_its_difference_and_intervals(less, more, at_most, expected):
-    rows = [{"psnr": v, "psnr_ci95": [v - 0.05, v + 0.05]} for v in (less, more)]
-    claim = Claim("", "psnr", []) if at_most is None else Claim("", "psnr", [], at_most)
-    assert reproduce_page.verdict(claim, *rows) == expected
-
-
-def test_without_intervals_the_difference_alone_counts():
-    claim = Claim("", "mcc", [])
-    assert reproduce_page.verdict(claim, {"mcc": 0.1}, {"mcc": 0.11}) == "yes"
 
 
 MISTAKES = {
