@@ -9,7 +9,7 @@ WORKERS ?= 2
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-setup: $(READY)  ## make .venv from the pinned lock
+setup: $(READY)  ## create .venv from the pinned lock
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"tfadv needs Python 3.11 to 3.13, this is {v.major}.{v.minor}: make PYTHON=python3.12 ...")'
@@ -19,8 +19,8 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: $(READY)  ## train a protected encoder on generated faces, attack it, write a report
-	@echo "About nine minutes on two cores, in runs/demo: a face recogniser, an encoder without defence, one with it, attacks on both."
+demo: $(READY)  ## train a protected encoder on synthetic faces, attack it, write a report
+	@echo "About nine minutes on two cores, in runs/demo: a face recognizer, an unprotected and a protected encoder, attacks on both."
 	$(BIN)/python run.py --mode=recognizer
 	$(BIN)/python run.py --mode=protect
 	$(BIN)/python run.py --mode=attack
@@ -32,7 +32,7 @@ lint: $(READY)  ## check form
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(READY)  ## mend form
+format: $(READY)  ## fix form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
