@@ -1,11 +1,11 @@
-"""Trains in processes that are killed again and again; run by `test_killed.py`.
+"""Trains in processes that are killed at random moments; run by `test_killed.py`.
 
     python -m tests.killed FOLDER KILLS [training|experiment]
 
-An experiment has every mode: a recogniser, an encoder and an attack on it.
+An experiment runs every mode: a recognizer, an encoder and an attack on the encoder.
 
-Prints how often a process was killed, and in what. Each process is forked from one that has only
-imported TensorFlow: that takes longer than all the rest.
+Prints the number of kills. Each process is forked from one that has only imported TensorFlow, since
+the import takes longer than the rest.
 """
 
 import os
@@ -49,27 +49,27 @@ LOSS = {"lambda1": 1.0, "mu1": 0.1}
 
 
 def main():
-    """Trains once undisturbed, then with so many kills."""
+    """Trains once undisturbed, then with KILLS kills."""
     folder, kills = Path(sys.argv[1]), int(sys.argv[2])
     work = {"training": train, "experiment": experiment}[(*sys.argv, "training")[3]]
-    run_folder = folder / "run"  # one name: what a run is named after has paths in it
+    run_folder = folder / "run"  # both runs use one path, which names of results contain
     began = time.monotonic()
     assert in_child(work, run_folder) == 0
     os.environ["SECONDS"] = str(time.monotonic() - began)
     run_folder.rename(folder / "whole")
-    came = 0
+    killed = 0
     for seed in range(10 * kills):
-        ended = in_child(work, run_folder, seed if came < kills else None)
+        ended = in_child(work, run_folder, seed if killed < kills else None)
         if ended == 0:
             break
         assert ended == signal.SIGKILL, ended
-        came += 1
+        killed += 1
     run_folder.rename(folder / "killed")
-    print("killed", came)
+    print("killed", killed)
 
 
 def in_child(work, *args):
-    """Does it in a process of its own; returns 0, or the signal that killed it."""
+    """Calls `work` in a child process; returns 0, the signal that killed it, or -1."""
     child = os.fork()
     if not child:
         try:
@@ -83,7 +83,7 @@ def in_child(work, *args):
 
 
 def train(folder, seed=None):
-    """Trains what `tests.replicas` does; killed at a random moment, if there is a seed."""
+    """Trains the protector of `tests.replicas`; with a seed, dies at a random moment."""
     config = replicas.make_config("float32", LOSS)
     config.runtime.deterministic = True
     config.train.steps, config.train.log_every = STEPS, 7
@@ -102,7 +102,7 @@ def train(folder, seed=None):
 
 
 def experiment(folder, seed=None):
-    """Runs all modes on drawn faces; killed at a random moment, if there is a seed."""
+    """Runs all modes on synthetic faces; with a seed, dies at a random moment."""
     faces = folder.parent / "faces"
     if not faces.exists():
         synthetic.prepare(faces, "tiny")
@@ -115,7 +115,7 @@ def experiment(folder, seed=None):
 
 
 def prepare_to_die(draw):
-    """Half of the times in the writing of a checkpoint or of the history, else anywhere."""
+    """Chooses the moment: half of the time while a checkpoint or the history is written."""
     kind = draw.choice(("checkpoint", "history", "anywhere", "anywhere"))
     if kind == "anywhere":
         begin = checkpoints.Checkpoints.restore
@@ -142,7 +142,7 @@ def prepare_to_die(draw):
 
 
 def die_in(seconds):
-    """Has this process killed, whatever it does then."""
+    """Kills this process after so many seconds."""
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
     timer.daemon = True
     timer.start()

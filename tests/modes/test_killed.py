@@ -27,18 +27,18 @@ def test_training_killed_at_random_moments_ends_with_the_very_same_weights(tmp_p
 
 
 def rows(path):
-    """What was logged, but for the speed."""
+    """Returns the logged rows without the speed."""
     logged = [json.loads(line) for line in path.read_text().splitlines()]
     return [{name: row[name] for name in row if name != "images_per_s"} for row in logged]
 
 
 @pytest.mark.slow
 def test_every_mode_killed_at_random_moments_ends_in_the_very_same_files(tmp_path):
-    """A recogniser, an encoder, an attack on it with M, and their page."""
+    """A recognizer, an encoder, an attack on the encoder, and the page of the experiment."""
     command = [sys.executable, "-m", "tests.killed", str(tmp_path), str(KILLS_OF_MODES)]
     done = subprocess.run([*command, "experiment"], capture_output=True, text=True, cwd=ROOT)
     *_, last = done.stdout.splitlines()
-    # The last of many may find it done.
+    # The last process may find the run finished.
     assert 3 <= int(last.removeprefix("killed ")) <= KILLS_OF_MODES, done.stderr[-2000:]
     names, killed_names = (
         {str(path.relative_to(tmp_path / run)) for path in (tmp_path / run).rglob("*.*")}
@@ -70,7 +70,7 @@ def test_every_mode_killed_at_random_moments_ends_in_the_very_same_files(tmp_pat
 
 
 def without_speed(path):
-    """What was measured, of one run or, by row, of an experiment."""
+    """Returns the lines of metrics.json without the speed."""
     lines = path.read_text().splitlines()
     return [line for line in lines if "images_per_s" not in line]
 
