@@ -18,7 +18,7 @@ JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd9\xff]")
 # Start of frame, which holds height and width: SOF0 to SOF15 without DHT, JPG and DAC.
 JPEG_FRAME = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]")
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-MOST_PIXELS = 2**28 // 3  # as `tfadv.data.images` decodes
+MAX_PIXELS = 2**28 // 3  # as `tfadv.data.images` decodes
 
 
 def list_pictures(root: epath.Path) -> list[str]:
@@ -95,8 +95,8 @@ def _fault(encoded: bytes) -> str | None:
     if not whole:
         return "is cut short"
     # A file of a few kB can hold what fills the memory.
-    if height * width > MOST_PIXELS:
-        return f"has {width:,} x {height:,} pixels; at most {MOST_PIXELS:,} are read"
+    if height * width > MAX_PIXELS:
+        return f"has {width:,} x {height:,} pixels; at most {MAX_PIXELS:,} are read"
     picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
     return "doesn't decode" if picture is None else None
 

@@ -7,6 +7,7 @@ The inputs are shared among the readers. Tests run a few hundred of each.
 
 import argparse
 import csv
+import dataclasses
 import io
 import os
 import sys
@@ -27,9 +28,9 @@ from tfadv.config import validation
 from tfadv.config.errors import UserError, one_line
 from tfadv.config.fields import flatten
 from tfadv.config.schema import Config
-from tfadv.data.corruption import checksum, examine
+from tfadv.data.corruption import Examiner
 from tfadv.data.dataset import TEST
-from tfadv.data.images import decode_pictures
+from tfadv.data.images import decode_images
 from tfadv.data.records import Records
 
 TOKENS = [
@@ -77,18 +78,18 @@ class RecordFiles:
 
     def __init__(self, root):
         config = prepare(root)
-        self.records = Records(config, config.dataset)
-        (self.file,) = self.records.info.splits[TEST].file_instructions
+        split = Records(config, config.dataset).split(TEST, TEST)
+        self.parse, (self.file,) = split.parse, split.files
+        self.examiner = Examiner(self.parse, [0, 1], 8)
         self.path = Path(self.file.filename)
         self.content = self.path.read_bytes()
         self.whole = {each.numpy() for each in tf.data.TFRecordDataset(str(self.path))}
 
     def read(self, rng):
-        content = damage(self.content, rng)
-        self.path.write_bytes(content)
-        places, faults = examine(self.file, lambda records: [""] * len(records))
-        used = [content[at : at + length] for at, length, _ in places]
-        assert [checksum(record) for record in used] == [expected for *_, expected in places]
+        self.path.write_bytes(damage(self.content, rng))
+        is_sound, faults = self.examiner.examine(self.file)
+        records = tf.data.TFRecordDataset(str(self.path)).take(len(is_sound))
+        used = [record.numpy() for record, sound in zip(records, is_sound, strict=True) if sound]
         assert self.whole.issuperset(used)
         lost = [i for fault in faults for i in range(fault.first, fault.first + fault.count)]
         assert len(lost) + len(used) == self.file.take
@@ -97,34 +98,33 @@ class RecordFiles:
 
 
 class Examples(RecordFiles):
-    """A damaged example with right checksums: what is used of it decodes, and its labels are 0/1.
+    """A damaged example with right checksums: if it is used, it decodes and its labels are 0/1.
 
-    Pictures are damaged as often as what is around them.
+    The image is damaged as often as the rest of the example.
     """
 
     def __init__(self, root):
         super().__init__(root)
+        self.file = dataclasses.replace(self.file, take=1, examples_in_shard=1)
         self.example = tf.train.Example.FromString(min(self.whole))
-        self.decode = tf.function(
-            lambda pictures: decode_pictures(pictures, 8),
-            input_signature=[tf.TensorSpec([None], tf.string)],
-        )
 
     def read(self, rng):
         image = face(rng.integers(4))
-        if damages_picture := rng.random() < 0.5:
+        if damages_image := rng.random() < 0.5:
             image = damage(image, rng)
         self.example.features.feature["image"].bytes_list.value[:] = [image]
         record = self.example.SerializeToString(deterministic=True)
-        if not damages_picture:
+        if not damages_image:
             record = damage(record, rng)
-        (reason,) = self.records._faults_of([0, 1], [record])
-        if reason:
+        with tf.io.TFRecordWriter(str(self.path)) as writer:
+            writer.write(record)
+        _, faults = self.examiner.examine(self.file)
+        if faults:
             return False
-        found = self.records.parse(tf.constant([record]))
+        found = self.parse(tf.constant([record]))
         assert found["labels"].shape == (1, 2)
         assert np.isin(found["labels"], (0, 1)).all()
-        assert self.decode(found["image"]).shape == (1, 8, 8, 3)
+        assert decode_images(found["image"], 8).shape == (1, 8, 8, 3)
         return True
 
 

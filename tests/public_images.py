@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from tfadv.attacks.knowledge import Knowledge, KnownImages
 from tfadv.data.dataset import PUBLIC, WHOLE
-from tfadv.data.streams import in_memory_batches
+from tfadv.data.pipeline import in_memory_batches
 from tfadv.evaluation.recognition.recognizer import Embeddings
 
 SIZE = 32

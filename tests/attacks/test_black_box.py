@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfadv.attacks.black_box import SavedEncoder, load_classifier
 from tfadv.config.errors import UserError
 from tfadv.config.schema import BlackBox
-from tfadv.data.images import decode_picture
+from tfadv.data.images import decode_image
 from tfadv.models.classifier import Classifier
 from tfadv.models.encoder import Encoder
 from tfadv.models.export import export_classifier, export_encoder
@@ -143,7 +143,7 @@ def test_encode_gives_the_models_features_in_a_process_without_tfadv(
 def test_serving_cuts_and_resizes_pictures_of_any_size_as_the_training_pictures_were(
     encoders, elsewhere, inputs, name
 ):
-    trained_on = [decode_picture(tf.io.encode_png(picture), SIZE) for picture in inputs[name]]
+    trained_on = [decode_image(tf.io.encode_png(picture), SIZE) for picture in inputs[name]]
     expected = features_of(encoders["fc"], np.stack(trained_on))
     assert_same_features(elsewhere[f"fc/{name}/features"], expected)
 

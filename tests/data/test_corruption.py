@@ -1,4 +1,4 @@
-"""Datasets whose record files are damaged: told by file, record and reason, or left out."""
+"""Damaged record files: an error names file, record and reason, or the records are left out."""
 
 import dataclasses
 import io
@@ -19,11 +19,9 @@ from tests.datasets import prepare, read
 from tests.fuzz import READERS, fuzz
 from tfadv import cli
 from tfadv.config.errors import UserError
-from tfadv.data import pipeline
 from tfadv.data.dataset import PRIVATE, PUBLIC, TEST, WHOLE, Dataset, explain
-from tfadv.data.images import MOST_PIXELS, decode_picture, decode_pictures
-from tfadv.data.pipeline import UNKNOWN
-from tfadv.data.records import Records, Slice
+from tfadv.data.images import MAX_PIXELS, decode_image
+from tfadv.data.schema import UNKNOWN
 from tfadv.modes.runner import DATA_ERRORS
 
 
@@ -102,12 +100,17 @@ def other_records(path):
 DAMAGE = {
     "missing": (lambda p: p.unlink(), 0, 4, "can't be read: No such file or directory"),
     "empty": (lambda p: p.write_bytes(b""), 0, 4, "the file holds 0 records where .* has 4"),
-    "cut short": (lambda p: p.write_bytes(p.read_bytes()[:-9]), 3, 1, "the file is cut short"),
+    "cut short": (
+        lambda p: p.write_bytes(p.read_bytes()[:-9]),
+        3,
+        1,
+        "the file is cut short or damaged",
+    ),
     "twice as long": (lambda p: p.write_bytes(2 * p.read_bytes()), 0, 4, "holds 8 records"),
-    "payload": (lambda p: flip(p, second(p) + 20), 1, 1, "doesn't match its checksum"),
-    "checksum": (lambda p: flip(p, -2), 3, 1, "doesn't match its checksum"),
-    "length": (lambda p: flip(p, second(p)), 1, 3, "length of the first is damaged"),
-    "length's checksum": (lambda p: flip(p, second(p) + 9), 1, 3, "length .* is damaged"),
+    "payload": (lambda p: flip(p, second(p) + 20), 1, 3, "damaged there"),
+    "checksum": (lambda p: flip(p, -2), 3, 1, "damaged there"),
+    "length": (lambda p: flip(p, second(p)), 1, 3, "damaged there"),
+    "length's checksum": (lambda p: flip(p, second(p) + 9), 1, 3, "damaged there"),
     "of another dataset": (other_records, 0, 1, "can't be used: Feature: .* required"),
     "no picture": (lambda p: change(p, image=b"GIF89a"), 1, 1, "neither a JPEG nor a PNG"),
     "no more picture": (lambda p: change(p, image=b""), 1, 1, "neither a JPEG nor a PNG"),
@@ -146,33 +149,29 @@ def restored(sound):
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_damage_is_told_by_file_record_and_reason(restored, kind):
+def test_the_error_names_file_record_and_reason(restored, kind):
     config, _, path, _ = restored
     damage, first, count, reason = DAMAGE[kind]
     damage(path)
     many = f"s {first} to {first + count - 1}" if count > 1 else f" {first}"
     with pytest.raises(UserError, match=rf"{path}: record{many} .*{reason}.*on_error=skip in.*$"):
-        find_out(config)
+        open_and_explain(config)
 
 
-def find_out(config):
-    """Opens a dataset, as far as that goes, and looks for what is damaged, as a run that fails."""
+def open_and_explain(config):
+    """Opens a dataset and looks for damaged records, as after a run that failed."""
     Dataset(config)
-    explain(config)
+    explain(config, None)
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_whatever_is_damaged_reading_fails(restored, kind):
-    """So that a run looks for it: what is damaged doesn't show in the size of every file."""
+def test_reading_any_damage_fails(restored, kind):
+    """Only then does a run look for damage, which not every file size shows."""
     config, _, path, _ = restored
+    batches = Dataset(config).batches(TEST, WHOLE)
     DAMAGE[kind][0](path)
-    records = Records(config, config.dataset)
-    found = Slice(records, TEST, tuple(records.info.splits[TEST].file_instructions))
-    parts = pipeline.parts_of([found], [np.ones(8, bool)])
-    parse = pipeline.parser([found], [np.ones(8, bool)], records.attributes)
-    pictures = pipeline.read(parts).batch(8).map(lambda batch: parse(batch)["image"])
     with pytest.raises(DATA_ERRORS):
-        list(pictures.map(lambda encoded: decode_pictures(encoded, 32)))
+        read(batches)
 
 
 @pytest.mark.parametrize("kind", ["payload", "length", "missing", "label 2"])
@@ -204,13 +203,19 @@ def test_what_is_left_out_tells_pictures_from_others(restored, kind):
     assert len(set(digests)) == 3
 
 
-def test_a_file_that_changes_later_is_told(restored):
+def test_a_file_that_changes_later_is_named(restored):
     config, _, path, _ = restored
     flip(path, -2)
-    dataset = Dataset(dataclasses.replace(config, on_error="skip", skip_at_most=0.5))
+    skipping = dataclasses.replace(config, on_error="skip", skip_at_most=0.5)
+    dataset = Dataset(skipping)
+    left_out = dataset.description["damaged"]["left_out"]
+    explain(skipping, left_out)
+    explain(skipping, None)
     flip(path, second(path) + 20)
-    with pytest.raises(DATA_ERRORS, match="00000-of-00002 has changed since the run began"):
+    with pytest.raises(DATA_ERRORS):
         read(dataset.batches(TEST, WHOLE))
+    with pytest.raises(UserError, match=r"00000-of-00002: .* has changed since the run began"):
+        explain(skipping, left_out)
 
 
 def test_more_damage_than_allowed_stops_it_even_so(config):
@@ -241,7 +246,7 @@ def test_nothing_damaged_leaves_all_as_it_is(config):
         read(dataset.batches(TEST, WHOLE))["images"],
         read(Dataset(config).batches(TEST, WHOLE))["images"],
     )
-    explain(config)
+    explain(config, None)
 
 
 def test_files_of_another_size_are_told_before_anything_is_read(config):
@@ -262,28 +267,32 @@ def test_damage_of_a_further_dataset_is_told_and_left_out(tmp_path):
     with pytest.raises(tf.errors.InvalidArgumentError, match="labels other than 0 and 1"):
         read(Dataset(both).batches(PUBLIC, WHOLE))
     with pytest.raises(UserError, match=r"more-public.*record 1 has labels other than 0 and 1"):
-        explain(both)
+        explain(both, None)
     skipping = dataclasses.replace(both, on_error="skip", skip_at_most=0.05)
     assert Dataset(skipping).sizes[PUBLIC] == 8 + 23
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_workers_share_what_is_left(config, workers):
-    flip(file_of(config, PRIVATE), -2)
-    skipping = dataclasses.replace(config, on_error="skip", skip_at_most=0.5)
-    (found,) = Dataset(skipping)._slices[PRIVATE]
-    everything = [*found.read().as_numpy_iterator()]
-    assert len(everything) == 7
+def test_workers_share_what_is_left(config, workers, monkeypatch):
+    change(file_of(config, PRIVATE), image=b"")
+    dataset = Dataset(dataclasses.replace(config, on_error="skip", skip_at_most=0.5))
+    whole = read(dataset.batches(PRIVATE, WHOLE))["images"]
+    indices = []
+    monkeypatch.setattr("tfadv.data.dataset.workers", lambda: workers)
     for worker in range(workers):
-        own, places = found.share(worker, workers)
-        assert [*own.read().as_numpy_iterator()] == [everything[place] for place in places]
+        monkeypatch.setattr("tfadv.data.dataset.worker", lambda worker=worker: worker)
+        found = read(dataset.training_batches(PRIVATE, WHOLE, workers, seed=0).take(8))
+        np.testing.assert_array_equal(found["images"], whole[found["index"]])
+        indices.append({*found["index"].tolist()})
+    assert set.union(*indices) == {*range(7)}
+    assert sum(map(len, indices)) == 7
 
 
 def test_a_run_ends_in_one_line(tmp_path, capsys):
     """At the test split, which a protect run reads last."""
     people = [(number // 4, f"{number}.png") for number in range(40)]
     config = prepare(tmp_path, shards=2, splits=dict.fromkeys((PRIVATE, PUBLIC, TEST), people))
-    DAMAGE["payload"][0](file_of(config, TEST))
+    DAMAGE["checksum"][0](file_of(config, TEST))
     flags = [
         "--mode=protect",
         f"--workdir={tmp_path / 'run'}",
@@ -309,9 +318,9 @@ def test_a_run_ends_in_one_line(tmp_path, capsys):
     elsewhere = [f"--workdir={tmp_path / 'other'}"]
     assert cli.main(["run.py", *flags, *skip, *elsewhere]) == 0
     assert "left out " in capsys.readouterr().out
-    told = json.loads((tmp_path / "other/config.json").read_text())["dataset"]["damaged"]
+    damaged = json.loads((tmp_path / "other/config.json").read_text())["dataset"]["damaged"]
     examples = json.loads((tmp_path / "other/metrics.json").read_text())["test_examples"]
-    assert (told["records"], examples) == (1, 39)
+    assert (damaged["records"], examples) == (1, 39)
     assert "damaged records skipped" in (tmp_path / "other/report.html").read_text()
     # Others are left out now: it would not be the same run that goes on.
     (tmp_path / "other/metrics.json").unlink()
@@ -341,12 +350,12 @@ def test_a_picture_in_printing_colours_is_decoded_as_by_pillow():
     )
     encoded = jpeg(picture, "CMYK")
     expected = np.array(Image.open(io.BytesIO(encoded)).convert("RGB")).astype(int)
-    assert np.abs(decode_picture(encoded, 32).numpy() - expected).max() <= 2
+    assert np.abs(decode_image(encoded, 32).numpy() - expected).max() <= 2
 
 
 def test_a_picture_of_16_bits_keeps_the_upper_8():
     picture = np.random.default_rng(0).integers(0, 2**16, (32, 32, 3)).astype(np.uint16)
-    found = decode_picture(png(picture[..., ::-1]), 32).numpy()
+    found = decode_image(png(picture[..., ::-1]), 32).numpy()
     assert np.abs(found - picture / 257).max() <= 1
 
 
@@ -354,28 +363,28 @@ def test_the_first_picture_of_an_animation_counts():
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
     file = io.BytesIO()
     frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
-    assert (decode_picture(file.getvalue(), 32).numpy() == (255, 0, 0)).all()
+    assert (decode_image(file.getvalue(), 32).numpy() == (255, 0, 0)).all()
 
 
 @pytest.mark.parametrize("extension", [".png", ".jpg"])
 def test_one_pixel_is_a_picture(extension):
     encoded = cv2.imencode(extension, np.full((1, 1, 3), 90, np.uint8))[1].tobytes()
-    assert (decode_picture(encoded, 32).numpy() == 90).all()
+    assert (decode_image(encoded, 32).numpy() == 90).all()
 
 
 PEAK = """
 import resource, sys
 import tensorflow as tf
-from tfadv.pictures import decode_picture
+from tfadv.data.images import decode_image
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 with open(sys.argv[1], "rb") as small, open(sys.argv[2], "rb") as huge:
-    decode_picture(small.read(), 32)
+    decode_image(small.read(), 32)
     before = peak()
     try:
-        decode_picture(huge.read(), 32)
+        decode_image(huge.read(), 32)
     except tf.errors.InvalidArgumentError as error:
         print(peak() - before, "more pixels than" in error.message)
 """
@@ -394,5 +403,5 @@ def test_a_huge_picture_takes_no_memory(tmp_path):
 
 
 def test_the_largest_picture_allowed_is_read():
-    side = int(MOST_PIXELS**0.5)
-    assert (decode_picture(huge_png(side), 32).numpy() == 0).all()
+    side = int(MAX_PIXELS**0.5)
+    assert (decode_image(huge_png(side), 32).numpy() == 0).all()

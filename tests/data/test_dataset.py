@@ -15,11 +15,9 @@ from PIL import Image
 from tests.datasets import SPLITS, first, keys, prepare, read
 from tfadv.config.errors import UserError
 from tfadv.config.schema import Data
-from tfadv.data import dataset as data
-from tfadv.data import images as pictures
-from tfadv.data import streams
+from tfadv.data import pipeline
 from tfadv.data.dataset import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset
-from tfadv.data.images import decode_picture, normalize, to_uint8
+from tfadv.data.images import decode_image, decode_images, normalize, resize_square, to_uint8
 
 PARTS = (WHOLE, TRAIN, HELD_OUT)
 
@@ -73,13 +71,13 @@ def test_the_last_batch_is_as_small_as_it_comes(dataset):
 
 def test_a_portrait_of_celebas_size_is_cut_to_rows_20_to_198():
     rows = np.broadcast_to(np.arange(218, dtype=np.uint8)[:, None, None], (218, 178, 3))
-    picture = decode_picture(encode(rows, ".png"), 178).numpy()
+    picture = decode_image(encode(rows, ".png"), 178).numpy()
     np.testing.assert_array_equal(picture, rows[20:198])
 
 
 def test_a_landscape_is_cut_to_its_middle_columns():
     columns = np.broadcast_to(np.arange(100, dtype=np.uint8)[None, :, None], (60, 100, 3))
-    picture = decode_picture(encode(columns, ".png"), 60).numpy()
+    picture = decode_image(encode(columns, ".png"), 60).numpy()
     np.testing.assert_array_equal(picture, columns[:, 20:80])
 
 
@@ -97,7 +95,7 @@ def test_the_square_is_what_pillow_decodes_and_cuts(extension, shape):
     side = min(shape)
     top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
     expected = whole[top : top + side, left : left + side].astype(int)
-    found = decode_picture(encoded, side).numpy().astype(int)
+    found = decode_image(encoded, side).numpy().astype(int)
     difference = np.abs(found - expected)
     if extension == ".png":
         assert difference.max() == 0
@@ -113,7 +111,7 @@ def test_resizing_is_within_one_level_of_pillows(extension, size):
     encoded = encode(colourful(178, 178), extension)
     whole = Image.fromarray(pillow(encoded))
     expected = np.array(whole.resize((size, size), Image.Resampling.BILINEAR)).astype(int)
-    found = decode_picture(encoded, size).numpy()
+    found = decode_image(encoded, size).numpy()
     assert (found.shape, found.dtype) == ((size, size, 3), np.uint8)
     assert np.abs(found - expected).max() <= 1
 
@@ -123,14 +121,14 @@ def test_resizing_is_within_one_level_of_pillows(extension, size):
 def test_resizing_is_tensorflows_to_the_bit(side, size):
     square = np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)
     expected = tf.image.resize(square, (size, size), antialias=True)
-    np.testing.assert_array_equal(pictures.resize_square(square, size), expected)
+    np.testing.assert_array_equal(resize_square(square, size), expected)
 
 
 @pytest.mark.parametrize("level", [0, 255])
 def test_black_and_white_stay_as_they_are_when_resized(level):
     encoded = encode(np.full((178, 178, 3), level, np.uint8), ".png")
     for size in (32, 64, 96, 224):
-        assert (decode_picture(encoded, size).numpy() == level).all()
+        assert (decode_image(encoded, size).numpy() == level).all()
 
 
 def test_a_batch_may_hold_pictures_of_any_shape_and_format():
@@ -139,14 +137,14 @@ def test_a_batch_may_hold_pictures_of_any_shape_and_format():
         for height, width in ((218, 178), (64, 90), (20, 20))
         for extension in (".jpg", ".png")
     ]
-    found = pictures.decode_pictures(tf.constant(encoded), 64)
-    np.testing.assert_array_equal(found, [decode_picture(each, 64) for each in encoded])
+    found = decode_images(tf.constant(encoded), 64)
+    np.testing.assert_array_equal(found, [decode_image(each, 64) for each in encoded])
 
 
 def test_resizing_averages_what_it_leaves_out():
     stripes = np.zeros((128, 128, 3), np.uint8)
     stripes[:, ::2] = 255
-    picture = decode_picture(encode(stripes, ".png"), 32).numpy().astype(int)
+    picture = decode_image(encode(stripes, ".png"), 32).numpy().astype(int)
     assert np.abs(picture[:, 2:-2] - 127.5).max() <= 1
 
 
@@ -154,7 +152,7 @@ def test_resizing_averages_what_it_leaves_out():
 def test_greyscale_becomes_three_equal_channels(extension):
     grey = colourful(50, 40)[..., 0]
     encoded = encode(grey, extension, cv2.IMWRITE_JPEG_QUALITY, 100)
-    picture = decode_picture(encoded, 40).numpy()
+    picture = decode_image(encoded, 40).numpy()
     assert picture.shape == (40, 40, 3)
     np.testing.assert_array_equal(picture, picture[..., :1].repeat(3, -1))
     assert np.abs(picture[..., 0].astype(int) - grey[5:45]).max() <= 2
@@ -163,7 +161,7 @@ def test_greyscale_becomes_three_equal_channels(extension):
 def test_transparency_is_left_out():
     picture = np.dstack([colourful(32, 32), np.zeros((32, 32), np.uint8)])
     _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGBA2BGRA))
-    decoded = decode_picture(encoded.tobytes(), 32).numpy()
+    decoded = decode_image(encoded.tobytes(), 32).numpy()
     np.testing.assert_array_equal(decoded, picture[..., :3])
 
 
@@ -293,15 +291,15 @@ def test_a_changed_record_file_changes_the_digest_of_its_split_alone(tmp_path):
 def test_large_pictures_are_decoded_a_few_at_a_time(tiny_faces, monkeypatch):
     expected = read(Dataset(tiny_faces).batches(TEST, WHOLE, batch=16))
     order = first(Dataset(tiny_faces).training_batches(PUBLIC, WHOLE, 16, seed=3), 9)
-    monkeypatch.setattr(data, "_DECODED_BYTES", 1)
-    counts, decode = [], data.decode_pictures
+    monkeypatch.setattr("tfadv.data.dataset._DECODED_BYTES", 1)
+    counts, decode = [], pipeline.decode_images
 
     def spy(encoded, size):
         note = tf.numpy_function(lambda e: counts.append(len(e)), [encoded], [])
         with tf.control_dependencies([note]):
             return decode(tf.identity(encoded), size)
 
-    monkeypatch.setattr(data, "decode_pictures", spy)
+    monkeypatch.setattr(pipeline, "decode_images", spy)
     dataset = Dataset(tiny_faces)
     batches = dataset.batches(TEST, WHOLE, batch=16)
     found = read(batches)
@@ -355,9 +353,9 @@ ARRAYS = {
 
 @pytest.fixture(scope="module", params=["records", "records, small buffer", "memory"])
 def stream(request, tiny_faces):
-    """A source of batches of 8 out of 105 pictures, from a seed and a batch to start at."""
+    """A source of batches of 8 out of 105 images, from a seed and a batch to start at."""
     if request.param == "memory":
-        return lambda seed, start=0: streams.in_memory_batches(ARRAYS, 8, seed=seed, start=start)
+        return lambda seed, start=0: pipeline.in_memory_batches(ARRAYS, 8, seed=seed, start=start)
     tiny_faces = dataclasses.replace(tiny_faces, held_out=0.125)  # 3 of 24 people
     if "small" in request.param:
         tiny_faces = dataclasses.replace(tiny_faces, shuffle_buffer=16)
@@ -387,7 +385,7 @@ def test_another_seed_gives_another_order(stream, which):
     assert first(stream(0), 15) != first(stream(1), 15)
 
 
-# 105 pictures in batches of 8: the first epoch ends within batch 13, the second within batch 26.
+# 105 images in batches of 8: the first epoch ends within batch 13, the second within batch 26.
 @pytest.mark.parametrize("start", [1, 13, 14, 26, 40])
 def test_a_stream_goes_on_from_any_batch_as_if_never_stopped(stream, uninterrupted, start):
     global_seed("tensorflow")
@@ -425,13 +423,13 @@ def test_an_index_is_the_place_in_the_part(crowd, part):
 
 def test_workers_share_the_in_memory_batches_of_one(monkeypatch):
     def batches():
-        stream = streams.in_memory_batches(ARRAYS, 6, seed=0).take(5)
+        stream = pipeline.in_memory_batches(ARRAYS, 6, seed=0).take(5)
         return [batch["features"][:, 0] for batch in stream.as_numpy_iterator()]
 
     alone, shares = batches(), []
-    monkeypatch.setattr(streams, "workers", lambda: 3)
+    monkeypatch.setattr(pipeline, "workers", lambda: 3)
     for worker in range(3):
-        monkeypatch.setattr(streams, "worker", lambda worker=worker: worker)
+        monkeypatch.setattr(pipeline, "worker", lambda worker=worker: worker)
         shares.append(batches())
     for whole, *parts in zip(alone, *shares, strict=True):
         assert [len(part) for part in parts] == [2] * 3
@@ -439,7 +437,7 @@ def test_workers_share_the_in_memory_batches_of_one(monkeypatch):
 
 
 def test_in_memory_batches_hold_every_row_once_an_epoch():
-    stream = streams.in_memory_batches(ARRAYS, 15, seed=0).take(14).as_numpy_iterator()
+    stream = pipeline.in_memory_batches(ARRAYS, 15, seed=0).take(14).as_numpy_iterator()
     rows = np.concatenate([batch["features"][:, 0] for batch in stream])
     for epoch in (rows[:105], rows[105:]):
         np.testing.assert_array_equal(np.sort(epoch), np.arange(105))
@@ -447,7 +445,7 @@ def test_in_memory_batches_hold_every_row_once_an_epoch():
 
 
 def test_in_memory_batches_keep_the_rows_of_the_arrays_together():
-    for batch in streams.in_memory_batches(ARRAYS, 8, seed=0).take(3).as_numpy_iterator():
+    for batch in pipeline.in_memory_batches(ARRAYS, 8, seed=0).take(3).as_numpy_iterator():
         for name, rows in batch.items():
             assert rows.dtype == ARRAYS[name].dtype
         indices = batch["features"][:, 0].astype(int)
@@ -455,7 +453,7 @@ def test_in_memory_batches_keep_the_rows_of_the_arrays_together():
 
 
 def test_in_memory_batches_have_a_static_shape():
-    spec = streams.in_memory_batches(ARRAYS, 8, seed=0).element_spec
+    spec = pipeline.in_memory_batches(ARRAYS, 8, seed=0).element_spec
     assert spec["images"].shape == (8, 2, 2, 3)
     assert spec["features"].shape == (8, 1)
 
@@ -470,8 +468,8 @@ def test_more_pictures_in_a_batch_than_there_are_is_an_error(dataset):
 
 
 def test_more_rows_in_a_batch_than_there_are_is_an_error():
-    with pytest.raises(UserError, match=r"105 pictures.* batch of 106.* train\.batch"):
-        streams.in_memory_batches(ARRAYS, 106, seed=0)
+    with pytest.raises(UserError, match=r"105 images.* batch of 106.* train\.batch"):
+        pipeline.in_memory_batches(ARRAYS, 106, seed=0)
 
 
 # --- what a dataset says of itself, and mistakes
@@ -569,7 +567,7 @@ def test_a_synthetic_set_of_the_users_own_is_read(tmp_path, monkeypatch):
 def test_a_missing_split_is_named(tmp_path, missing):
     people = [(0, "a.png")]
     splits = {split: people for split in SPLITS if split != missing}
-    with pytest.raises(UserError, match=f"no pictures in split {missing}"):
+    with pytest.raises(UserError, match=f"no images in split {missing}"):
         Dataset(prepare(tmp_path, splits=splits))
 
 
@@ -582,7 +580,7 @@ def test_an_empty_split_is_named(tmp_path):
         if split["name"] == PUBLIC:
             split["shardLengths"] = ["0"]
     info.write_text(json.dumps(record))
-    with pytest.raises(UserError, match="no pictures in split public"):
+    with pytest.raises(UserError, match="no images in split public"):
         Dataset(config)
 
 

@@ -12,9 +12,9 @@ import pytest
 from tests.datasets import first, keys, prepare, read
 from tfadv.config.errors import UserError
 from tfadv.config.schema import Data
-from tfadv.data import pipeline
+from tfadv.data import overlap
 from tfadv.data.dataset import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset
-from tfadv.data.pipeline import UNKNOWN
+from tfadv.data.schema import UNKNOWN
 
 OWN, LABELLED, BARE = 100, 30, 12  # public pictures of each dataset
 
@@ -206,7 +206,7 @@ def test_one_that_has_test_pictures_is_refused_whatever_its_labels(tmp_path):
     others = {"train": [(-1, f"other/{number}.png") for number in range(2, 9)]}
     for name, blue in (("copy", 7), ("others", 1)):
         prepare(tmp_path, name, splits=others, attributes=(), blue=blue)
-    with pytest.raises(UserError, match=r"names copy, which has 3 of the 3 pictures in split test"):
+    with pytest.raises(UserError, match=r"names copy, which has 3 of the 3 images in split test"):
         Dataset(dataclasses.replace(own, extra=("others", "copy")))
     assert Dataset(dataclasses.replace(own, extra=("others",))).count(PUBLIC) == 15
 
@@ -214,7 +214,7 @@ def test_one_that_has_test_pictures_is_refused_whatever_its_labels(tmp_path):
 def test_what_is_not_there_is_no_public_picture(tmp_path):
     config = prepare(tmp_path)
     prepare(tmp_path, "other", splits={})
-    with pytest.raises(UserError, match=r"dataset other in .* has no pictures"):
+    with pytest.raises(UserError, match=r"dataset other in .* has no images"):
         Dataset(dataclasses.replace(config, extra=("other",)))
 
 
@@ -233,5 +233,5 @@ def test_celeba_is_one_source_under_all_of_its_names(name):
         return SimpleNamespace(name=name, info=info, metadata={})
 
     with pytest.raises(UserError, match="the same source"):
-        pipeline.check_source(made("celeba/paper"), made(name))
-    pipeline.check_source(made(name), made("ms_celeb_1m/n10000_seed0"))
+        overlap.check_source(made("celeba/paper"), made(name))
+    overlap.check_source(made(name), made("ms_celeb_1m/n10000_seed0"))

@@ -15,8 +15,8 @@ from tfadv.config.errors import UserError
 from tfadv.config.schema import Data
 from tfadv.data import dataset as data
 from tfadv.data.dataset import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset
-from tfadv.data.pipeline import UNKNOWN
 from tfadv.data.records import Records
+from tfadv.data.schema import UNKNOWN
 
 SIZES = {"train": 40, "validation": 6, "test": 10}
 SLICES = {"private": "train[:80%]", "public": "train[80%:]", "test": "test"}
@@ -165,15 +165,20 @@ def test_training_reads_every_picture_of_a_slice_once_an_epoch(dataset):
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
 def test_workers_read_records_of_their_own_and_all_of_them_together(settings, workers):
-    found = Records(settings, "celeb").split("train[:90%]", "private")
-    assert len(found.files) == 3  # a file for each of three workers, else they take turns
-    whole = list(found.read().as_numpy_iterator())
-    shares = [found.share(worker, workers) for worker in range(workers)]
+    split = Records(settings, "celeb").split("train[:90%]", "private")
+    assert len(split.files) == 3  # a file for each of three workers, else they take turns
+
+    def images(split):
+        batches = split.parsed(split.indices()).as_numpy_iterator()
+        return [image for batch in batches for image in batch["image"]]
+
+    whole = images(split)
+    shares = [split.share(worker, workers) for worker in range(workers)]
     assert [len(own.files) for own, _ in shares] == {1: [3], 3: [1] * 3}.get(workers, [3] * workers)
-    for own, places in shares:
-        assert list(own.read().as_numpy_iterator()) == [whole[place] for place in places]
+    for own, positions in shares:
+        assert images(own) == [whole[position] for position in positions]
     np.testing.assert_array_equal(
-        np.sort(np.concatenate([places for _, places in shares])), np.arange(len(whole))
+        np.sort(np.concatenate([positions for _, positions in shares])), np.arange(len(whole))
     )
 
 
@@ -287,7 +292,7 @@ def test_pictures_of_fractions_are_refused(tmp_path):
             Faces.example(self, number) | {"image": np.full((2, 2, 1), 0.5, np.float32)}
         ),
     )
-    with pytest.raises(UserError, match="has pictures of fractions in image; they must be uint8"):
+    with pytest.raises(UserError, match="has floating-point images in image; they must be uint8"):
         Dataset(config)
 
 
@@ -309,7 +314,7 @@ def test_a_split_that_does_not_exist_is_answered_with_those_that_do(settings, fi
     with pytest.raises(UserError) as caught:
         Dataset(dataclasses.replace(settings, **{field: split}))
     message = str(caught.value)
-    assert f"no pictures in split {split}; set data.{field} to one" in message
+    assert f"no images in split {split}; set data.{field} to one" in message
     for name in SIZES:
         assert name in message
     assert "\n" not in message
@@ -335,7 +340,7 @@ def test_a_split_that_has_pictures_twice_is_refused(settings, split):
     config = dataclasses.replace(settings, private="validation", public="validation", test=split)
     with pytest.raises(UserError) as caught:
         Dataset(config)
-    assert f"data.test, {split}, has pictures of dataset celeb in" in str(caught.value)
+    assert f"data.test, {split}, has images of dataset celeb" in str(caught.value)
     assert str(caught.value).endswith("twice")
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from data_prep import pictures, spec
-from tfadv.data.images import MOST_PIXELS
+from tfadv.data.images import MAX_PIXELS
 
 
 def encode(seed, extension=".jpg", options=()):
@@ -108,4 +108,4 @@ def test_a_picture_of_too_many_pixels_is_not_decoded(kind):
 
 
 def test_as_many_pixels_are_prepared_as_training_reads():
-    assert pictures.MOST_PIXELS == MOST_PIXELS
+    assert pictures.MAX_PIXELS == MAX_PIXELS

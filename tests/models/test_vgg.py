@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfadv.config.errors import UserError
 from tfadv.config.schema import VGG19_LAYERS
-from tfadv.data.images import decode_picture, normalize
+from tfadv.data.images import decode_image, normalize
 from tfadv.models import vgg
 from tfadv.models.vgg import DEFAULT_LAYERS, VGGFeatures, mean_squares, preprocess
 
@@ -386,7 +386,7 @@ def test_shared_weights_have_the_activations_that_are_known_of_them():
         pytest.skip("needs shared/data/vgg19, weights rescaled to mean activation 1, and celeba")
     layers = ("block1_conv1", "block2_conv1", "block3_conv1")
     encoded = [tf.io.read_file(str(path)) for path in sorted(FACES.glob("*.jpg"))[:16]]
-    images = normalize(tf.stack([decode_picture(each, 64) for each in encoded]))
+    images = normalize(tf.stack([decode_image(each, 64) for each in encoded]))
     g = VGGFeatures(str(REAL), layers, 64)
     means = [float(tf.reduce_mean(each)) for each in g(images)]
     np.testing.assert_allclose(means, 1, rtol=0.5)

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfadv.attacks.black_box import BlackBox
 from tfadv.data.dataset import Dataset
-from tfadv.data.streams import in_memory_batches
+from tfadv.data.pipeline import in_memory_batches
 from tfadv.evaluation.recognition.recognizer import Embeddings, FaceFeatures
 from tfadv.evaluation.whitening import Whitening, to_vectors
 from tfadv.models.vgg import VGGFeatures

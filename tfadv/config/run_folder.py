@@ -72,6 +72,13 @@ class RunFolder:
         exists = (self.path / "metrics.json").exists()
         return self._read("metrics.json") if exists else None
 
+    @property
+    def left_out(self) -> list[str] | None:
+        """The damaged records that the run left out, or None if it has not begun."""
+        if not (self.path / "config.json").exists():
+            return None
+        return self._read("config.json").get("dataset", {}).get("damaged", {}).get("left_out")
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps every other run out of the folder. The lock of a killed run is free again.

@@ -1,4 +1,4 @@
-"""Which features of a TFDS dataset hold the picture, its labels, who is in it, and its name."""
+"""Where a TFDS dataset holds the image, the labels, the identity and the image's name."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,143 +9,159 @@ from tensorflow_datasets import features as tfds_features
 
 from tfadv.config.errors import UserError
 
-INVALID = 254  # a label other than 0 and 1
+UNKNOWN = 255  # a label that is not known
+INVALID = 254  # a label other than 0 and 1; reading a batch with such a label fails
+# The identity of an unknown person. Each image with this identity counts as a person of its own:
+# two such images are never a genuine pair, and either may be held out without the other.
+UNKNOWN_IDENTITY = -1
 
-_NAMES = (tf.int64, tf.string)  # of people: their numbers, or texts, whose hashes count
+_IDENTITY_TYPES = (tf.int64, tf.string)  # a string is hashed to a number
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-    """Where a record holds what.
+class Schema:
+    """The features of a record that are read.
 
     Attributes:
-        spec: what is read, by the names under which a record holds it.
-        image: the name of the picture.
-        labels: the names of the labels: of one vector, or of numbers, one by one; maybe none.
-        are_numbers: whether labels are whole numbers, which only the records show to be 0 or 1.
-        identity: the name of who is in the picture, or empty.
-        name: the name of what tells the picture from others, or empty.
+        spec: the features, by their names in a record.
+        image: name of the image feature.
+        labels: names of the label features: one vector, or several scalars; may be empty.
+        are_integers: whether the labels are integers, so that only the records show their values.
+        identity: name of the identity feature, or empty.
+        name: name of the feature that names the image, or empty.
     """
 
     spec: dict[str, tf.io.FixedLenFeature]
     image: str
     labels: tuple[str, ...]
-    are_numbers: bool
+    are_integers: bool
     identity: str
     name: str
 
     @property
     def is_vector(self) -> bool:
-        """Whether the labels are one vector, which doesn't tell its columns' names."""
+        """Whether the labels are one vector, whose columns have no names in the schema."""
         return len(self.labels) == 1 and bool(self.spec[self.labels[0]].shape)
 
-    def attributes(self, known: Sequence[str]) -> tuple[str, ...]:
-        """Returns the names of the columns of labels; of a vector those known, if they fit it."""
+    def attributes(self, vector_names: Sequence[str]) -> tuple[str, ...]:
+        """Returns the names of the label columns.
+
+        Args:
+            vector_names: the columns of a vector; numbers are used where the count differs.
+        """
         if self.is_vector:
             (width,) = self.spec[self.labels[0]].shape
             numbered = [f"{self.labels[0]}_{column}" for column in range(width)]
-            return tuple(known if len(known) == width else numbered)
+            return tuple(vector_names if len(vector_names) == width else numbered)
         return tuple(label.rpartition("/")[2] for label in self.labels)
 
     def parse(self, records: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns what serialized records hold; see `records.Records.parse`."""
-        found = tf.io.parse_example(records, self.spec)
+        """Returns the features of serialized records, string [N].
+
+        Returns:
+            `image`, encoded, string [N]; `labels` uint8 [N, A], 0, 1 or INVALID; `identity` int64
+            [N], UNKNOWN_IDENTITY where it is not known; `name` string [N], if images have names.
+        """
+        features = tf.io.parse_example(records, self.spec)
         count = tf.size(records)
-        columns = [found[label] for label in self.labels]
+        columns = [features[label] for label in self.labels]
         if not columns:
             labels = tf.zeros((count, 0), tf.int64)
-        elif len(columns[0].shape) == 2:
+        elif self.is_vector:
             (labels,) = columns
         else:
             labels = tf.stack(columns, axis=1)
-        # Before they are cast: 256 would pass for 0.
+        # Before the cast: 256 would become 0.
         labels = tf.where((labels == 0) | (labels == 1), labels, INVALID)
-        identity = found[self.identity] if self.identity else tf.fill([count], np.int64(-1))
+        if self.identity:
+            identity = features[self.identity]
+        else:
+            identity = tf.fill([count], np.int64(UNKNOWN_IDENTITY))
         if identity.dtype == tf.string:
             number = tf.strings.to_hash_bucket_fast(identity, np.iinfo(np.int64).max)
-            identity = tf.where(identity == "", np.int64(-1), number)
+            identity = tf.where(identity == "", np.int64(UNKNOWN_IDENTITY), number)
         examples = {
-            "image": found[self.image],
+            "image": features[self.image],
             "labels": tf.cast(labels, tf.uint8),
             "identity": identity,
         }
-        return examples | ({"name": found[self.name]} if self.name else {})
+        return examples | ({"name": features[self.name]} if self.name else {})
 
 
-def find_layout(
-    features: tfds_features.FeaturesDict, labels: str, place: str, *, with_labels: bool
-) -> Layout:
-    """Returns where a dataset holds what.
+def find_schema(
+    features: tfds_features.FeaturesDict, labels: str, dataset: str, *, with_labels: bool
+) -> Schema:
+    """Returns which features of a dataset are read.
 
     Args:
-        features: of the dataset.
-        labels: the feature of its labels.
-        place: which dataset it is, for errors.
-        with_labels: whether there must be labels; else there may be none.
+        features: all features of the dataset.
+        labels: name of the feature with the labels.
+        dataset: the dataset's name and folder, for errors.
+        with_labels: whether the dataset must have labels.
 
     Raises:
-        UserError: there is no picture, or not one alone; or there are no labels.
+        UserError: there is no image feature, or several without one called image; the labels are
+            missing or not 0/1.
     """
     spec = features.tf_example_spec
-    image = _find_image(features, place)
+    image = _find_image(features, dataset)
     try:
-        columns, are_numbers = _find_labels(features, labels, place)
+        columns, are_integers = _find_labels(features, labels, dataset)
     except UserError:
         if with_labels:
             raise
-        columns, are_numbers = (), False
-    # A dict of one number is one: TFDS keeps the people of celeb_a so.
-    people = [key for key in spec if key == "identity" or key.startswith("identity/")]
-    is_one = len(people) == 1 and any(_is_fixed(spec[people[0]], 0, kind) for kind in _NAMES)
-    identity = people[0] if is_one else ""
+        columns, are_integers = (), False
+    # TFDS keeps the identities of celeb_a in a dict of one number.
+    keys = [key for key in spec if key == "identity" or key.startswith("identity/")]
+    is_one = len(keys) == 1 and any(_is_fixed(spec[keys[0]], 0, kind) for kind in _IDENTITY_TYPES)
+    identity = keys[0] if is_one else ""
     name = "name" if _is_fixed(spec.get("name"), 0, tf.string) else ""
     read = filter(None, (image, *columns, identity, name))
-    return Layout({key: spec[key] for key in read}, image, columns, are_numbers, identity, name)
+    return Schema({key: spec[key] for key in read}, image, columns, are_integers, identity, name)
 
 
-def _find_image(features: tfds_features.FeaturesDict, place: str) -> str:
+def _find_image(features: tfds_features.FeaturesDict, dataset: str) -> str:
     images = sorted(key for key, each in features.items() if isinstance(each, tfds_features.Image))
     if not images:
-        raise UserError(f"{place} has no image feature; it has {', '.join(sorted(features))}")
+        raise UserError(f"{dataset} has no image feature; it has {', '.join(sorted(features))}")
     if len(images) > 1 and "image" not in images:
         raise UserError(
-            f"{place} has several image features, none called image: {', '.join(images)}"
+            f"{dataset} has several image features, none called image: {', '.join(images)}"
         )
     image = "image" if "image" in images else images[0]
-    if np.dtype(features[image].np_dtype).kind == "f":  # TFDS stores their bits as a PNG's colours
-        raise UserError(f"{place} has pictures of fractions in {image}; they must be uint8")
+    if np.dtype(features[image].np_dtype).kind == "f":  # TFDS stores the bits of a float as a PNG
+        raise UserError(f"{dataset} has floating-point images in {image}; they must be uint8")
     return image
 
 
 def _find_labels(
-    features: tfds_features.FeaturesDict, labels: str, place: str
+    features: tfds_features.FeaturesDict, labels: str, dataset: str
 ) -> tuple[tuple[str, ...], bool]:
-    """The names under which a record holds 0/1 labels, and whether they are whole numbers."""
+    """The names of the label features in a record, and whether the labels are integers."""
     if labels not in features:
         listed = ", ".join(sorted(features))
-        raise UserError(f"{place} has no feature {labels}; set data.labels to one of {listed}")
+        raise UserError(f"{dataset} has no feature {labels}; set data.labels to one of {listed}")
     feature, columns = features[labels], {labels: features[labels]}
     if is_dict := isinstance(feature, tfds_features.FeaturesDict):
         columns = {f"{labels}/{key}": feature[key] for key in sorted(feature.keys())}
     spec = features.tf_example_spec
     for key, column in columns.items():
-        if not _is_binary(column) or not _is_fixed(spec.get(key), 0 if is_dict else 1):
+        if not _can_be_binary(column) or not _is_fixed(spec.get(key), 0 if is_dict else 1):
             raise UserError(
-                f"{place} holds {column!r} in {key}; data.labels must name 0/1 labels: a vector, a "
-                f"dict of booleans or one of two classes"
+                f"{dataset} holds {column!r} in {key}; data.labels must name 0/1 labels: a vector, "
+                f"a dict of booleans or one of two classes"
             )
     return tuple(columns), any(np.dtype(c.np_dtype).kind in "iu" for c in columns.values())
 
 
-def _is_binary(feature: tfds_features.FeatureConnector) -> bool:
-    """Whether a feature can be 0 or 1; of whole numbers only the records tell."""
+def _can_be_binary(feature: tfds_features.FeatureConnector) -> bool:
     if isinstance(feature, tfds_features.ClassLabel):
         return feature.num_classes == 2
     is_tensor = isinstance(feature, tfds_features.Tensor)
     return is_tensor and np.dtype(feature.np_dtype).kind in "biu"
 
 
-def _is_fixed(stored, rank: int, dtype: tf.DType = tf.int64) -> bool:
-    """Whether a record holds as many values of a type as any other, in so many axes at most."""
-    is_fixed = isinstance(stored, tf.io.FixedLenFeature) and len(stored.shape) <= rank
+def _is_fixed(stored, max_rank: int, dtype: tf.DType = tf.int64) -> bool:
+    """Whether each record holds the same number of values of a type, in so many axes at most."""
+    is_fixed = isinstance(stored, tf.io.FixedLenFeature) and len(stored.shape) <= max_rank
     return is_fixed and stored.dtype == dtype

@@ -2,13 +2,10 @@
 
 import tensorflow as tf
 
-from tfadv.config.errors import UserError
 from tfadv.config.experiment import Plan
 from tfadv.config.run_folder import RunFolder
 from tfadv.data.dataset import explain
-from tfadv.data.record_files import CHANGED
 from tfadv.modes import attack, audit, protect, recognizer, reproduce
-from tfadv.training.tf_errors import error_line
 
 # Errors of TensorFlow that damaged data may cause.
 DATA_ERRORS = (
@@ -28,14 +25,12 @@ def run(command: RunFolder | Plan) -> None:
     """
     try:
         _run(command)
-    except DATA_ERRORS as error:
-        if CHANGED in str(error):
-            raise UserError(error_line(error)) from None
+    except DATA_ERRORS:
         explained = []
         for part in command.parts if isinstance(command, Plan) else [command]:
             if part.config.data not in explained:
                 explained.append(part.config.data)
-                explain(part.config.data)  # raises a UserError if the records are damaged
+                explain(part.config.data, part.left_out)  # a UserError if records are damaged
         raise
 
 

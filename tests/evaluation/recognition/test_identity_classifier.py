@@ -10,7 +10,7 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from tfadv.data import dataset as data
-from tfadv.data import streams
+from tfadv.data import pipeline
 from tfadv.data.images import normalize
 from tfadv.evaluation.recognition import identity_classifier
 from tfadv.evaluation.recognition.identity_classifier import (
@@ -225,7 +225,7 @@ def test_learns_to_tell_strangers_apart(tiny_faces):
         one, other = np.triu_indices(len(who), k=1)
         return roc_auc_score(who[one] == who[other], (embeddings @ embeddings.T)[one, other])
 
-    batches = streams.in_memory_batches({"images": images, "labels": labels}, 32, seed=0)
+    batches = pipeline.in_memory_batches({"images": images, "labels": labels}, 32, seed=0)
     step = tf.function(classifier.train_step)
     for batch in batches.take(80):
         step(batch)

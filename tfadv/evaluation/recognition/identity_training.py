@@ -8,7 +8,7 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from tfadv.config.errors import UserError
-from tfadv.data import streams
+from tfadv.data import pipeline
 from tfadv.data.dataset import HELD_OUT, TEST, TRAIN, WHOLE, Dataset
 from tfadv.data.images import normalize
 from tfadv.evaluation.metrics.bootstrap import IdentityBootstrap
@@ -77,7 +77,7 @@ class TrainingImages:
             UserError: there are fewer images than a batch takes.
         """
         if self._arrays is not None:
-            return streams.in_memory_batches(self._arrays, batch, seed=seed, start=start)
+            return pipeline.in_memory_batches(self._arrays, batch, seed=seed, start=start)
 
         def with_labels(examples):
             identity = examples["identity"]
