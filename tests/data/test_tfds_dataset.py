@@ -410,7 +410,7 @@ def test_protect_and_attack_run_on_a_dataset_of_tfds(runs):
     )
     assert protect["test_examples"] == attack["test_examples"] == 40
     assert {"mcc", "mcc_task", "mcc/Male"} <= set(protect)
-    assert {"psnr", "ridge/psnr", "mean_face/psnr", "probe_mlp/mcc/Young"} <= set(attack)
+    assert {"psnr", "ridge/psnr", "mean_face/psnr", "probe_mlp/attribute_mcc/Young"} <= set(attack)
     record = json.loads((runs / "attack/config.json").read_text())
     assert record["dataset"]["splits"] == {"private": 72, "public": 48, "test": 40}
 
