@@ -19,6 +19,7 @@ from etils import epath
 from tensorflow_datasets.core import writer
 
 from data_prep import spec
+from tfadv.config.errors import UserError
 
 SEED = 0
 PICTURES_PER_SHARD = 2048
@@ -83,7 +84,7 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             folder: holds the source; None for a builder without `MANUAL_DOWNLOAD_INSTRUCTIONS`.
 
         Raises:
-            DataError: if the source is at fault.
+            UserError: if the source is at fault.
         """
 
     def split(self, source: spec.Source) -> dict[str, np.ndarray]:
@@ -148,7 +149,7 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 except Exception:
                     for notes in self._notes(split):
                         if notes.fault:
-                            raise spec.DataError(notes.fault) from None
+                            raise UserError(notes.fault) from None
                     raise
                 lengths = self._gather(split)
                 # With Beam, TFDS 4.9.10 has them in the order 0, 1, 10, 11, ..., 2, ...
@@ -267,7 +268,7 @@ class Shard:
         for name, example in zip(self._source.names, self._examples(), strict=True):
             if self._progress:
                 self._progress.update()
-            if isinstance(example, spec.DataError):
+            if isinstance(example, UserError):
                 if not self._skip:
                     notes.fault = str(example)
                     self._leave(notes)
@@ -284,10 +285,10 @@ class Shard:
     def _leave(self, notes: Notes) -> None:
         self._notes.write_text(json.dumps(dataclasses.asdict(notes)))
 
-    def _examples(self) -> Iterator[dict[str, Any] | spec.DataError]:
+    def _examples(self) -> Iterator[dict[str, Any] | UserError]:
         """The examples in order, or what is wrong with them; a little ahead."""
 
-        def examples(few: np.ndarray) -> list[dict[str, Any] | spec.DataError]:
+        def examples(few: np.ndarray) -> list[dict[str, Any] | UserError]:
             return [self._try_example(index) for index in few]
 
         count = len(self._source.names)
@@ -301,8 +302,8 @@ class Shard:
             while pending:
                 yield from pending.popleft().result()
 
-    def _try_example(self, index: int) -> dict[str, Any] | spec.DataError:
+    def _try_example(self, index: int) -> dict[str, Any] | UserError:
         try:
             return self._source.example(index)
-        except spec.DataError as error:
+        except UserError as error:
             return error

@@ -23,6 +23,7 @@ from absl import flags
 from etils import epath
 
 from data_prep import builder, command, pictures, spec
+from tfadv.config.errors import UserError
 
 WEB_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 PICTURES = "img_align_celeba"
@@ -70,7 +71,7 @@ def read_source(folder: epath.Path, scheme: str, *, skip: bool = False) -> spec.
         skip: whether pictures may be missing.
 
     Raises:
-        DataError: if a file that is needed is missing, or two of them disagree.
+        UserError: if a file that is needed is missing, or two of them disagree.
     """
     _require(folder, PICTURES)
     names, attributes = _read_attributes(folder)
@@ -80,14 +81,14 @@ def read_source(folder: epath.Path, scheme: str, *, skip: bool = False) -> spec.
         identities = np.full(len(names), spec.UNKNOWN_IDENTITY, np.int64)
     partition = _read_column(folder, PARTITION, names, needed=scheme == "official")
     if partition is not None and partition.max() >= len(spec.SPLITS):
-        raise spec.DataError(f"{folder / PARTITION}: {partition.max()} isn't 0, 1 or 2")
+        raise UserError(f"{folder / PARTITION}: {partition.max()} isn't 0, 1 or 2")
     return spec.Source(folder / PICTURES, names, attributes, identities, partition)
 
 
 def _require(folder: epath.Path, name: str) -> epath.Path:
     path = folder / name
     if not path.exists():
-        raise spec.DataError(f"{path} is missing: get {WEB_FOLDERS[name]} from {WEB_PAGE}")
+        raise UserError(f"{path} is missing: get {WEB_FOLDERS[name]} from {WEB_PAGE}")
     return path
 
 
@@ -99,16 +100,12 @@ def _read_attributes(folder: epath.Path) -> tuple[list[str], np.ndarray]:
     path = _require(folder, ATTRIBUTES)
     lines = _read_lines(path)
     if len(lines) < 3 or not NUMBER.fullmatch(lines[0].strip()):
-        raise spec.DataError(
-            f"{path}: line 1 must be the number of pictures, line 2 the attributes"
-        )
+        raise UserError(f"{path}: line 1 must be the number of pictures, line 2 the attributes")
     if tuple(lines[1].split()) != ATTRIBUTE_NAMES:
-        raise spec.DataError(
-            f"{path}: line 2 isn't CelebA's {len(ATTRIBUTE_NAMES)} attribute names"
-        )
+        raise UserError(f"{path}: line 2 isn't CelebA's {len(ATTRIBUTE_NAMES)} attribute names")
     rows = [line.partition(" ") for line in lines[2:] if line.strip()]
     if int(lines[0]) != len(rows):
-        raise spec.DataError(f"{path}: line 1 says {lines[0].strip()} pictures, {len(rows)} follow")
+        raise UserError(f"{path}: line 1 says {lines[0].strip()} pictures, {len(rows)} follow")
     names = [name for name, _, _ in rows]
     _check_unique(path, names)
     try:
@@ -116,7 +113,7 @@ def _read_attributes(folder: epath.Path) -> tuple[list[str], np.ndarray]:
     except ValueError:
         values = np.zeros((0, 0), np.int8)
     if values.shape != (len(rows), len(ATTRIBUTE_NAMES)) or not np.all(np.abs(values) == 1):
-        raise spec.DataError(_wrong_row(path, rows))
+        raise UserError(_wrong_row(path, rows))
     return names, (values > 0).astype(np.uint8)
 
 
@@ -138,7 +135,7 @@ def _read_column(
     rows = [line.split() for line in _read_lines(path) if line.strip()]
     wrong = next((row for row in rows if len(row) != 2 or not NUMBER.fullmatch(row[1])), None)
     if wrong:
-        raise spec.DataError(f"{path}: {' '.join(wrong)!r} isn't a picture's name and a number")
+        raise UserError(f"{path}: {' '.join(wrong)!r} isn't a picture's name and a number")
     numbers = dict(rows)
     _check_listed(path, [p for p in pictures_wanted if p not in numbers])
     return np.array([int(numbers[p]) for p in pictures_wanted], np.int64)
@@ -148,14 +145,12 @@ def _check_unique(path: epath.Path, names: Sequence[str]) -> None:
     seen: set[str] = set()
     twice = [name for name in names if name in seen or seen.add(name)]
     if twice:
-        raise spec.DataError(f"{path}: {len(twice)} pictures are listed twice, such as {twice[0]}")
+        raise UserError(f"{path}: {len(twice)} pictures are listed twice, such as {twice[0]}")
 
 
 def _check_listed(path: epath.Path, absent: Sequence[str]) -> None:
     if absent:
-        raise spec.DataError(
-            f"{path} lacks {len(absent)} pictures of {ATTRIBUTES}, such as {absent[0]}"
-        )
+        raise UserError(f"{path} lacks {len(absent)} pictures of {ATTRIBUTES}, such as {absent[0]}")
 
 
 def _check_pictures(folder: epath.Path, names: Sequence[str], *, skip: bool) -> None:
@@ -163,12 +158,12 @@ def _check_pictures(folder: epath.Path, names: Sequence[str], *, skip: bool) -> 
     absent = sorted(set(names).difference(there))
     pictures.check_inside(absent, folder.parent / ATTRIBUTES)
     if absent and not skip:
-        raise spec.DataError(
+        raise UserError(
             f"{folder} lacks {len(absent)} pictures of {ATTRIBUTES}, such as {absent[0]}"
         )
     unlisted = sorted(set(there).difference(names))
     if unlisted:
-        raise spec.DataError(
+        raise UserError(
             f"{folder} has {len(unlisted)} pictures that {ATTRIBUTES} lacks, such as {unlisted[0]}"
         )
 
@@ -200,7 +195,7 @@ def _config(values: flags.FlagValues) -> str | builder.SplitConfig:
     if not values.shares:
         return values.scheme
     if values.scheme == "official":
-        raise spec.DataError("--shares: scheme official takes CelebA's own partition, not shares")
+        raise UserError("--shares: scheme official takes CelebA's own partition, not shares")
     shares = command.shares(values, spec.PAPER_SHARES)
     name = spec.config_name(values.scheme, shares)
     if name == values.scheme:

@@ -1,13 +1,11 @@
-"""What the commands `python -m data_prep.NAME` share: flags, one line for a mistake, a summary."""
+"""What the commands `python -m data_prep.NAME` share: flags, the preparation, a summary."""
 
 import argparse
 import contextlib
 import io
-import itertools
 import os
 import shlex
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -16,7 +14,8 @@ from absl import flags, logging
 from etils import epath
 
 from data_prep.builder import PictureBuilder
-from data_prep.spec import SPLITS, DataError, Source, parse_shares
+from data_prep.spec import SPLITS, Source, parse_shares
+from tfadv.config.errors import UserError, exit_code
 
 
 def common_flags(*, source: str | None, shares: bool = True) -> flags.FlagValues:
@@ -64,29 +63,33 @@ def beam_options(values: flags.FlagValues) -> Any:
     """Returns Beam's PipelineOptions if the flags ask for Beam, else None.
 
     Raises:
-        DataError: if it isn't installed, or can't do what its options ask for.
+        UserError: Beam is not installed, or its options name no runner or are wrong.
     """
     if not (values.beam or values.beam_options):
         return None
     try:
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError:
-        raise DataError("--beam needs apache-beam: pip install -e .[beam]") from None
+        raise UserError("--beam needs apache-beam: pip install -e .[beam]") from None
     try:
         words = shlex.split(values.beam_options)
         unknown = _unknown_options(words)
         options = PipelineOptions(words)
-        _check_runner(options, unknown)
+        # Other runners have options of their own, which only they know.
+        if _is_direct(_runner_name(options)) and unknown:
+            raise ValueError(
+                f"DirectRunner has no option {unknown[0]!r}: write options as --name=value"
+            )
     except (ValueError, ImportError, AttributeError, TypeError) as error:  # as Beam raises them
-        raise DataError(f"--beam_options: {error}") from error
+        raise UserError(f"--beam_options: {error}") from error
     return options
 
 
 def _unknown_options(words: Sequence[str]) -> list[str]:
-    """Returns those words that are no options of Beam's, or their values.
+    """Returns the words that are neither options of Beam nor their values.
 
     Raises:
-        ValueError: if one of Beam's options has no such value.
+        ValueError: an option of Beam has a wrong value.
     """
     from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -96,39 +99,13 @@ def _unknown_options(words: Sequence[str]) -> list[str]:
         raise ValueError(message)
 
     def parse(parser: argparse.ArgumentParser) -> None:
-        # Its own would print pages and end the process.
+        # The parser's own methods would print pages and end the process.
         parser.error = fail
         parser.print_help = lambda: fail("give a pipeline's options, not --help")
         unknown.extend(parser.parse_known_args(words)[1])
 
     PipelineOptions([]).get_all_options(add_extra_args_fn=parse)
     return unknown
-
-
-def _check_runner(options: Any, unknown: Sequence[str]) -> None:
-    """Raises an error unless there is such a runner and it takes the options.
-
-    Args:
-        options: Beam's PipelineOptions.
-        unknown: words among them that Beam doesn't know. A runner may: a Flink or Spark server is
-            asked for options of its own, and Dataflow is sent all there are.
-    """
-    from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
-    from apache_beam.runners import create_runner
-
-    name = _runner_name(options)
-    runner = create_runner(name)
-    if not _is_direct(name):
-        # A word after an unknown option without a value may be it.
-        unknown = [
-            word
-            for before, word in itertools.pairwise(["", *unknown])
-            if not word.startswith("--") and (not before.startswith("--") or "=" in before)
-        ]
-    if unknown:
-        raise ValueError(f"{name} has no option {unknown[0]!r}: write options as --name=value")
-    if errors := PipelineOptionsValidator(options, runner).validate():
-        raise ValueError(" ".join(errors))
 
 
 def _runner_name(options: Any) -> str:
@@ -147,15 +124,15 @@ def source_folder(values: flags.FlagValues) -> epath.Path:
     """Returns `--source`.
 
     Raises:
-        DataError: if it isn't given, is no folder or is empty.
+        UserError: if it isn't given, is no folder or is empty.
     """
     if not values.source:
-        raise DataError("--source=DIR is missing: the folder that holds the pictures")
+        raise UserError("--source=DIR is missing: the folder that holds the pictures")
     folder = epath.Path(values.source).expanduser()
     if not folder.is_dir():
-        raise DataError(f"--source={folder}: no such folder")
+        raise UserError(f"--source={folder}: no such folder")
     if not any(folder.iterdir()):
-        raise DataError(f"--source={folder}: the folder is empty")
+        raise UserError(f"--source={folder}: the folder is empty")
     return folder
 
 
@@ -168,7 +145,7 @@ def prepare(builder: PictureBuilder, source: epath.Path | None, beam: Any = None
         beam: from `beam_options`.
 
     Raises:
-        DataError: if the source is at fault, or another set of this name is there; the lists are
+        UserError: if the source is at fault, or another set of this name is there; the lists are
             checked before TensorFlow is imported.
         OSError: if a file can't be read or written.
     """
@@ -186,7 +163,7 @@ def build(builder: PictureBuilder, source: epath.Path | None, beam: Any = None) 
     """Writes a dataset, without TFDS's words about a download of unknown size.
 
     Raises:
-        DataError: if a picture is at fault, or a Beam runner other than the direct one fails.
+        UserError: if a picture is at fault, or a Beam runner other than the direct one fails.
         OSError: if a file can't be read or written.
     """
     import tensorflow as tf  # here, as faults of the lists are told without waiting for it
@@ -200,13 +177,13 @@ def build(builder: PictureBuilder, source: epath.Path | None, beam: Any = None) 
             builder.download_and_prepare(download_config=config)
     except tf.errors.OpError as error:  # TensorFlow's own name for a full disk
         raise OSError(error.message) from error
-    except (DataError, OSError):
+    except (UserError, OSError):
         raise
     except Exception as error:  # a cluster's faults come as whatever its runner's libraries raise
         if beam is None or _is_direct(config.beam_runner):
             raise
         told = f"{type(error).__name__}: {error}"
-        raise DataError(f"--beam_options: {config.beam_runner}: {told}") from error
+        raise UserError(f"--beam_options: {config.beam_runner}: {told}") from error
 
 
 def dataset_name(builder: PictureBuilder) -> str:
@@ -232,34 +209,32 @@ def summary(builder: PictureBuilder) -> str:
 
 
 def run(main: Callable[[flags.FlagValues], None], values: flags.FlagValues) -> None:
-    """Parses `sys.argv` and runs main.
+    """Parses `sys.argv` and runs `main`; ends the process unless it returns.
 
-    A user's mistake, or a file that can't be read or written, ends it with one line and exit
-    code 2; Ctrl-C with one line and 130, as shells have it.
+    After a mistake of the user the exit code is 2, after Ctrl-C it is 130, as in shells.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.ERROR)
     try:
-        _parse(values, sys.argv)
-        if values.help:
-            print(f"{sys.modules['__main__'].__doc__}\nFlags:\n{_flags_help(values)}")
-            return
-        main(values)
-    except (DataError, flags.Error, OSError) as error:
-        # It may quote any bytes of a file.
-        message = "".join(each if each.isprintable() else " " for each in _message(error))
-        shortened = textwrap.shorten(message, 2000, placeholder=" ...")
-        print(f"error: {shortened}", file=sys.stderr)
-        sys.exit(2)
+        code = exit_code("error", lambda: _run(main, values))
     except KeyboardInterrupt:
         print("interrupted; run the same command again", file=sys.stderr)
-        sys.exit(130)
+        code = 130
+    if code:
+        sys.exit(code)
 
 
-def _message(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+def _run(main: Callable[[flags.FlagValues], None], values: flags.FlagValues) -> None:
+    try:
+        rest = values(sys.argv)[1:]
+    except flags.Error as error:
+        raise UserError(str(error)) from None
+    if rest:
+        raise UserError(f"unexpected argument {rest[0]!r}: write options as --name=value")
+    if values.help:
+        print(f"{sys.modules['__main__'].__doc__}\nFlags:\n{_flags_help(values)}")
+    else:
+        main(values)
 
 
 def _flags_help(values: flags.FlagValues) -> str:
@@ -274,24 +249,14 @@ def _flags_help(values: flags.FlagValues) -> str:
     return "\n".join(lines)
 
 
-def _parse(values: flags.FlagValues, arguments: Sequence[str]) -> None:
-    rest = values(arguments)[1:]
-    if rest:
-        raise DataError(f"unexpected argument {rest[0]!r}: write options as --name=value")
-
-
 def _check_same(builder: PictureBuilder, lists: Source) -> None:
-    wanted = builder.metadata()
-    found = builder.info.metadata
-    different = [name for name in wanted if found.get(name) != wanted[name]]
+    """Raises a UserError if a prepared dataset has other settings or another source."""
+    wanted, stored = builder.metadata(), builder.info.metadata
+    different = [name for name in wanted if stored.get(name) != wanted[name]]
     if different:
-        raise DataError(
-            f"{builder.data_dir} exists with other {', '.join(different)}: "
-            "choose another name or data_dir, or delete it"
-        )
-    wanted_digest = builder.digest(lists)
-    if found.get("source", wanted_digest) != wanted_digest:  # older sets have no digest
-        raise DataError(
-            f"{builder.data_dir} was made from other pictures or labels: "
-            "choose another name or data_dir, or delete it"
-        )
+        fault = f"exists with other {', '.join(different)}"
+    elif stored.get("source") not in (None, builder.digest(lists)):  # older sets have no digest
+        fault = "was made from other pictures or labels"
+    else:
+        return
+    raise UserError(f"{builder.data_dir} {fault}: choose another name or data_dir, or delete it")

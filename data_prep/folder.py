@@ -25,6 +25,7 @@ from absl import flags
 from etils import epath
 
 from data_prep import builder, command, pictures, spec
+from tfadv.config.errors import UserError
 
 VALUES = {"-1": -1, "0": 0, "1": 1}
 DEFAULT_CONFIG = "default"
@@ -66,7 +67,7 @@ class Folder(builder.PictureBuilder):
         """Reads the folder, and its CSV if it has one; see `read_source` of this module."""
         found = read_attribute_names(folder, self.builder_config)
         if found != self.attribute_names:
-            raise spec.DataError(
+            raise UserError(
                 f"{folder}: the attributes are {', '.join(found)}, "
                 f"but the config names {', '.join(self.attribute_names) or 'none'}"
             )
@@ -77,7 +78,7 @@ def read_attribute_names(folder: epath.Path, config: FolderConfig) -> tuple[str,
     """Returns the names of the CSV's attribute columns; none without a CSV.
 
     Raises:
-        DataError: if the CSV is missing, empty, or lacks a column that the config names.
+        UserError: if the CSV is missing, empty, or lacks a column that the config names.
     """
     path = _find_csv(folder, config)
     if path is None:
@@ -96,7 +97,7 @@ def read_source(folder: epath.Path, config: FolderConfig, *, skip: bool = False)
         skip: whether pictures may be missing.
 
     Raises:
-        DataError: if the folder holds no picture or the CSV is at fault.
+        UserError: if the folder holds no picture or the CSV is at fault.
     """
     there = pictures.list_pictures(folder)
     path = _find_csv(folder, config)
@@ -107,7 +108,7 @@ def read_source(folder: epath.Path, config: FolderConfig, *, skip: bool = False)
     absent = sorted(set(names).difference(there))
     pictures.check_inside(absent, path)
     if absent and not skip:
-        raise spec.DataError(
+        raise UserError(
             f"{path} lists {len(absent)} pictures that {folder} lacks, such as {absent[0]}"
         )
     return spec.Source(folder, names, attributes, _number(people))
@@ -117,13 +118,13 @@ def _find_csv(folder: epath.Path, config: FolderConfig) -> epath.Path | None:
     if config.csv:
         path = epath.Path(config.csv).expanduser()
         if not path.is_file():
-            raise spec.DataError(f"--csv={path}: no such file")
+            raise UserError(f"--csv={path}: no such file")
         return path
     found = sorted(folder.glob("*.csv"))
     if len(found) > 1:
-        raise spec.DataError(f"{folder} holds {len(found)} CSV files: say which with --csv=FILE")
+        raise UserError(f"{folder} holds {len(found)} CSV files: say which with --csv=FILE")
     if not found and (config.name_column or config.identity_column):
-        raise spec.DataError(f"{folder} holds no CSV file to look for a column in: give --csv=FILE")
+        raise UserError(f"{folder} holds no CSV file to look for a column in: give --csv=FILE")
     return found[0] if found else None
 
 
@@ -131,9 +132,9 @@ def _read_header(path: epath.Path) -> tuple[list[str], Iterator[list[str]]]:
     rows = _rows(path)
     header = [column.strip() for column in next(rows, [])]
     if not any(header):
-        raise spec.DataError(f"{path}: the file is empty")
+        raise UserError(f"{path}: the file is empty")
     if len(set(header)) != len(header):
-        raise spec.DataError(f"{path}: two columns have the same name")
+        raise UserError(f"{path}: two columns have the same name")
     return header, rows
 
 
@@ -141,7 +142,7 @@ def _rows(path: epath.Path) -> Iterator[list[str]]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise spec.DataError(f"{path}: is not UTF-8 text: save it as UTF-8") from error
+        raise UserError(f"{path}: is not UTF-8 text: save it as UTF-8") from error
     # csv itself tells the line breaks that end a row from those inside quotes.
     rows = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
     count = 0
@@ -149,14 +150,14 @@ def _rows(path: epath.Path) -> Iterator[list[str]]:
         for count, row in enumerate(rows, start=1):  # noqa: B007
             yield row
     except csv.Error as error:
-        raise spec.DataError(f"{path}: row {count + 1}: {error}; is a quote left open?") from error
+        raise UserError(f"{path}: row {count + 1}: {error}; is a quote left open?") from error
 
 
 def _name_column(path: epath.Path, header: Sequence[str], config: FolderConfig) -> str:
     for flag in ("name_column", "identity_column"):
         column = getattr(config, flag)
         if column and column not in header:
-            raise spec.DataError(
+            raise UserError(
                 f"{path}: no column {column!r} (--{flag}); there are {', '.join(header)}"
             )
     return config.name_column or header[0]
@@ -174,17 +175,15 @@ def _read_rows(path: epath.Path, config: FolderConfig) -> tuple[list[str], list[
         if not row:
             continue
         if len(row) != len(header):
-            raise spec.DataError(f"{path}: row {line} has {len(row)} cells, not {len(header)}")
+            raise UserError(f"{path}: row {line} has {len(row)} cells, not {len(header)}")
         name = row[name_at].strip()
         if name in lines:
-            raise spec.DataError(
-                f"{path}: {name} is listed twice, in rows {lines[name]} and {line}"
-            )
+            raise UserError(f"{path}: {name} is listed twice, in rows {lines[name]} and {line}")
         lines[name] = line
         people.append("" if person_at is None else row[person_at].strip())
         values.append([_value(path, line, header[i], row[i]) for i in columns])
     if not lines:
-        raise spec.DataError(f"{path}: the file lists no picture")
+        raise UserError(f"{path}: the file lists no picture")
     table = np.array(values, np.int8).reshape(len(lines), len(columns))
     _check_one_coding(path, table, [header[i] for i in columns])
     return list(lines), people, (table > 0).astype(np.uint8)
@@ -193,7 +192,7 @@ def _read_rows(path: epath.Path, config: FolderConfig) -> tuple[list[str], list[
 def _value(path: epath.Path, line: int, column: str, cell: str) -> int:
     value = VALUES.get(cell.strip())
     if value is None:
-        raise spec.DataError(
+        raise UserError(
             f"{path}: row {line}, column {column!r}: {cell!r} is neither 0 nor 1 (if it says who "
             f"is in the picture: --identity_column={column})"
         )
@@ -203,7 +202,7 @@ def _value(path: epath.Path, line: int, column: str, cell: str) -> int:
 def _check_one_coding(path: epath.Path, table: np.ndarray, columns: Sequence[str]) -> None:
     mixed = np.flatnonzero((table == -1).any(axis=0) & (table == 0).any(axis=0))
     if len(mixed):
-        raise spec.DataError(
+        raise UserError(
             f"{path}: column {columns[mixed[0]]!r} holds both 0 and -1: which one says no?"
         )
 
@@ -245,13 +244,11 @@ def main(values: flags.FlagValues) -> None:
 def _config(values: flags.FlagValues, source: epath.Path) -> FolderConfig:
     name = values.name or re.sub(r"\W+", "_", source.resolve().name.lower())
     if name == DEFAULT_CONFIG or not re.fullmatch(r"\w[\w.-]*", name):
-        raise spec.DataError(
-            f"--name={name}: give another name, of letters, digits and underscores"
-        )
+        raise UserError(f"--name={name}: give another name, of letters, digits and underscores")
     if values.split and values.shares:
-        raise spec.DataError("--shares and --split exclude each other: one split has no shares")
+        raise UserError("--shares and --split exclude each other: one split has no shares")
     if values.split and (values.split == "all" or not re.fullmatch(r"[a-zA-Z]\w*", values.split)):
-        raise spec.DataError(f"--split={values.split}: not a split's name; try extra")
+        raise UserError(f"--split={values.split}: not a split's name; try extra")
     return FolderConfig(
         name=name,
         shares=command.shares(values, SHARES),

@@ -25,6 +25,7 @@ from absl import flags
 from etils import epath
 
 from data_prep import builder, command, packings, spec
+from tfadv.config.errors import UserError
 
 PACKINGS = {
     "FaceImageCroppedWithAlignment.tsv": packings.TsvFile,
@@ -68,7 +69,7 @@ class DrawnSource(spec.Source):
         )
 
     def picture(self, index: int) -> bytes:
-        """Returns a picture as the file has it; raises `spec.DataError` if it doesn't decode."""
+        """Returns a picture as the file has it; raises `UserError` if it doesn't decode."""
         return self.file.picture(self.places[index])
 
 
@@ -105,19 +106,19 @@ def find_file(source: epath.Path) -> packings.PackedFile:
     """Returns the file of pictures that is at a path, or in the folder there.
 
     Raises:
-        DataError: if there is no such path, none of the packings, or both.
+        UserError: if there is no such path, none of the packings, or both.
     """
     names = " or ".join(PACKINGS)
     if not source.exists():
-        raise spec.DataError(f"--source={source}: no such file or folder")
+        raise UserError(f"--source={source}: no such file or folder")
     if source.is_dir():
         found = [source / name for name in PACKINGS if (source / name).is_file()]
         if len(found) != 1:
             says = "holds both: say which" if found else f"holds no {names}"
-            raise spec.DataError(f"--source={source}: the folder {says}")
+            raise UserError(f"--source={source}: the folder {says}")
         (source,) = found
     if source.suffix not in PACKING_OF_SUFFIX:
-        raise spec.DataError(f"--source={source}: give {names}, or the folder that holds it")
+        raise UserError(f"--source={source}: give {names}, or the folder that holds it")
     return PACKING_OF_SUFFIX[source.suffix](source)
 
 
@@ -128,7 +129,7 @@ def draw(file: packings.PackedFile, count: int, seed: int, *, skip: bool = False
     the order of the file doesn't matter.
 
     A damaged line or record is drawn like any other if it is no fault, of unknown identity and
-    named by its number, such as `record 7`. Reading its picture then raises a DataError, as with
+    named by its number, such as `record 7`. Reading its picture then raises a UserError, as with
     a picture that doesn't decode; no other is drawn in its place.
 
     Args:
@@ -141,7 +142,7 @@ def draw(file: packings.PackedFile, count: int, seed: int, *, skip: bool = False
         The pictures in the order of the file, with no attributes; people are numbered from 0.
 
     Raises:
-        DataError: if the file is at fault or holds fewer pictures.
+        UserError: if the file is at fault or holds fewer pictures.
     """
 
     def hashed(place: packings.Place) -> tuple[bytes, packings.Place]:
@@ -149,9 +150,7 @@ def draw(file: packings.PackedFile, count: int, seed: int, *, skip: bool = False
 
     drawn = heapq.nsmallest(count, map(hashed, file.places(skip=skip)))
     if len(drawn) < count:
-        raise spec.DataError(
-            f"{file.path} holds {len(drawn):,} pictures, fewer than --pictures={count}"
-        )
+        raise UserError(f"{file.path} holds {len(drawn):,} pictures, fewer than --pictures={count}")
     places = sorted(place for _, place in drawn)
     found = [_person_and_name(file, place, skip=skip) for place in places]
     people, names = zip(*found, strict=True)
@@ -174,7 +173,7 @@ def _person_and_name(
     """Returns who is in a picture and its name; where that is damaged and may be, None."""
     try:
         return file.person_and_name(place)
-    except spec.DataError:
+    except UserError:
         if not skip:
             raise
         return None, f"{file.unit} {place.number}"
@@ -195,7 +194,7 @@ def define_flags() -> flags.FlagValues:
 def main(values: flags.FlagValues) -> None:
     """Prepares the draw that the flags ask for."""
     if not values.source:
-        raise spec.DataError(f"--source=PATH is missing: {values['source'].help}")
+        raise UserError(f"--source=PATH is missing: {values['source'].help}")
     path = find_file(epath.Path(values.source).expanduser()).path
     command.prepare(
         MsCeleb1m(

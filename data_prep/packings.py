@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from data_prep import pictures, recordio
-from data_prep.errors import DataError
+from tfadv.config.errors import UserError
 
 # Columns of the TSV: MID, ImageSearchRank, ImageURL, PageURL, FaceID, FaceRectangle, FaceData.
 COLUMNS = 7
@@ -62,7 +62,7 @@ class PackedFile(abc.ABC):
                 at which no picture can be read.
 
         Raises:
-            DataError: if the file is at fault.
+            UserError: if the file is at fault.
         """
 
     @abc.abstractmethod
@@ -70,7 +70,7 @@ class PackedFile(abc.ABC):
         """Returns who is in the picture at a place, and what to call the picture.
 
         Raises:
-            DataError: if the file doesn't say.
+            UserError: if the file doesn't say.
         """
 
     @abc.abstractmethod
@@ -78,14 +78,14 @@ class PackedFile(abc.ABC):
         """Returns the bytes of the picture at a place, whatever they are.
 
         Raises:
-            DataError: if they can't be read, or the file doesn't say who is in the picture.
+            UserError: if they can't be read, or the file doesn't say who is in the picture.
         """
 
     def picture(self, place: Place) -> bytes:
         """Returns the bytes of the picture at a place, a whole JPEG or PNG that decodes.
 
         Raises:
-            DataError: if they can't be read or don't decode.
+            UserError: if they can't be read or don't decode.
         """
         return pictures.check_picture(self.encoded(place), self.where(place))
 
@@ -114,7 +114,7 @@ class TsvFile(PackedFile):
     def person_and_name(self, place: Place) -> tuple[str, str]:
         """Returns the MID, and `MID/RANK-FACE.jpg`."""
         if b"\t" not in place.key:
-            raise DataError(f"{self.where(place)}, has too few columns to say who is in it")
+            raise UserError(f"{self.where(place)}, has too few columns to say who is in it")
         mid, rank, face = place.key.decode("utf-8", "backslashreplace").split("\t")
         return mid, f"{mid}/{rank}-{face}.jpg"
 
@@ -126,14 +126,14 @@ class TsvFile(PackedFile):
         try:
             return base64.b64decode(columns[DATA].rstrip(), validate=True)
         except binascii.Error as error:
-            raise DataError(
+            raise UserError(
                 f"{self.where(place)}: the picture is cut short or isn't base64: {error}"
             ) from error
 
     def _columns(self, place: Place, line: bytes) -> list[bytes]:
         columns = line.split(b"\t")
         if len(columns) < COLUMNS:
-            raise DataError(
+            raise UserError(
                 f"{self.where(place)}, has {len(columns)} columns, not {COLUMNS}: "
                 "is the file whole?"
             )
@@ -158,7 +158,7 @@ class RecordFile(PackedFile):
         """
         index = self.path.with_suffix(".idx")
         if not index.exists():
-            raise DataError(f"{index} is missing: it says where in {self.path.name} pictures are")
+            raise UserError(f"{index} is missing: it says where in {self.path.name} pictures are")
         size = self.path.stat().length
         head = next((place for place in self._listed(index, size) if place.number == 0), None)
         end = None
@@ -173,7 +173,7 @@ class RecordFile(PackedFile):
         with _suppressed(skip):
             _, after = self._record(last)
         if after != size:
-            raise DataError(
+            raise UserError(
                 f"{index}: its last record ends at byte {after}, but {self.path.name} has {size}: "
                 "the two are of different sets"
             )
@@ -191,7 +191,7 @@ class RecordFile(PackedFile):
     def _person_and_picture(self, place: Place) -> tuple[int, bytes]:
         (person, *_), encoded = self._unpack(place)
         if not person.is_integer():
-            raise DataError(f"{self.where(place)}: {person} is no person's number")
+            raise UserError(f"{self.where(place)}: {person} is no person's number")
         return int(person), encoded
 
     def _listed(self, index: epath.Path, size: int) -> Iterator[Place]:
@@ -200,11 +200,11 @@ class RecordFile(PackedFile):
             try:
                 number, offset = map(int, row.split(b"\t"))
             except ValueError as error:
-                raise DataError(
+                raise UserError(
                     f"{index}: line {line} isn't the number of a record, a tab and its offset"
                 ) from error
             if not 0 <= offset < size:
-                raise DataError(
+                raise UserError(
                     f"{index}: line {line} says byte {offset}, but {self.path.name} has {size}: "
                     "it is cut short, or the two are of different sets"
                 )
@@ -220,21 +220,21 @@ class RecordFile(PackedFile):
         record, _ = self._record(place)
         try:
             return recordio.unpack(record)
-        except DataError as error:
-            raise DataError(f"{self.where(place)}: {error}") from error
+        except UserError as error:
+            raise UserError(f"{self.where(place)}: {error}") from error
 
     def _record(self, place: Place) -> tuple[bytes, int]:
         """Returns the record at a place, and where the next one would start."""
         with _open(self.path) as file:
             try:
                 return recordio.read_record(file, place.offset), file.tell()
-            except DataError as error:
-                raise DataError(f"{self.where(place)}: {error}") from error
+            except UserError as error:
+                raise UserError(f"{self.where(place)}: {error}") from error
 
 
 def _suppressed(skip: bool) -> contextlib.suppress:
-    """Returns a context that swallows a DataError if faults are skipped."""
-    return contextlib.suppress(*[DataError] if skip else [])
+    """Returns a context that swallows a UserError if faults are skipped."""
+    return contextlib.suppress(*[UserError] if skip else [])
 
 
 @contextlib.contextmanager
@@ -277,7 +277,7 @@ def _lines(path: epath.Path) -> Iterator[tuple[int, int, bytes]]:
         while line := file.readline(LONGEST_LINE):
             number += 1
             if len(line) == LONGEST_LINE:
-                raise DataError(f"{path}: line {number} is longer than {LONGEST_LINE:,} bytes")
+                raise UserError(f"{path}: line {number} is longer than {LONGEST_LINE:,} bytes")
             yield number, offset, line
             offset += len(line)
             progress.update(len(line))

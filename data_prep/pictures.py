@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from etils import epath
 
-from data_prep.errors import DataError
+from tfadv.config.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 JPEG_START, JPEG_SCAN, JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
@@ -28,35 +28,35 @@ def list_pictures(root: epath.Path) -> list[str]:
         root: local, or in object storage.
 
     Raises:
-        DataError: if root is no folder or holds no picture.
+        UserError: if root is no folder or holds no picture.
     """
     root = epath.Path(root)
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
+        raise UserError(f"{root}: no such folder")
     names = sorted(_walk(root))
     if not names:
-        raise DataError(f"{root}: no picture ({', '.join(SUFFIXES)}) in this folder")
+        raise UserError(f"{root}: no picture ({', '.join(SUFFIXES)}) in this folder")
     return names
 
 
 def check_inside(names: Iterable[str], listed_by: epath.Path) -> None:
-    """Raises a DataError if a list names a picture that isn't below the folder of its pictures."""
+    """Raises a UserError if a list names a picture that isn't below the folder of its pictures."""
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\0" in name:
-            raise DataError(f"{listed_by} lists {name!r}, which can't be in its folder")
+            raise UserError(f"{listed_by} lists {name!r}, which can't be in its folder")
 
 
 def read_picture(path: epath.Path) -> bytes:
     """Returns the bytes of a file that is a whole JPEG or PNG and decodes.
 
     Raises:
-        DataError: names the file and what is wrong with it.
+        UserError: names the file and what is wrong with it.
     """
     try:
         encoded = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: can't be read: {error.strerror or error}") from error
+        raise UserError(f"{path}: can't be read: {error.strerror or error}") from error
     return check_picture(encoded, str(path))
 
 
@@ -67,10 +67,10 @@ def check_picture(encoded: bytes, name: str) -> bytes:
     by its missing end marker.
 
     Raises:
-        DataError: says what is wrong with the picture of this name.
+        UserError: says what is wrong with the picture of this name.
     """
     if fault := _fault(encoded):
-        raise DataError(f"{name}: {fault}")
+        raise UserError(f"{name}: {fault}")
     return encoded
 
 

@@ -11,7 +11,7 @@ python/mxnet/recordio.py). All numbers are little-endian.
 import struct
 from typing import BinaryIO
 
-from data_prep.errors import DataError
+from tfadv.config.errors import UserError
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 WORDS = struct.Struct("<4sI")
@@ -24,14 +24,14 @@ def read_record(file: BinaryIO, offset: int) -> bytes:
     """Returns the record that starts at an offset; the file is then at the end of it.
 
     Raises:
-        DataError: if no record starts there, or the file ends within it.
+        UserError: if no record starts there, or the file ends within it.
     """
     file.seek(offset)
     parts: list[bytes] = []
     while True:
         place, part = _read_part(file)
         if place not in ((MIDDLE, LAST) if parts else (WHOLE, FIRST)):
-            raise DataError("the parts of the record are out of order")
+            raise UserError("the parts of the record are out of order")
         parts.append(part)
         if place in (WHOLE, LAST):
             return MAGIC.join(parts)
@@ -41,12 +41,12 @@ def unpack(record: bytes) -> tuple[tuple[float, ...], bytes]:
     """Returns the labels, at least one, and the encoded picture of a record.
 
     Raises:
-        DataError: if the record is too short for its header.
+        UserError: if the record is too short for its header.
     """
     count, label = HEADER.unpack_from(record)[:2] if len(record) >= HEADER.size else (0, 0.0)
     start = HEADER.size + 4 * count
     if len(record) < start:
-        raise DataError(f"{len(record)} bytes are too few for a picture's header")
+        raise UserError(f"{len(record)} bytes are too few for a picture's header")
     labels = struct.unpack_from(f"<{count}f", record, HEADER.size) if count else (label,)
     return labels, record[start:]
 
@@ -54,10 +54,10 @@ def unpack(record: bytes) -> tuple[tuple[float, ...], bytes]:
 def _read_part(file: BinaryIO) -> tuple[int, bytes]:
     words = file.read(WORDS.size)
     if words[: len(MAGIC)] != MAGIC[: len(words)]:
-        raise DataError("no RecordIO record starts here")
+        raise UserError("no RecordIO record starts here")
     if len(words) == WORDS.size:
         place, length = divmod(WORDS.unpack(words)[1], 1 << LENGTH_BITS)
         padded = file.read(length + -length % 4)
         if len(padded) == length + -length % 4:
             return place, padded[:length]
-    raise DataError("the file ends within the record: it is cut short")
+    raise UserError("the file ends within the record: it is cut short")

@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from data_prep import pictures
-from data_prep.errors import DataError
+from tfadv.config.errors import UserError
 
 SPLITS = ("private", "public", "test")
 SCHEMES = ("identity", "paper", "official")
@@ -56,11 +56,11 @@ class Source:
         )
 
     def picture(self, index: int) -> bytes:
-        """Returns a picture's bytes; raises `DataError` if they are missing or don't decode."""
+        """Returns a picture's bytes; raises `UserError` if they are missing or don't decode."""
         return pictures.read_picture(self.root / self.names[index])
 
     def example(self, index: int) -> dict[str, Any]:
-        """Returns one example; raises `DataError` if there is something wrong with its picture.
+        """Returns one example; raises `UserError` if there is something wrong with its picture.
 
         Several threads call it at the same time.
         """
@@ -88,14 +88,14 @@ def parse_shares(text: str) -> tuple[float, ...]:
     """Returns the shares of private, public and test pictures that `0.7,0.2,0.1` says.
 
     Raises:
-        DataError: unless these are three positive numbers that sum to 1.
+        UserError: unless these are three positive numbers that sum to 1.
     """
     try:
         shares = tuple(float(share) for share in text.split(","))
     except ValueError:
         shares = ()
     if len(shares) != 3 or min(shares) <= 0 or not abs(sum(shares) - 1) < 1e-6:
-        raise DataError(
+        raise UserError(
             f"--shares={text}: give three positive numbers that sum to 1 "
             "(private, public, test), such as 0.7,0.2,0.1"
         )
@@ -151,11 +151,11 @@ def split_pictures(
     """Deals the pictures of a source to `private`, `public` and `test`.
 
     Raises:
-        DataError: if a split would be empty, or the source has no partition for `official`.
+        UserError: if a split would be empty, or the source has no partition for `official`.
     """
     if scheme == "official":
         if source.partition is None:
-            raise DataError("scheme official: the source has no partition of its own")
+            raise UserError("scheme official: the source has no partition of its own")
         splits = _positions(source.partition)
     elif scheme == "paper":
         splits = split_by_position(len(source.names), shares)
@@ -163,7 +163,7 @@ def split_pictures(
         splits = split_by_identity(source.identities, shares, seed)
     for split, positions in splits.items():
         if not len(positions):
-            raise DataError(
+            raise UserError(
                 f"scheme {scheme} leaves the split {split} empty: {len(source.names)} pictures of "
                 f"{count_identities(source.identities)} known identities don't fill three splits"
             )

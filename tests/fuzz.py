@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from etils import epath
 
-from data_prep import celeba, folder, ms_celeb_1m, packings, recordio, spec
+from data_prep import celeba, folder, ms_celeb_1m, packings, recordio
 from tests.data_prep import packed_faces
 from tests.datasets import prepare
 from tfadv import cli
@@ -157,7 +157,7 @@ class CelebaLists:
         (self.root / name).write_bytes(content)
         try:
             found = celeba.read_source(self.root, "official", skip=rng.random() < 0.5)
-        except spec.DataError:
+        except UserError:
             return False
         finally:
             (self.root / name).write_bytes(self.content[name])
@@ -202,7 +202,7 @@ class FolderCsv:
         try:
             columns = folder.read_attribute_names(self.root, self.config)
             found = folder.read_source(self.root, self.config, skip=rng.random() < 0.5)
-        except spec.DataError:
+        except UserError:
             return False
         assert all(is_inside(name) for name in found.names)
         text = io.StringIO(content.decode("utf-8-sig"), newline="")
@@ -241,7 +241,7 @@ class Packed:
             drawn = ms_celeb_1m.draw(file, 4, seed=0, skip=skip)
             assert len(drawn.names) == len(drawn.identities) == 4
             left_out = [i for i in range(4) if not self.is_whole(drawn, i)]
-        except spec.DataError:
+        except UserError:
             return False
         finally:
             self.paths[which].write_bytes(self.content[which])
@@ -253,7 +253,7 @@ class Packed:
         """Whether a picture can be read; it decodes then."""
         try:
             encoded = drawn.picture(index)
-        except spec.DataError:
+        except UserError:
             return False
         assert cv2.imdecode(np.frombuffer(encoded, np.uint8), 0) is not None
         return True
@@ -289,7 +289,7 @@ class Unpacked:
         try:
             record = recordio.read_record(io.BytesIO(damage(self.content, rng)), 0)
             labels, _ = recordio.unpack(record)
-        except spec.DataError:
+        except UserError:
             return False
         return bool(labels)
 

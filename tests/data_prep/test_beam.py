@@ -140,14 +140,10 @@ def test_a_broken_picture_stops_it_and_nothing_is_left(flags, tmp_path, capsys):
         ("--nonsense=3", "DirectRunner has no option '--nonsense=3'"),
         ("--runer=DataflowRunner --project=mine", "has no option '--runer=DataflowRunner'"),
         ("runner=DirectRunner", "DirectRunner has no option 'runner=DirectRunner': write options"),
-        ("--runner=FlinkRunner parallelism=8", "FlinkRunner has no option 'parallelism=8'"),
-        ("--runner=FlinkRunner --new=1 parallelism=8", "has no option 'parallelism=8'"),
-        ("--runner=FlinkRunner -p 8", "FlinkRunner has no option '-p'"),
         ("--help", "give a pipeline's options, not --help"),
         ("-h", "give a pipeline's options, not --help"),
         ("--help=3", "argument -h/--help: ignored explicit argument '3'"),
         ("--direct_running_mode=both", "argument --direct_running_mode: invalid choice: 'both'"),
-        ("--runner=PortableRunner --environment_type=EXTERNAL", "Option external_service_address"),
     ],
 )
 def test_a_mistake_in_beams_options_is_one_line_and_exit_code_2(options, message, tmp_path, capfd):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_prep import builder, command, spec, synthetic
+from data_prep import builder, command, synthetic
+from tfadv.config.errors import UserError
 
 CONFIG = synthetic.SyntheticConfig(name="many", identities=100, pictures=5, size=16)
 PRIVATE = 300  # of the 500 pictures
@@ -54,11 +55,11 @@ def test_of_several_broken_pictures_the_first_to_be_written_is_named(tmp_path, m
         name = self.names[index]
         if name in broken:
             time.sleep(0.02 if name == order[70] else 0)
-            raise spec.DataError(f"{name}: doesn't decode")
+            raise UserError(f"{name}: doesn't decode")
         return plain(self, index)
 
     monkeypatch.setattr(synthetic.DrawnFaces, "example", example)
-    with pytest.raises(spec.DataError, match=order[70]):
+    with pytest.raises(UserError, match=order[70]):
         prepare(tmp_path / "b")
     skipped = prepare(tmp_path / "c", on_error="skip")
     assert skipped.info.metadata["skipped"] == {

@@ -8,6 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from data_prep import builder, celeba, command, spec
+from tfadv.config.errors import UserError
 
 REAL = Path(__file__).parents[3] / "shared/data/celeba"
 COUNT = 30
@@ -250,13 +251,13 @@ def test_lists_at_fault_are_named(folder, fault):
     spoil, message = FAULTS[fault]
     celeba.read_source(folder, "identity")
     spoil(folder)
-    with pytest.raises(spec.DataError, match=message):
+    with pytest.raises(UserError, match=message):
         celeba.read_source(folder, "identity")
 
 
 def test_official_scheme_needs_the_partition_file(folder):
     (folder / celeba.PARTITION).unlink()
-    with pytest.raises(spec.DataError, match=r"Eval/list_eval_partition.txt"):
+    with pytest.raises(UserError, match=r"Eval/list_eval_partition.txt"):
         celeba.read_source(folder, "official")
 
 

@@ -3,7 +3,8 @@ import errno
 import pytest
 import tensorflow as tf
 
-from data_prep import celeba, command, folder, ms_celeb_1m, spec, synthetic
+from data_prep import celeba, command, folder, ms_celeb_1m, synthetic
+from tfadv.config.errors import UserError
 
 
 def run(monkeypatch, main, *arguments):
@@ -26,9 +27,9 @@ def raises(error):
     [
         (PermissionError(errno.EACCES, "Permission denied", "/data"), "/data: Permission denied"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
-        (spec.DataError("a name\nin two lines"), "a name in two lines"),
-        (spec.DataError("a name\x1b[2J that clears"), "a name [2J that clears"),
-        (spec.DataError("too long " * 1000), "too long too ..."),
+        (UserError("a name\nin two lines"), "a name in two lines"),
+        (UserError("a name\x1b[2J that clears"), "a name [2J that clears"),
+        (UserError("too long " * 1000), "too long too ..."),
     ],
     ids=["with a file", "without a file", "two lines", "for the terminal", "long"],
 )

@@ -7,6 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from data_prep import folder, spec
+from tfadv.config.errors import UserError
 
 PEOPLE = ("Ann", "Bob", "Cid", "Dee", "Eve")
 ROWS = [
@@ -268,7 +269,7 @@ def test_a_csv_that_cannot_be_read_is_named(
 def test_two_csv_files_need_a_choice(source):
     write_csv(source)
     write_csv(source, name="more.csv")
-    with pytest.raises(spec.DataError, match="holds 2 CSV files: say which with --csv=FILE"):
+    with pytest.raises(UserError, match="holds 2 CSV files: say which with --csv=FILE"):
         folder.read_attribute_names(source, folder.FolderConfig(name="x"))
 
 
@@ -277,7 +278,7 @@ def test_a_csv_leads_to_no_file_outside_of_its_folder(source, name):
     """Also where pictures may be missing, so that one that is elsewhere would be read."""
     write_csv(source, [*ROWS, (name, 0, 1, "")])
     config = folder.FolderConfig(name="x", identity_column="who")
-    with pytest.raises(spec.DataError, match=r"labels\.csv lists .*, which can't be in its folder"):
+    with pytest.raises(UserError, match=r"labels\.csv lists .*, which can't be in its folder"):
         folder.read_source(source, config, skip=True)
 
 
@@ -290,5 +291,5 @@ def test_people_of_long_numbers_are_told_apart(source):
 def test_a_csv_whose_columns_the_config_does_not_name_is_refused(source, tmp_path):
     write_csv(source, [row[:3] for row in ROWS], "file,Smiling,Male")
     builder = folder.Folder(data_dir=tmp_path)
-    with pytest.raises(spec.DataError, match="are Smiling, Male, but the config names none"):
+    with pytest.raises(UserError, match="are Smiling, Male, but the config names none"):
         builder.read_source(source)

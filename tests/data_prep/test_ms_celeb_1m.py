@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from data_prep import ms_celeb_1m, packings, spec
 from tests.data_prep import packed_faces
 from tests.data_prep.packed_faces import MAGIC, face, insightface, packed, row
+from tfadv.config.errors import UserError
 
 TSV, RECORDS = ms_celeb_1m.PACKINGS
 MIDS = ("m.0107_f", "m.01_0d4", "m.02vfw0")
@@ -173,7 +174,7 @@ def test_the_record_that_says_how_many_pictures_there_are_may_follow_them(tmp_pa
     found = draw(tmp_path)
     assert list(found.names) == RECORD_NAMES
     assert [found.file.picture(place) for place in found.places] == ENCODED
-    with pytest.raises(spec.DataError, match="holds 12 pictures, fewer than --pictures=13"):
+    with pytest.raises(UserError, match="holds 12 pictures, fewer than --pictures=13"):
         draw(tmp_path, TOTAL + 1)
 
 
@@ -301,7 +302,7 @@ def test_a_damaged_line_or_record_leaves_the_rest_of_a_draw_as_it_was(source):
         if name in found.names:
             at, times = found.names.index(name), times + 1
             assert found.identities[at] == spec.UNKNOWN_IDENTITY
-            with pytest.raises(spec.DataError) as told:
+            with pytest.raises(UserError) as told:
                 found.picture(at)
             assert str(told.value) == reason
     assert 0 < times < 20
@@ -322,7 +323,7 @@ def test_a_record_whose_person_is_no_number_is_skipped_although_its_picture_is_w
     packed_faces.write_records(records, contents)
     found = draw(records, skip=True)
     assert found.names[4] == "record 5"
-    with pytest.raises(spec.DataError, match=r"record 5, at byte .*: 0\.5 is no person's number"):
+    with pytest.raises(UserError, match=r"record 5, at byte .*: 0\.5 is no person's number"):
         found.picture(4)
 
 
@@ -330,7 +331,7 @@ def readable(drawn):
     """The pictures of a draw that can be read, by name."""
     found = {}
     for i, name in enumerate(drawn.names):
-        with contextlib.suppress(spec.DataError):
+        with contextlib.suppress(UserError):
             found[name] = drawn.picture(i)
     return found
 
@@ -349,7 +350,7 @@ def test_a_damaged_last_record_may_be_left_out(tmp_path):
     # The last record is a picture's.
     packed_faces.write_records(path, insightface(FACES), [*range(12), 13, 14, 15, 12])
     cut(path, path.stat().st_size - 4)
-    with pytest.raises(spec.DataError, match=r"record 12, at byte .*: the file ends within"):
+    with pytest.raises(UserError, match=r"record 12, at byte .*: the file ends within"):
         draw(path)
     expected = dict(zip(RECORD_NAMES[:-1], ENCODED[:-1], strict=True))
     assert readable(draw(path, skip=True)) == expected
@@ -368,7 +369,7 @@ def test_base64_that_does_not_decode_is_told(tsv):
     lines[2] = lines[2][:-9] + b"?" + lines[2][-8:]
     packed_faces.write_tsv(tsv, lines)
     found = draw(tsv)
-    with pytest.raises(spec.DataError, match=r"line 3, at byte .* is cut short or isn't base64"):
+    with pytest.raises(UserError, match=r"line 3, at byte .* is cut short or isn't base64"):
         found.file.picture(found.places[2])
 
 
@@ -386,7 +387,7 @@ def test_a_tsv_cut_short_is_told(tsv):
     ):
         packed_faces.write_tsv(tsv, rows())
         cut(tsv, size - 1 - last + kept)
-        with pytest.raises(spec.DataError, match=f"line 12, at byte {size - 1 - last}.*{message}"):
+        with pytest.raises(UserError, match=f"line 12, at byte {size - 1 - last}.*{message}"):
             draw(tsv, 3)
 
 
@@ -395,14 +396,14 @@ def test_a_line_with_too_few_columns_is_told(tsv):
     lines[3] = b"\t".join(lines[3].split(b"\t")[:6])
     packed_faces.write_tsv(tsv, lines)
     start = sum(len(line) + 1 for line in lines[:3])
-    with pytest.raises(spec.DataError, match=f"line 4, at byte {start}, has 6 columns, not 7"):
+    with pytest.raises(UserError, match=f"line 4, at byte {start}, has 6 columns, not 7"):
         draw(tsv, 3)
 
 
 def test_a_file_without_line_breaks_does_not_fill_the_memory(tsv, monkeypatch):
     monkeypatch.setattr(packings, "LONGEST_LINE", 1000)
     tsv.write_bytes(bytes(5000))
-    with pytest.raises(spec.DataError, match="line 1 is longer than 1,000 bytes"):
+    with pytest.raises(UserError, match="line 1 is longer than 1,000 bytes"):
         draw(tsv, 3)
 
 
@@ -465,10 +466,10 @@ RECORD_FAULTS = {
 def test_records_at_fault_are_told(records, fault):
     break_it, message = RECORD_FAULTS[fault]
     break_it(records, records.with_suffix(".idx"))
-    with pytest.raises(spec.DataError, match=message):
+    with pytest.raises(UserError, match=message):
         draw(records)
     if message.startswith("train.idx"):  # is never skipped
-        with pytest.raises(spec.DataError, match=message):
+        with pytest.raises(UserError, match=message):
             draw(records, skip=True)
 
 

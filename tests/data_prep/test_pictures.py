@@ -2,7 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep import pictures, spec
+from data_prep import pictures
+from tfadv.config.errors import UserError
 from tfadv.data.images import MAX_PIXELS
 
 
@@ -24,7 +25,7 @@ def test_a_picture_cut_short_is_told(tmp_path, extension, kept):
     path = tmp_path / f"a{extension}"
     encoded = encode(0, extension)
     path.write_bytes(encoded[: int(kept * len(encoded))])
-    with pytest.raises(spec.DataError, match=rf"a\{extension}: is cut short"):
+    with pytest.raises(UserError, match=rf"a\{extension}: is cut short"):
         pictures.read_picture(path)
 
 
@@ -35,7 +36,7 @@ def test_the_end_of_a_thumbnail_does_not_end_the_picture(tmp_path):
     path.write_bytes(encoded[:2] + block + encoded[2:])
     pictures.read_picture(path)
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(spec.DataError, match="is cut short"):
+    with pytest.raises(UserError, match="is cut short"):
         pictures.read_picture(path)
 
 
@@ -59,7 +60,7 @@ def test_a_progressive_picture_is_whole_only_with_its_last_scan(tmp_path):
     pictures.read_picture(path)
     for end in (*scans[1:], len(encoded) - 2):
         path.write_bytes(encoded[:end])
-        with pytest.raises(spec.DataError, match="is cut short"):
+        with pytest.raises(UserError, match="is cut short"):
             pictures.read_picture(path)
 
 
@@ -76,14 +77,14 @@ def test_filling_between_segments_is_stepped_over(tmp_path, filling):
 def test_a_jpeg_cut_in_its_header_is_cut_short(tmp_path, kept):
     path = tmp_path / "a.jpg"
     path.write_bytes(encode(0)[:kept])
-    with pytest.raises(spec.DataError, match="is cut short"):
+    with pytest.raises(UserError, match="is cut short"):
         pictures.read_picture(path)
 
 
 def test_a_picture_whose_header_is_broken_does_not_decode(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(pictures.JPEG_START + pictures.JPEG_SCAN + pictures.JPEG_END)
-    with pytest.raises(spec.DataError, match=r"a\.jpg: doesn't decode"):
+    with pytest.raises(UserError, match=r"a\.jpg: doesn't decode"):
         pictures.read_picture(path)
 
 
@@ -103,7 +104,7 @@ def png(height, width):
 
 @pytest.mark.parametrize("kind", [jpeg, png])
 def test_a_picture_of_too_many_pixels_is_not_decoded(kind):
-    with pytest.raises(spec.DataError, match=r"x: has 30,001 x 30,000 pixels; at most 89,478,485"):
+    with pytest.raises(UserError, match=r"x: has 30,001 x 30,000 pixels; at most 89,478,485"):
         pictures.check_picture(kind(30_000, 30_001), "x")
 
 

@@ -4,8 +4,9 @@ import struct
 import numpy as np
 import pytest
 
-from data_prep import recordio, spec
+from data_prep import recordio
 from tests.data_prep import packed_faces
+from tfadv.config.errors import UserError
 
 MAGIC = bytes.fromhex("0a23d7ce")  # 0xced7230a, the lowest byte first
 
@@ -51,7 +52,7 @@ def test_the_magic_word_may_occur_in_a_record(parts, record):
 @pytest.mark.parametrize("kept", range(20))
 def test_a_record_cut_short_anywhere_is_told(kept):
     packed = MAGIC + struct.pack("<I", 9) + b"123456789" + bytes(3)
-    with pytest.raises(spec.DataError, match="the file ends within the record: it is cut short"):
+    with pytest.raises(UserError, match="the file ends within the record: it is cut short"):
         recordio.read_record(io.BytesIO(packed[:kept]), 0)
     assert recordio.read_record(io.BytesIO(packed), 0) == b"123456789"
 
@@ -59,18 +60,18 @@ def test_a_record_cut_short_anywhere_is_told(kept):
 @pytest.mark.parametrize("places", [(2,), (3,), (1, 0), (1, 1), (1, 2, 1), (4,)])
 def test_parts_out_of_order_are_told(places):
     packed = b"".join(MAGIC + struct.pack("<I", place << 29) for place in places)
-    with pytest.raises(spec.DataError, match="the parts of the record are out of order"):
+    with pytest.raises(UserError, match="the parts of the record are out of order"):
         recordio.read_record(io.BytesIO(packed), 0)
 
 
 def test_another_magic_word_is_told():
-    with pytest.raises(spec.DataError, match="no RecordIO record starts here"):
+    with pytest.raises(UserError, match="no RecordIO record starts here"):
         recordio.read_record(io.BytesIO(MAGIC[::-1] + bytes(8)), 0)
 
 
 @pytest.mark.parametrize("record", [b"", bytes(23), struct.pack("<IfQQf", 2, 0, 0, 0, 1)])
 def test_a_record_too_short_for_its_header_is_told(record):
-    with pytest.raises(spec.DataError, match="bytes are too few for a picture's header"):
+    with pytest.raises(UserError, match="bytes are too few for a picture's header"):
         recordio.unpack(record)
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from data_prep import spec
+from tfadv.config.errors import UserError
 
 SHARES = (0.7, 0.2, 0.1)
 
@@ -96,13 +97,13 @@ def test_official_scheme_follows_the_partition():
 
 
 def test_official_scheme_needs_a_partition():
-    with pytest.raises(spec.DataError, match="no partition"):
+    with pytest.raises(UserError, match="no partition"):
         spec.split_pictures(source([1, 2, 3]), "official", SHARES)
 
 
 @pytest.mark.parametrize("scheme", ["paper", "identity"])
 def test_an_empty_split_is_an_error_that_names_it(scheme):
-    with pytest.raises(spec.DataError, match=f"scheme {scheme} leaves the split test empty: 3 pic"):
+    with pytest.raises(UserError, match=f"scheme {scheme} leaves the split test empty: 3 pic"):
         spec.split_pictures(source([1, 2, 3]), scheme, SHARES)
 
 
@@ -114,7 +115,7 @@ def test_parse_shares():
     "text", ["", "0.5,0.5", "0.7,0.2,0.2", "0.5,0.5,0", "1.5,-0.6,0.1", "a,b,c", "nan,0.5,0.5"]
 )
 def test_bad_shares_are_refused(text):
-    with pytest.raises(spec.DataError, match=r"three positive numbers that sum to 1"):
+    with pytest.raises(UserError, match=r"three positive numbers that sum to 1"):
         spec.parse_shares(text)
 
 
