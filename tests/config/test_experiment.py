@@ -37,7 +37,7 @@ def test_an_encoder_with_two_attacks_is_trained_once():
     assert found.attacks["1"] is not found.attacks["2"]
     for attack in found.attacks.values():
         assert attack.config.encoder == (str(found.encoders["1"].path / "encoder"),)
-        assert attack.target is found.encoders["1"]
+        assert attack.encoder_run is found.encoders["1"]
 
 
 def test_rows_with_the_same_runs_share_them():

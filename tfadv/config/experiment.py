@@ -106,14 +106,14 @@ class Part:
         mode: "recognizer", "protect" or "attack".
         config: of the run.
         path: its folder.
-        target: the protect run whose encoder is attacked, for an attack.
+        encoder_run: of an attack: the protect run of the encoder.
         rows: names of the rows that need the run.
     """
 
     mode: str
     config: Config
     path: Path
-    target: "Part | None" = None
+    encoder_run: "Part | None" = None
     rows: list[str] = field(default_factory=list)
 
     @property
@@ -205,8 +205,8 @@ def plan(
     rows = [row for row in known if row in (rows or known)]
     parts: dict[Path, Part] = {}
 
-    def add(mode: str, config: Config, folder: Path, row: str, target: Part | None = None) -> Part:
-        part = parts.setdefault(folder, Part(mode, config, folder, target))
+    def add(mode: str, config: Config, folder: Path, row: str, run: Part | None = None) -> Part:
+        part = parts.setdefault(folder, Part(mode, config, folder, run))
         part.rows.append(row)
         return part
 

@@ -54,7 +54,8 @@ def _kind(part: Part) -> str:
     """Everything that decides how long a step takes."""
     config, loss = part.config, part.config.loss
     terms = [bool(each) for each in (loss.mu1, loss.mu2)] + sorted(defences(flatten(config)))
-    encoder = (part.target.config.model, part.target.config.bottleneck) if part.target else None
+    encoder = part.encoder_run and part.encoder_run.config
+    encoder = encoder and (encoder.model, encoder.bottleneck)
     train = (config.train.batch, config.train.decoder_steps, config.runtime.precision)
     return repr((part.mode, config.data.size, config.model, encoder, terms, train))
 
@@ -107,7 +108,7 @@ def _protector(part: Part):
 
 
 def _inverter(part: Part):
-    config, encoder = part.config, part.target.config
+    config, encoder = part.config, part.encoder_run.config
     shape = models.feature_shape(encoder, len(encoder.task.attributes) or _ATTRIBUTES)
     g = models.load_vgg(config, "attack")
     adversary = models.build_adversary(

@@ -141,7 +141,7 @@ def check_data(plan: Plan) -> None:
             checked.append((data, attributes))
             Dataset(data).columns(attributes)
         if part.mode == "attack":
-            encoder = part.target.config
+            encoder = part.encoder_run.config
             task = Dataset(encoder.data).columns(encoder.task.attributes)
             shape = build.feature_shape(encoder, len(task))
             check_size(part.config.feature_map, f"row {part.rows[0]}", shape)

@@ -48,7 +48,7 @@ def load_features(
 
     Args:
         part: a finished protect run.
-        attributes: whose labels are wanted.
+        attributes: the attributes to return labels of.
 
     Returns:
         Features, float [N, D]; attribute -> labels, uint8 [N]; identities, int64 [N].
