@@ -35,13 +35,13 @@ def test_a_seed_gives_the_same_points_again_whatever_the_scale():
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (30, 1), (12, 2, 2, 3), (80, 60)])
-def test_few_pictures_single_dimensions_and_maps_are_placed_too(shape):
+def test_few_images_single_dimensions_and_maps_can_be_placed(shape):
     points = embed(np.random.default_rng(0).normal(size=shape).astype(np.float32), seed=0)
     assert points.shape == (shape[0], 2)
     assert np.isfinite(points).all()
 
 
-def test_attributes_make_classes_together():
+def test_combinations_of_attributes_are_classes():
     classes, names = combined({"Eyeglasses": [0, 0, 1, 1], "Smiling": [0, 1, 0, 1]})
     assert classes.tolist() == [0, 1, 2, 3]
     assert names == [
@@ -89,7 +89,7 @@ def test_a_rare_attribute_counts_as_much_as_its_absence():
     assert found == pytest.approx(0.841, abs=0.04)
 
 
-def test_a_class_with_fewer_members_than_folds_is_left_out_and_said():
+def test_a_class_with_fewer_members_than_folds_is_left_out_with_a_reason():
     features, labels = make_features()
     labels["Eyeglasses"] = (np.arange(300) < 3).astype(int)
     labels["Smiling"] = np.arange(300) % 2
@@ -97,9 +97,9 @@ def test_a_class_with_fewer_members_than_folds_is_left_out_and_said():
     assert "balanced_accuracy/Eyeglasses" not in found
     assert {"balanced_accuracy/Smiling", "silhouette"} <= set(found)
     assert found["left_out"] == [
-        "Eyeglasses is not predicted: Eyeglasses has too few pictures, 3 for 5 folds",
-        "not in the silhouette: Eyeglasses, no Smiling has too few pictures, 2 for 5 folds",
-        "not in the silhouette: Eyeglasses, Smiling has too few pictures, 1 for 5 folds",
+        "Eyeglasses is not predicted: Eyeglasses has too few images, 3 for 5 folds",
+        "not in the silhouette: Eyeglasses, no Smiling has too few images, 2 for 5 folds",
+        "not in the silhouette: Eyeglasses, Smiling has too few images, 1 for 5 folds",
     ]
     labels["Eyeglasses"] = (np.arange(300) < 40).astype(int)
     people = np.arange(300) // 10
@@ -110,7 +110,7 @@ def test_a_class_with_fewer_members_than_folds_is_left_out_and_said():
     assert set(separation(features, nobody, seed=0)) == {"left_out"}
 
 
-def test_who_remembers_people_does_not_know_an_attribute_of_strangers():
+def test_a_classifier_that_remembers_people_does_not_know_the_attributes_of_strangers():
     random = np.random.default_rng(0)
     people = np.repeat(np.arange(60), 10)
     glasses = {"Eyeglasses": random.integers(0, 2, 60)[people]}
@@ -129,10 +129,10 @@ def test_who_remembers_people_does_not_know_an_attribute_of_strangers():
         (np.zeros(9), r"features \(9,\) must be"),
         (np.ones((9, 3)), "all features are the same"),
         (np.array([[0.0, np.nan]] * 9), "9 features are not finite"),
-        (np.eye(3), "at least 4 pictures, not 3"),
+        (np.eye(3), "at least 4 images, not 3"),
     ],
 )
-def test_features_that_can_not_be_placed_are_refused(features, message):
+def test_features_that_cannot_be_placed_are_refused(features, message):
     with pytest.raises(ValueError, match=message):
         embed(features, seed=0)
 
@@ -147,6 +147,6 @@ def test_features_that_can_not_be_placed_are_refused(features, message):
         ({"a": [0, 1] * 5}, np.arange(9), "9 identities"),
     ],
 )
-def test_labels_of_other_pictures_are_refused(labels, identities, message):
+def test_labels_of_other_images_are_refused(labels, identities, message):
     with pytest.raises(ValueError, match=message):
         separation(np.random.default_rng(0).normal(size=(10, 2)), labels, 0, identities)

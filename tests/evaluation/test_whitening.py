@@ -40,7 +40,7 @@ def test_white_vectors_are_uncorrelated_and_of_variance_1(rng):
     np.testing.assert_allclose(white.mean(0), 0.0, atol=1e-4)
 
 
-def test_directions_that_never_move_are_left_out(rng):
+def test_directions_of_no_variance_are_left_out(rng):
     vectors = rng.normal(size=(100, 3))
     vectors = np.concatenate([vectors, vectors[:, :1] + vectors[:, 1:2], np.ones((100, 1))], axis=1)
     assert Whitening([vectors])(vectors).shape == (100, 3)

@@ -1,4 +1,4 @@
-"""Features in the plane, and how far their classes lie apart: what Figure 4 shows, with numbers."""
+"""Features in the plane by t-SNE (Figure 4), and how well their classes are separated."""
 
 from collections.abc import Mapping
 
@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from tfadv.evaluation.identities import number_people
 from tfadv.evaluation.moments import is_informative
 from tfadv.evaluation.whitening import to_vectors
 
@@ -21,15 +22,16 @@ FOLDS = 5
 
 
 class NoMapError(ValueError):
-    """The features have no map: there are too few, or all are the same."""
+    """The features cannot be mapped: there are too few, or all are the same."""
 
 
 def embed(features: np.ndarray, seed: int) -> np.ndarray:
-    """Places features in the plane by t-SNE (van der Maaten and Hinton 2008), near ones near.
+    """Places features in the plane by t-SNE: similar features are close.
 
-    Standardised per dimension, then the first 50 principal components, as there; perplexity 30, or
-    a third of the other pictures where they are fewer than 90. On one thread, so that a seed gives
-    the same points again on the same machine: sums in another order would end elsewhere.
+    As van der Maaten and Hinton (2008): features are standardised per dimension and reduced to
+    their first 50 principal components; perplexity 30, or a third of the other images if they are
+    fewer than 90. It runs on one thread, so that a seed gives the same points again on the same
+    machine: sums in another order would end elsewhere.
 
     Args:
         features: float [N, D] or maps, [N, H, W, C], which become vectors as in `to_vectors`.
@@ -39,12 +41,12 @@ def embed(features: np.ndarray, seed: int) -> np.ndarray:
         float32 [N, 2].
 
     Raises:
-        NoMapError: there are fewer than 4 pictures, or all features are the same.
+        NoMapError: there are fewer than 4 images, or all features are the same.
         ValueError: features are not finite.
     """
     vectors = _standardised(features)
     if len(vectors) < 4:
-        raise NoMapError(f"t-SNE needs at least 4 pictures, not {len(vectors)}")
+        raise NoMapError(f"t-SNE needs at least 4 images, not {len(vectors)}")
     with threadpool_limits(1):
         components = PCA(min(COMPONENTS, *vectors.shape), random_state=seed).fit_transform(vectors)
         start = "pca" if components.shape[1] > 1 else "random"
@@ -54,13 +56,13 @@ def embed(features: np.ndarray, seed: int) -> np.ndarray:
 
 
 def combined(labels: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
-    """The classes that attributes make together, as in Figure 4: two make four.
+    """Returns the classes of all combinations of attributes, as in Figure 4: two give four.
 
     Args:
         labels: name of an attribute to 0 or 1, [N].
 
     Returns:
-        The class of each picture, int [N], and the name of each of the 2^A classes, such as
+        The class of each image, int [N], and the name of each of the 2^A classes, such as
         "no Eyeglasses, Smiling".
 
     Raises:
@@ -86,55 +88,54 @@ def separation(
     seed: int,
     identities: np.ndarray | None = None,
 ) -> dict[str, float | list[str]]:
-    """How well attributes are told apart in feature space: the numbers beside a plot.
+    """Returns how well attributes are separated in feature space: the numbers for a t-SNE plot.
 
-    t-SNE can tear apart what is one, and pile up what is two; these are of the features themselves.
+    t-SNE can split one cluster and merge two; these numbers come from the features themselves.
 
     Args:
         features: float [N, D] or maps, [N, H, W, C], which become vectors as in `to_vectors`.
         labels: name of an attribute to 0 or 1, [N].
         seed: of the folds.
-        identities: who is in the pictures, integers, -1 unknown, [N]. With them nobody is in two
-            folds: else who remembers a person knows whether they wear glasses.
+        identities: integers, -1 unknown, [N]. With them no person is in two folds: a classifier
+            that remembers a person knows whether the person wears glasses.
 
     Returns:
-        `balanced_accuracy/ATTRIBUTE`, of a logistic regression on standardised features, classes
-        weighed alike, over the answers of 5 stratified folds: 0.5 is chance, 1 is perfect.
-        `silhouette`, the mean over pictures, in [-1, 1], of how much nearer the other classes of
-        `combined` are than the picture's own, in standardised features: 0 is mixed up.
-        `left_out`, a sentence for each class with fewer pictures than folds (or people, where they
-        are given): its attribute has no accuracy, and it takes no part in the silhouette, which is
-        missing where fewer than two classes are left.
+        `balanced_accuracy/ATTRIBUTE` of a logistic regression on standardised features, with equal
+        weight of both classes, over the predictions of 5 stratified folds: 0.5 is chance, 1 is
+        perfect. `silhouette`, the mean silhouette coefficient of the classes of `combined` in
+        standardised features, in [-1, 1]: 0 means mixed. `left_out`, a sentence for each class with
+        fewer images than folds (or people, if identities are given): its attribute has no accuracy,
+        and the silhouette leaves it out. There is no silhouette of fewer than two classes.
 
     Raises:
-        ValueError: as `embed` and `combined`, or there isn't one label or identity per picture.
+        ValueError: as `embed` and `combined`, or there is not one label or identity per image.
     """
     vectors = _standardised(features)
     classes, names = combined(labels)
-    groups = _groups(identities, len(classes))
+    groups = number_people(np.full(len(classes), -1) if identities is None else identities)
     if not len(vectors) == len(classes) == len(groups):
         raise ValueError(
             f"{len(vectors)} features, {len(classes)} labels and {len(groups)} identities "
-            "must be as many"
+            "must have the same number"
         )
-    unit = "pictures" if identities is None else "people"
-    found, left_out = {}, []
+    unit = "images" if identities is None else "people"
+    scores, left_out = {}, []
     for name, column in labels.items():
         column = np.asarray(column).astype(int)
         rare = _rare(column, groups, [f"no {name}", name], unit)
         left_out += [f"{name} is not predicted: {why}" for why in rare.values()]
         if not rare:
-            found[f"balanced_accuracy/{name}"] = _accuracy(vectors, column, groups, seed)
-    rare = _rare(classes, np.arange(len(classes)), names, "pictures")
+            scores[f"balanced_accuracy/{name}"] = _accuracy(vectors, column, groups, seed)
+    rare = _rare(classes, np.arange(len(classes)), names, "images")
     left_out += [f"not in the silhouette: {why}" for why in rare.values()]
     kept = ~np.isin(classes, list(rare))
     if len(np.unique(classes[kept])) > 1:
-        found["silhouette"] = float(silhouette_score(vectors[kept], classes[kept]))
-    return found | {"left_out": left_out}
+        scores["silhouette"] = float(silhouette_score(vectors[kept], classes[kept]))
+    return scores | {"left_out": left_out}
 
 
 def _standardised(features: np.ndarray) -> np.ndarray:
-    """Vectors of mean 0 and variance 1 in each dimension that moves, float64 [N, D]."""
+    """Vectors of mean 0 and variance 1 in each informative dimension, float64 [N, D]."""
     if np.ndim(features) < 2:
         raise ValueError(f"features {np.shape(features)} must be [N, D] or maps [N, H, W, C]")
     vectors = to_vectors(features).astype(np.float64)
@@ -147,16 +148,8 @@ def _standardised(features: np.ndarray) -> np.ndarray:
     return (vectors[:, kept] - mean[kept]) / deviation[kept]
 
 
-def _groups(identities: np.ndarray | None, count: int) -> np.ndarray:
-    """What must stay together in a fold: a person's pictures; each unknown one is on its own."""
-    if identities is None:
-        return np.arange(count)
-    identities = np.asarray(identities)
-    return np.where(identities < 0, -1 - np.arange(len(identities)), identities)
-
-
 def _rare(classes: np.ndarray, groups: np.ndarray, names: list[str], unit: str) -> dict[int, str]:
-    """Classes that there are too few of to be in every fold, and why; a group is a `unit`."""
+    """Classes with fewer groups than folds, and a sentence that says so; a group is a `unit`."""
     counts = {i: len(np.unique(groups[classes == i])) for i in range(len(names))}
     return {
         i: f"{names[i]} has too few {unit}, {count} for {FOLDS} folds"
@@ -166,10 +159,10 @@ def _rare(classes: np.ndarray, groups: np.ndarray, names: list[str], unit: str) 
 
 
 def _accuracy(vectors: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int) -> float:
-    """The balanced accuracy of answers to pictures that were not learned from."""
+    """The balanced accuracy of cross-validated predictions."""
     classifier = make_pipeline(
         StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)
     )
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    answers = cross_val_predict(classifier, vectors, labels, groups=groups, cv=folds)
-    return float(balanced_accuracy_score(labels, answers))
+    predictions = cross_val_predict(classifier, vectors, labels, groups=groups, cv=folds)
+    return float(balanced_accuracy_score(labels, predictions))

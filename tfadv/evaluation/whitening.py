@@ -1,4 +1,4 @@
-"""Features as vectors, and those with every direction brought to light."""
+"""Turns features into vectors, and whitens them."""
 
 import math
 from collections.abc import Iterable
@@ -9,14 +9,14 @@ from tfadv.evaluation.moments import standard_scale, sums_of_products
 
 
 def to_vectors(features: np.ndarray, limit: int = 4096) -> np.ndarray:
-    """Returns features as vectors of at most `limit` values where they are maps.
+    """Returns features as vectors; those of maps have at most `limit` values.
 
-    Vectors stay as they are, however long. Maps are flattened if they are small enough; else they
-    are first averaged over the areas of the finest grid that is.
+    Vectors stay as they are, however long. Small maps are flattened. Larger ones are first averaged
+    over the cells of the finest grid that fits the limit.
 
     Args:
         features: float [N, D] or maps, [N, H, W, C].
-        limit: values of a flattened map; never under one per channel.
+        limit: largest number of values from maps; at least one per channel is kept.
 
     Returns:
         float32 [N, D].
@@ -32,7 +32,7 @@ def to_vectors(features: np.ndarray, limit: int = 4096) -> np.ndarray:
 
 
 def _mean_over_grid(maps: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Means over the cells of a grid, whose areas differ by a line where it doesn't divide."""
+    """Means over the cells of a grid; cells differ by one row or column if it does not divide."""
     for axis, cells in ((1, rows), (2, columns)):
         starts = np.arange(cells) * maps.shape[axis] // cells
         sizes = np.diff(np.append(starts, maps.shape[axis]))
@@ -42,19 +42,19 @@ def _mean_over_grid(maps: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 class Whitening:
-    """Vectors in the eigenbasis of their standardised dimensions, each direction of variance 1.
+    """Brings vectors to variance 1 in each direction of the eigenbasis of standardised dimensions.
 
-    In the basis a picture that was hidden in an oblique direction of little variance is as plain as
-    any. What float64 can't tell from a direction that never moves is left out.
+    An image that a defence hid in an oblique direction of small variance is then as visible as any
+    other. Directions whose variance float64 cannot tell from 0 are left out.
 
     Args:
         batches: vectors, float [N, D], to take the statistics from.
-        emphasis: what each standardised dimension is multiplied by, [D] or one for all; it changes
-            which directions are said to have little variance.
+        emphasis: factor of each standardised dimension, [D] or one for all; it changes which
+            directions have small variance.
 
     Attributes:
-        variances: of the R directions before they are brought to 1, float64 [R]; without
-            emphasis their mean over all D dimensions that move is 1.
+        variances: of the R directions before whitening, float64 [R]; without emphasis they sum to
+            the number of informative dimensions.
     """
 
     def __init__(self, batches: Iterable[np.ndarray], emphasis: np.ndarray | float = 1.0):

@@ -7,7 +7,7 @@ from tfadv.evaluation.metrics.bootstrap import IdentityBootstrap, percentile_int
 IDENTITIES = np.array([7, -1, 3, 7, -1, 3, 7])
 
 
-def test_pictures_of_a_person_share_a_number_and_unknown_ones_have_one_each():
+def test_images_of_a_person_share_a_number_and_each_unknown_one_has_its_own():
     bootstrap = IdentityBootstrap(IDENTITIES, 5)
     person = bootstrap.person
     assert person[0] == person[3] == person[6]
@@ -31,7 +31,7 @@ def test_a_seed_draws_the_same_people_again_and_another_seed_others():
     assert (first.weights != other.weights).any()
 
 
-def test_totals_are_those_of_the_drawn_peoples_pictures_one_after_the_other():
+def test_totals_are_sums_over_the_images_of_the_drawn_people():
     bootstrap = IdentityBootstrap(IDENTITIES, 250)
     values = np.random.default_rng(0).normal(size=(7, 3))
     expected = [
@@ -41,7 +41,7 @@ def test_totals_are_those_of_the_drawn_peoples_pictures_one_after_the_other():
     np.testing.assert_allclose(bootstrap.totals(values), expected, atol=1e-12)
 
 
-def test_the_mean_weighs_pictures_alike_however_many_a_person_has():
+def test_the_mean_weighs_all_images_equally():
     bootstrap = IdentityBootstrap(np.array([0, 0, 0, 1]), 400)
     # Draws: person 0 twice (mean 1), person 1 twice (mean 5), or each once (mean (3 + 5) / 4).
     values = np.array([1.0, 1.0, 1.0, 5.0])
@@ -51,7 +51,7 @@ def test_the_mean_weighs_pictures_alike_however_many_a_person_has():
     assert bootstrap.mean(values) == (1.0, 5.0)
 
 
-def test_the_interval_of_a_mean_of_independent_pictures_is_the_normal_one():
+def test_the_interval_of_the_mean_of_independent_images_is_the_normal_one():
     values = np.random.default_rng(0).normal(2.0, 3.0, 2000)
     error = values.std() / np.sqrt(2000)
     expected = norm.interval(0.95, values.mean(), error)
@@ -63,7 +63,7 @@ def test_missing_values_are_left_out():
     identities = np.repeat(np.arange(30), 2)
     values = np.random.default_rng(0).normal(size=60)
     values[::2] = np.nan
-    # What is left is a picture of each person, drawn by the same seed.
+    # One image of each person is left, drawn by the same seed.
     assert IdentityBootstrap(identities).mean(values) == pytest.approx(
         IdentityBootstrap(np.arange(30)).mean(values[1::2])
     )
@@ -74,8 +74,8 @@ def test_nothing_to_average_has_no_interval():
     assert np.isnan(IdentityBootstrap(np.zeros(0, int)).mean(np.zeros(0))).all()
 
 
-@pytest.mark.parametrize("resampled", ["people", "pictures"])
-def test_only_resampled_people_cover_the_truth_where_pictures_of_one_are_alike(resampled):
+@pytest.mark.parametrize("resampled", ["people", "images"])
+def test_only_resampled_people_cover_the_truth_if_a_persons_images_are_alike(resampled):
     random = np.random.default_rng(0)
     people = np.repeat(np.arange(50), 10)
     bootstrap = IdentityBootstrap(people if resampled == "people" else np.full(500, -1), 400)
@@ -109,6 +109,6 @@ def test_bad_settings_are_named(identities, replicates, message):
         IdentityBootstrap(identities, replicates)
 
 
-def test_values_of_other_pictures_are_refused():
+def test_values_of_other_images_are_refused():
     with pytest.raises(ValueError, match="one row per image"):
         IdentityBootstrap(np.arange(3)).mean(np.zeros(4))

@@ -9,7 +9,7 @@ from tfadv.evaluation.metrics.features import images_by_person, lda_chance, lda_
 
 
 def make_people(sizes=(2, 3, 7, 4, 2, 5), dimensions=6, seed=0):
-    """Features of people, in any order, whose dimensions differ in mean and scale; identities."""
+    """Features with dimensions of different mean and scale, in random order, and identities."""
     random = np.random.default_rng(seed)
     identities = random.permutation(np.repeat(np.arange(len(sizes)), sizes))
     means = random.normal(size=(len(sizes), dimensions))
@@ -22,7 +22,7 @@ def in_batches(features, size=5):
     return (features[i : i + size] for i in range(0, len(features), size))
 
 
-def test_a_case_by_hand():
+def test_metrics_of_a_case_computed_by_hand():
     # Two people at 0 and 2, and at 4 and 6: means 1 and 5, of all 3; within 1, between 4, total 5.
     # The second dimension is the first, the other way round and a hundred times as large.
     one = np.array([0.0, 2.0, 4.0, 6.0])
@@ -45,7 +45,7 @@ def test_traces_are_those_of_scikit_learns_covariances(size):
     assert found["lda_within"] + found["lda_between"] == pytest.approx(6)
 
 
-def test_the_order_of_pictures_and_the_shape_of_features_make_no_difference():
+def test_the_order_of_images_and_the_shape_of_features_make_no_difference():
     features, identities = make_people()
     expected = lda_metrics(in_batches(features), identities)
     order = images_by_person(identities)
@@ -53,7 +53,7 @@ def test_the_order_of_pictures_and_the_shape_of_features_make_no_difference():
     assert lda_metrics(in_batches(maps[order]), identities[order]) == pytest.approx(expected)
 
 
-def test_only_pictures_of_people_known_and_seen_again_count():
+def test_only_images_of_known_people_with_two_or_more_count():
     features, identities = make_people()
     expected = lda_metrics([features], identities)
     more = np.concatenate([features[:3] + 1, features[5:6] * 9, features])
@@ -74,17 +74,17 @@ def test_dimensions_that_only_rounding_moves_are_left_out():
     )
 
 
-def test_a_small_variance_beside_a_large_mean_is_not_lost():
+def test_a_small_variance_next_to_a_large_mean_is_not_lost():
     identities = make_people()[1]
     random = np.random.default_rng(2)
     spread = random.normal(size=(len(identities), 1))
-    # Multiples of 1/16, which float32 holds exactly beside 2**18, but not their squares.
+    # Multiples of 1/16, which float32 holds exactly next to 2**18, but not their squares.
     small = np.round(spread * 16).astype(np.float32) / 16
     found = lda_metrics(in_batches(small + np.float32(2**18)), identities)
     assert found == pytest.approx(lda_metrics(in_batches(small), identities), rel=1e-9)
 
 
-def test_features_that_say_nothing_score_what_chance_gives():
+def test_random_features_score_chance():
     sizes = (2, 3, 4, 5, 6) * 8
     identities = np.repeat(np.arange(len(sizes)), sizes)
     noise = np.random.default_rng(0).normal(size=(len(identities), 4000)).astype(np.float32)
@@ -103,7 +103,7 @@ def test_a_score_rises_with_the_distance_between_people():
         assert found == pytest.approx(distance**2 * 49 / 50 + 1 / 40, rel=0.1)
 
 
-def test_memory_is_of_one_person_at_a_time_where_pictures_come_by_person():
+def test_memory_holds_one_person_at_a_time_if_images_come_person_by_person():
     dimensions, people = 50_000, 60
     identities = np.repeat(np.arange(people), 2)
 
@@ -124,17 +124,17 @@ def test_memory_is_of_one_person_at_a_time_where_pictures_come_by_person():
 @pytest.mark.parametrize(
     "identities", [[-1, -1, -1, -1], [0, 1, 2, 3], [5, 5, 5, 5], [5, 5, -1, -1], []]
 )
-def test_without_two_people_with_two_pictures_there_is_nothing(identities):
+def test_without_two_people_with_two_images_there_are_no_metrics(identities):
     identities = np.array(identities, int)
     features = np.random.default_rng(0).normal(size=(len(identities), 3))
     assert lda_metrics([features], identities) == lda_chance(identities) == {}
 
 
-def test_features_that_are_all_the_same_say_nothing():
+def test_equal_features_have_no_metrics():
     assert lda_metrics([np.full((4, 3), 0.1, np.float32)], np.array([0, 0, 1, 1])) == {}
 
 
-def test_there_is_no_score_where_nobodys_own_features_differ():
+def test_there_is_no_score_if_nobodys_own_features_differ():
     identities = np.repeat(np.arange(5), 3)
     features = np.random.default_rng(0).normal(size=(5, 4))[identities]
     assert lda_metrics(in_batches(features), identities) == pytest.approx(
@@ -143,7 +143,7 @@ def test_there_is_no_score_where_nobodys_own_features_differ():
 
 
 @pytest.mark.parametrize("rows", [3, 5])
-def test_features_of_other_pictures_are_refused(rows):
+def test_features_of_other_images_are_refused(rows):
     with pytest.raises(ValueError, match="4 identities need as many rows"):
         lda_metrics([np.zeros((rows, 2))], np.array([0, 0, 1, 1]))
 

@@ -11,10 +11,10 @@ from tfadv.evaluation.metrics.roc import equal_error_rate
 NAMES = ("reid_rank1", "reid_rank5", "verification_auc", "verification_eer")
 
 
-def made_people(people=30, pictures=4, noise=1.5, seed=0):
+def made_people(people=30, images=4, noise=1.5, seed=0):
     """Probes and gallery around a centre per person, [N, 6], and identities, shuffled."""
     random = np.random.default_rng(seed)
-    identities = random.permutation(np.repeat(np.arange(people) * 3, pictures))
+    identities = random.permutation(np.repeat(np.arange(people) * 3, images))
     centres = random.normal(size=(people * 3, 6))[identities]
     gallery = centres + 0.7 * random.normal(size=centres.shape)
     probes = centres + noise * random.normal(size=centres.shape)
@@ -26,19 +26,19 @@ def identified(probes, gallery, identities, replicates=50):
 
 
 def pairs_by_loop(probes, gallery, identities):
-    """Cosines of all (probe, other picture), and whether they are of one person."""
+    """Cosines of all (probe, other image), and whether they are of one person."""
     scores, same = [], []
     for i, probe in enumerate(probes):
-        for j, picture in enumerate(gallery):
+        for j, image in enumerate(gallery):
             if i != j:
-                cosine = probe @ picture / np.linalg.norm(probe) / np.linalg.norm(picture)
+                cosine = probe @ image / np.linalg.norm(probe) / np.linalg.norm(image)
                 scores.append(float(cosine))
                 same.append(identities[i] == identities[j])
     return np.array(scores), np.array(same)
 
 
 def weights_of(identities, same):
-    """What each of these pairs counts: a person's genuine pairs together what its pictures do."""
+    """The weight of each pair: a person's genuine pairs together weigh as the person's images."""
     others = np.bincount(identities)[identities] - 1
     return np.where(same, 1 / np.maximum(others, 1).repeat(len(identities) - 1), 1.0)
 
@@ -63,10 +63,10 @@ def test_ranks_of_a_case_counted_by_hand():
     # A stranger at 36 degrees, person 0 at 0 and 10, 1 at 30 and 100, 2 at 35 and 101.
     angles = np.radians([36.0, 0.0, 10.0, 30.0, 100.0, 35.0, 101.0])
     identities = np.array([9, 0, 0, 1, 1, 2, 2])
-    pictures = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    images = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     # The right one comes first for 0 and for 10; for 30 fifth, after 35, 36, 10 and 0; for 100
     # fourth, after 101, 36 and 35; for 35 sixth, after all others; for 101 third, after 100 and 36.
-    metrics = identified(pictures, pictures, identities).metrics
+    metrics = identified(images, images, identities).metrics
     assert metrics["reid_rank1"] == pytest.approx(2 / 6)
     assert metrics["reid_rank5"] == pytest.approx(5 / 6)
 
@@ -84,7 +84,7 @@ def test_ranks_agree_with_a_loop_that_sorts():
     assert metrics["reid_rank5"] == pytest.approx(hits[5] / 120)
 
 
-@pytest.mark.parametrize("most", [60, 7], ids=["people alike", "people of many and few pictures"])
+@pytest.mark.parametrize("most", [60, 7], ids=["people alike", "people of many and few images"])
 @pytest.mark.parametrize("decimals", [9, 0], ids=["distinct scores", "many ties"])
 def test_verification_agrees_with_scikit_learn_over_all_pairs(decimals, most):
     probes, gallery, identities = made_people()
@@ -123,8 +123,8 @@ def test_perfect_probes_find_everybody():
     assert found["reid_rank1_ci95"] == [1.0, 1.0]
 
 
-def test_random_probes_find_nobody_more_often_than_chance():
-    _, gallery, identities = made_people(people=200, pictures=5)
+def test_random_probes_score_chance():
+    _, gallery, identities = made_people(people=200, images=5)
     probes = np.random.default_rng(1).normal(size=gallery.shape)
     found, guessed = identified(probes, gallery, identities).metrics, chance(identities)
     for name in NAMES:
@@ -134,7 +134,7 @@ def test_random_probes_find_nobody_more_often_than_chance():
 
 
 @pytest.mark.parametrize("dimensions", [1, 3, 128], ids=str)
-def test_equal_scores_are_worth_exactly_what_chance_is(dimensions):
+def test_equal_scores_score_exactly_chance(dimensions):
     vector = np.random.default_rng(0).normal(size=dimensions)
     identities = np.repeat(np.arange(40), [2, 3, 4, 1] * 10)
     constant = np.tile(vector, (100, 1)) * np.linspace(1, 2, 100)[:, None]
@@ -143,26 +143,26 @@ def test_equal_scores_are_worth_exactly_what_chance_is(dimensions):
         assert found[name] == pytest.approx(guessed[name], abs=1e-12)
 
 
-def test_zero_probes_are_worth_what_chance_is():
+def test_zero_probes_score_chance():
     _, gallery, identities = made_people()
     found, guessed = identified(0 * gallery, gallery, identities).metrics, chance(identities)
     for name in NAMES:
         assert found[name] == pytest.approx(guessed[name], abs=1e-12)
 
 
-def test_a_constant_probe_finds_only_the_people_who_look_like_it():
+def test_a_constant_probe_finds_only_the_person_it_is_close_to():
     _, gallery, identities = made_people()
     mean_face = np.tile(gallery[0], (len(gallery), 1))
-    # All probes but picture 0's own are nearest to picture 0: right for the 3 others of its person.
-    # Picture 0's own is nearest to the picture that is the most like it.
+    # All probes but image 0's own are nearest to image 0: right for the 3 others of its person.
+    # Image 0's own is nearest to the image that is the most like it.
     unit = gallery / np.linalg.norm(gallery, axis=1, keepdims=True)
     second = np.argsort(-(unit @ unit[0]))[1]
     expected = (3 + (identities[second] == identities[0])) / len(gallery)
     assert identified(mean_face, gallery, identities).metrics["reid_rank1"] == expected
 
 
-def test_two_tied_pictures_count_half_each():
-    # Each probe is as near to a picture of its own person as to one of a stranger.
+def test_two_tied_images_count_half_each():
+    # Each probe is as near to an image of its own person as to one of a stranger.
     gallery = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
     identities = np.array([0, 0, 1, 2])
     assert identified(gallery, gallery, identities).metrics["reid_rank1"] == 0.5
@@ -170,17 +170,17 @@ def test_two_tied_pictures_count_half_each():
 
 def test_chance_is_hypergeometric():
     identities = np.repeat(np.arange(5), [1, 2, 3, 4, 7])
-    counts = [2] * 2 + [3] * 3 + [4] * 4 + [7] * 7  # who has one picture is never looked for
+    counts = [2] * 2 + [3] * 3 + [4] * 4 + [7] * 7  # people with one image are not counted
     for rank in (1, 5):
         expected = np.mean([hypergeom.sf(0, 16, count - 1, rank) for count in counts])
         assert chance(identities)[f"reid_rank{rank}"] == pytest.approx(expected)
 
 
-def test_chance_is_certain_where_the_gallery_is_smaller_than_the_rank():
+def test_chance_is_1_if_the_gallery_is_smaller_than_the_rank():
     assert chance(np.array([0, 0, 1, 1]))["reid_rank5"] == 1.0
 
 
-def test_order_of_the_pictures_does_not_matter():
+def test_the_order_of_the_images_does_not_matter():
     probes, gallery, identities = made_people()
     order = np.random.default_rng(5).permutation(len(identities))
     first = identified(probes, gallery, identities).metrics
@@ -189,14 +189,14 @@ def test_order_of_the_pictures_does_not_matter():
         assert second[name] == pytest.approx(value, abs=1e-9), name
 
 
-def test_length_of_the_vectors_does_not_matter():
+def test_the_length_of_the_vectors_does_not_matter():
     probes, gallery, identities = made_people()
     longer = probes * np.random.default_rng(0).uniform(0.1, 9.0, (len(probes), 1))
     first = identified(probes.astype(np.float64), gallery, identities).metrics
     assert identified(longer, gallery, identities).metrics == first
 
 
-def test_unknown_people_take_no_part():
+def test_unknown_people_are_left_out():
     probes, gallery, identities = made_people()
     stranger = np.full((9, 6), gallery[3])
     found = identified(
@@ -210,10 +210,10 @@ def test_unknown_people_take_no_part():
     assert len(found.impostor) == len(alone.impostor)
 
 
-def test_a_person_with_one_picture_is_a_stranger_but_not_looked_for():
+def test_a_person_with_one_image_is_a_stranger_but_no_probe():
     probes, gallery, identities = made_people()
     probes, gallery = np.concatenate([probes, -probes[:1]]), np.concatenate([gallery, probes[:1]])
-    identities = np.append(identities, 999)  # its picture looks exactly like probe 0
+    identities = np.append(identities, 999)  # its image looks exactly like probe 0
     found = identified(probes, gallery, identities)
     without = identified(probes[:-1], gallery[:-1], identities[:-1])
     share = [found.metrics["reid_rank1"] * 120, without.metrics["reid_rank1"] * 120]
@@ -282,7 +282,7 @@ def _every_pair(identities):
     return (axis.ravel() for axis in np.indices((len(identities),) * 2))
 
 
-def test_sampled_pairs_of_the_intervals_leave_them_where_they_are(monkeypatch):
+def test_intervals_from_sampled_pairs_are_those_of_all_pairs(monkeypatch):
     probes, gallery, identities = made_people(people=100)
     all_pairs = identified(probes, gallery, identities, 400).metrics
     monkeypatch.setattr(identity, "_RESAMPLED_PAIRS", 20_000)  # of 158,400
@@ -304,7 +304,7 @@ def test_the_interval_of_rank_1_is_that_of_a_mean_over_people():
     assert found[0] < hits.mean() < found[1]
 
 
-def test_auc_intervals_cover_the_truth_nineteen_times_in_twenty(monkeypatch):
+def test_auc_intervals_cover_the_truth_in_95_of_100_cases(monkeypatch):
     monkeypatch.setattr(identity, "_THRESHOLDS", 50)  # enough for 40 people, and faster
     probes, gallery = uneven_people(20_000, 0)[:2]
     probed = probes[::4].repeat(2, axis=0)
@@ -329,7 +329,7 @@ def uneven_people(people, seed):
 
 
 def test_the_curve_for_a_figure_is_short_and_keeps_its_area():
-    probes, gallery, identities = made_people(people=150, pictures=5)
+    probes, gallery, identities = made_people(people=150, images=5)
     found = identified(probes, gallery, identities)
     false, true = found.roc
     assert 100 < len(false) == len(true) <= 400
@@ -340,7 +340,7 @@ def test_the_curve_for_a_figure_is_short_and_keeps_its_area():
     assert area == pytest.approx(found.metrics["verification_auc"], abs=1e-3)
 
 
-def test_scores_for_a_histogram_are_few_and_spread_as_all_are(monkeypatch):
+def test_scores_for_a_histogram_have_the_quantiles_of_all_scores(monkeypatch):
     probes, gallery, identities = made_people()
     every = identified(probes, gallery, identities).impostor
     monkeypatch.setattr(identity, "_HISTOGRAM_SCORES", 500)

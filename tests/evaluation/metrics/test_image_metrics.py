@@ -7,7 +7,7 @@ from tfadv.evaluation.metrics.image import psnr, ssim
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def pairs():
     random = np.random.default_rng(0)
     ramp = np.linspace(-1, 1, 32)[None, :, None, None] * np.ones((4, 32, 32, 3))
     images = np.clip(ramp + random.normal(0, 0.2, ramp.shape), -1, 1)
@@ -15,7 +15,7 @@ def pictures():
     return images.astype(np.float32), np.clip(images + noise, -1, 1).astype(np.float32)
 
 
-def test_ssim_agrees_with_scikit_image_where_the_window_fits(pictures):
+def test_ssim_agrees_with_scikit_image_where_the_window_fits(pairs):
     def scikit_ssim(image, reconstruction):
         _, full = structural_similarity(
             image.astype(np.float64),
@@ -29,13 +29,13 @@ def test_ssim_agrees_with_scikit_image_where_the_window_fits(pictures):
         )
         return full[5:-5, 5:-5].mean()
 
-    expected = [scikit_ssim(*pair) for pair in zip(*pictures, strict=True)]
-    np.testing.assert_allclose(ssim(*pictures), expected, atol=1e-5)
+    expected = [scikit_ssim(*pair) for pair in zip(*pairs, strict=True)]
+    np.testing.assert_allclose(ssim(*pairs), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("side", [11, 32])
-def test_ssim_and_psnr_agree_with_tensorflow(pictures, side):
-    images, reconstructions = (each[:, :side, :side] for each in pictures)
+def test_ssim_and_psnr_agree_with_tensorflow(pairs, side):
+    images, reconstructions = (each[:, :side, :side] for each in pairs)
     for ours, peer in ((ssim, tf.image.ssim), (psnr, tf.image.psnr)):
         expected = peer(images, reconstructions, max_val=2.0).numpy()
         found = ours(images, reconstructions)
@@ -43,26 +43,24 @@ def test_ssim_and_psnr_agree_with_tensorflow(pictures, side):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_psnr_agrees_with_scikit_image(pictures):
-    expected = [
-        peak_signal_noise_ratio(*pair, data_range=2) for pair in zip(*pictures, strict=True)
-    ]
-    np.testing.assert_allclose(psnr(*pictures), expected, rtol=1e-5)
+def test_psnr_agrees_with_scikit_image(pairs):
+    expected = [peak_signal_noise_ratio(*pair, data_range=2) for pair in zip(*pairs, strict=True)]
+    np.testing.assert_allclose(psnr(*pairs), expected, rtol=1e-5)
 
 
-def test_identical_pictures_have_ssim_one_and_infinite_psnr(pictures):
-    images, _ = pictures
+def test_equal_images_have_ssim_one_and_infinite_psnr(pairs):
+    images, _ = pairs
     np.testing.assert_allclose(ssim(images, images), 1.0, atol=1e-6)
     assert np.isposinf(psnr(images, images)).all()
 
 
-def test_psnr_of_a_constant_offset_is_the_one_by_hand():
+def test_psnr_of_a_constant_offset():
     images = np.zeros((1, 16, 16, 3), np.float32)
     # 10 log10(2^2 / 0.2^2) = 20 dB
     np.testing.assert_allclose(psnr(images, images + 0.2), 20.0, rtol=1e-5)
 
 
-def test_ssim_of_two_flat_pictures_is_the_luminance_term_by_hand():
+def test_ssim_of_two_flat_images_is_the_luminance_term():
     images = np.full((1, 16, 16, 3), 0.5, np.float32)
     c1 = (0.01 * 2) ** 2
     expected = (2 * 0.5 * 0.1 + c1) / (0.5**2 + 0.1**2 + c1)
@@ -80,7 +78,7 @@ def test_batches_do_not_change_the_values_or_their_order(metric):
 
 
 @pytest.mark.parametrize("metric", [ssim, psnr])
-def test_no_pictures_give_no_values(metric):
+def test_no_images_give_no_values(metric):
     assert metric(np.zeros((0, 16, 16, 3)), np.zeros((0, 16, 16, 3))).shape == (0,)
 
 

@@ -6,13 +6,13 @@ from tfadv.evaluation.metrics.bootstrap import IdentityBootstrap
 from tfadv.evaluation.metrics.info_nce import SCALES, choose_scale, info_nce
 
 
-def make_people(count, correlation, seed, dimensions=64, pictures=3):
+def make_people(count, correlation, seed, dimensions=64, images=3):
     """Codes s + n of variance 1 per dimension, of which `correlation` is of the person's s."""
     random = np.random.default_rng(seed)
-    who = random.normal(size=(count, dimensions)).repeat(pictures, axis=0)
+    who = random.normal(size=(count, dimensions)).repeat(images, axis=0)
     noise = random.normal(size=who.shape)
     codes = np.sqrt(correlation) * who + np.sqrt(1 - correlation) * noise
-    return codes, np.arange(count).repeat(pictures)
+    return codes, np.arange(count).repeat(images)
 
 
 def measure(codes, identities, scale, replicates=200, **options):
@@ -30,7 +30,7 @@ def estimate(correlation):
 
 
 @pytest.mark.parametrize("correlation", [0.1, 0.15, 0.2])
-def test_of_gaussian_codes_it_is_just_below_their_mutual_information(correlation):
+def test_the_bound_of_gaussian_codes_is_just_below_their_mutual_information(correlation):
     found = estimate(correlation)
     information = -64 / 2 * np.log(1 - correlation**2)  # from 0.3 to 1.3 nats
     low, high = found["info_nce_ci95"]
@@ -39,7 +39,7 @@ def test_of_gaussian_codes_it_is_just_below_their_mutual_information(correlation
     assert high > 0.9 * information
 
 
-def test_much_information_is_bounded_by_the_ceiling():
+def test_the_bound_never_exceeds_log_k():
     found = estimate(0.6)
     information = -64 / 2 * np.log(1 - 0.6**2)  # 14 nats
     ceiling = found["info_nce_ceiling"]
@@ -47,26 +47,26 @@ def test_much_information_is_bounded_by_the_ceiling():
     assert ceiling - 0.1 < found["info_nce"] <= ceiling < information
 
 
-def test_codes_that_say_nothing_of_people_give_about_0():
+def test_random_codes_give_about_0():
     low, high = estimate(0.0)["info_nce_ci95"]
     assert -0.05 < low < 0.01
     assert -0.01 < high < 0.05
 
 
-def test_a_critic_that_is_wrong_gives_less_than_nothing():
+def test_a_wrong_critic_gives_less_than_0():
     found = measure(*make_people(200, 0.0, 2), scale=30.0)
     assert found["info_nce_ci95"][1] < 0
 
 
 @pytest.mark.parametrize("candidates", [2, 16, 40])
-def test_codes_that_are_the_persons_name_reach_the_ceiling(candidates):
+def test_codes_that_name_the_person_reach_log_k(candidates):
     codes = np.eye(40).repeat(2, axis=0)
     found = measure(codes, np.arange(40).repeat(2), scale=1000.0, candidates=candidates)
     assert found["info_nce"] == pytest.approx(np.log(candidates))
     np.testing.assert_allclose(found["info_nce_ci95"], np.log(candidates))
 
 
-def test_among_all_people_a_name_of_their_group_says_the_groups_information():
+def test_codes_that_name_a_group_give_the_groups_information():
     # 40 people in 8 groups of 5: I(Z; V) = log 8, and 5 of 40 candidates are as good.
     codes = np.eye(8).repeat(5, axis=0).repeat(2, axis=0)
     found = measure(codes, np.arange(40).repeat(2), scale=1000.0)
@@ -74,7 +74,7 @@ def test_among_all_people_a_name_of_their_group_says_the_groups_information():
     assert found["info_nce_ceiling"] == pytest.approx(np.log(40))
 
 
-def test_among_some_people_it_is_the_mean_over_draws_without_replacement():
+def test_with_fewer_candidates_the_bound_is_the_mean_over_draws_without_replacement():
     codes = np.eye(8).repeat(5, axis=0).repeat(2, axis=0)
     identities = np.arange(40).repeat(2)
     found = measure(codes, identities, scale=1000.0, candidates=12, rounds=3000)
@@ -85,7 +85,7 @@ def test_among_some_people_it_is_the_mean_over_draws_without_replacement():
     assert expected < np.log(8)
 
 
-def test_people_count_alike_however_many_pictures_they_have():
+def test_people_count_equally_however_many_images_they_have():
     # One person's codes are alike, and apart from all others'; the others' say nothing.
     random = np.random.default_rng(0)
     codes = random.normal(size=(30, 2, 8)) * (np.arange(8) > 0)
@@ -99,7 +99,7 @@ def test_people_count_alike_however_many_pictures_they_have():
     )
 
 
-def test_pictures_of_nobody_known_and_people_seen_once_are_left_out():
+def test_unknown_people_and_people_with_one_image_are_left_out():
     codes, identities = make_people(40, 0.5, 0)
     found = measure(codes, identities, scale=10.0, candidates=16)
     more = np.concatenate([np.full((5, 64), 1e6), codes, np.full((2, 64), -1e6)])
@@ -123,7 +123,7 @@ def test_the_interval_is_as_wide_as_estimates_from_other_people_differ():
     assert np.mean(widths) == pytest.approx(2 * 1.96 * estimates.std(), rel=0.25)
 
 
-def test_the_scale_chosen_is_the_best_of_all_for_the_people_it_is_chosen_on():
+def test_the_chosen_scale_has_the_highest_bound():
     people = make_people(60, 0.25, 0)
     bounds = [measure(*people, scale=scale, replicates=1)["info_nce"] for scale in SCALES]
     best = int(np.argmax(bounds))

@@ -27,7 +27,7 @@ def test_mcc_agrees_with_tensorflow_addons():
     )
 
 
-def test_mcc_agrees_with_scikit_learn_at_a_threshold_each(random_case):
+def test_mcc_agrees_with_scikit_learn_at_one_threshold_per_attribute(random_case):
     labels, logits = random_case
     thresholds = np.array([-1.0, 0.0, 0.5, -2.0, 9.0])
     expected = [

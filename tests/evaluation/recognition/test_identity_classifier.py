@@ -48,7 +48,7 @@ np.savez(sys.argv[3], **results)
 
 
 def make_embedder(dtype="float32", embedding=16):
-    """An embedder whose moving statistics are not those it began with."""
+    """An embedder whose moving statistics are not the initial ones."""
     keras.utils.set_random_seed(0)
     embedder = FaceEmbedder(18, 0.125, embedding, dtype=dtype)
     embedder.build((None, SIZE, SIZE, 3))
@@ -70,7 +70,7 @@ def make_batch(labels=(0, 1, 2, 3, 4, 0)):
 # The margin softmax.
 
 
-def test_margin_softmax_takes_the_margin_off_the_right_persons_cosine():
+def test_margin_softmax_subtracts_the_margin_from_the_right_persons_cosine():
     # 10 (0.8 - 0.2) = 6 against 1, and 10 (0.5 - 0.2) = 3 against 2: 5 and 1 nats ahead.
     cosines = tf.constant([[0.8, 0.1], [0.2, 0.5]])
     expected = np.mean([np.log1p(np.exp(-5.0)), np.log1p(np.exp(-1.0))])
@@ -86,47 +86,47 @@ def test_margin_softmax_without_margin_is_the_cross_entropy_of_keras():
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_margin_softmax_leaves_out_pictures_of_nobody_known():
+def test_margin_softmax_leaves_out_unknown_people():
     cosines = tf.constant([[0.8, 0.1], [-0.3, 0.9], [0.2, 0.5]])
     with tf.GradientTape() as tape:
         tape.watch(cosines)
         found = margin_softmax(tf.constant([0, -1, 1]), cosines)
-    # TensorFlow's gradient is that of no distribution where the targets are all 0.
+    # Without the mask, TensorFlow's gradient is not 0 for targets that are all 0.
     assert not tape.gradient(found, cosines)[1].numpy().any()
     expected = margin_softmax(tf.constant([0, 1]), tf.gather(cosines, [0, 2]))
     assert float(found) == pytest.approx(float(expected), rel=1e-6)
     assert float(margin_softmax(tf.constant([-1, -1, -1]), cosines)) == 0.0
 
 
-# What training does to pictures.
+# Augmentation.
 
 
-def test_the_same_seed_changes_pictures_in_the_same_way_and_another_seed_in_another():
+def test_a_seed_augments_images_the_same_way_again_and_another_seed_does_not():
     images = normalize(make_batch()["images"])
     first, again, other = (augment(images, tf.constant([seed, 0])) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.1
 
 
-def test_each_picture_of_a_batch_is_changed_in_its_own_way():
-    picture = normalize(make_batch()["images"])[:1]
-    changed = augment(tf.repeat(picture, 8, axis=0), tf.constant([0, 0])).numpy()
+def test_each_image_of_a_batch_is_augmented_differently():
+    image = normalize(make_batch()["images"])[:1]
+    changed = augment(tf.repeat(image, 8, axis=0), tf.constant([0, 0])).numpy()
     assert len(np.unique(changed.std(axis=(1, 2, 3)))) == 8
 
 
-def test_half_of_the_pictures_are_flipped_and_none_is_turned_upside_down():
+def test_half_of_the_images_are_flipped_and_none_is_upside_down():
     brighter_to_the_right = np.linspace(-0.5, 0.5, SIZE, dtype=np.float32)
-    picture = np.broadcast_to(brighter_to_the_right[None, None, :, None], (600, SIZE, SIZE, 3))
-    changed = augment(tf.constant(picture), tf.constant([0, 0])).numpy()[:, 8:-8, 8:-8]
+    image = np.broadcast_to(brighter_to_the_right[None, None, :, None], (600, SIZE, SIZE, 3))
+    changed = augment(tf.constant(image), tf.constant([0, 0])).numpy()[:, 8:-8, 8:-8]
     slopes = np.diff(changed, axis=2).mean(axis=(1, 2, 3))
     assert 0.42 < np.mean(slopes < 0) < 0.58  # four standard deviations of 600 coin tosses
     assert np.abs(np.diff(changed, axis=1)).max() < 1e-5
 
 
-def test_half_of_the_pictures_are_blurred():
+def test_half_of_the_images_are_blurred():
     stripes = np.tile([0.5, -0.5], SIZE // 2)[None, None, :, None]
-    picture = np.broadcast_to(stripes, (600, SIZE, SIZE, 3)).astype(np.float32)
-    changed = augment(tf.constant(picture), tf.constant([0, 0])).numpy()[:, 8:-8, 8:-8]
+    image = np.broadcast_to(stripes, (600, SIZE, SIZE, 3)).astype(np.float32)
+    changed = augment(tf.constant(image), tf.constant([0, 0])).numpy()[:, 8:-8, 8:-8]
     contrast = changed.std(axis=(1, 2, 3))
     assert 0.42 < np.mean(contrast < 0.5 * np.median(contrast[contrast > 0.2])) < 0.58
 
@@ -134,7 +134,7 @@ def test_half_of_the_pictures_are_blurred():
 # The model and its step.
 
 
-def test_embeddings_have_length_one_and_inner_is_the_trunks_pooled_output():
+def test_embeddings_have_length_one_and_inner_is_the_pooled_output():
     embedder = make_embedder()
     images = normalize(make_batch()["images"])
     trunk = Encoder(18, 0.125, "avgpool", dtype="float32")
@@ -165,7 +165,7 @@ def test_a_step_trains_every_variable_of_embedder_and_centres():
         assert (old != variable.numpy()).any(), variable.path
 
 
-def test_pictures_are_changed_anew_at_each_step_and_as_before_where_training_resumes(monkeypatch):
+def test_each_step_augments_differently_and_a_resumed_step_the_same_way(monkeypatch):
     seeds = []
 
     def spy(images, seed):
@@ -181,7 +181,7 @@ def test_pictures_are_changed_anew_at_each_step_and_as_before_where_training_res
     assert seeds[0] == seeds[2]
 
 
-def test_pictures_of_nobody_known_teach_nothing():
+def test_images_of_unknown_people_change_nothing():
     classifier = make_classifier()
     before = [variable.numpy() for variable in classifier.trainable_variables]
     measured = classifier.train_step(make_batch(labels=(-1, -1, -1)))
@@ -201,17 +201,17 @@ def test_bfloat16_trains_and_gives_float32():
     }
 
 
-def test_learns_to_tell_strangers_apart(tiny_faces):
+def test_training_learns_to_distinguish_strangers(tiny_faces):
     dataset = data.Dataset(tiny_faces)
 
-    def pictures(split):
+    def read(split):
         batches = list(dataset.batches(split, data.WHOLE).as_numpy_iterator())
         names = ("images", "identity")
         return (np.concatenate([batch[name] for batch in batches]) for name in names)
 
-    images, identities = pictures(data.PRIVATE)
+    images, identities = read(data.PRIVATE)
     people, labels = np.unique(identities, return_inverse=True)
-    strangers, who = pictures(data.PUBLIC)
+    strangers, who = read(data.PUBLIC)
     assert not set(who) & set(people)
 
     keras.utils.set_random_seed(0)
@@ -249,8 +249,8 @@ def exported(tmp_path_factory):
 def inputs():
     rng = np.random.default_rng(0)
     shapes = {"square": (3, SIZE, SIZE, 3), "odd": (2, 45, 37, 3), "small": (1, 17, 64, 3)}
-    pictures = {name: rng.integers(0, 256, shape, np.uint8) for name, shape in shapes.items()}
-    return pictures | {"floats": rng.uniform(-1, 1, (2, SIZE, SIZE, 3)).astype(np.float32)}
+    images = {name: rng.integers(0, 256, shape, np.uint8) for name, shape in shapes.items()}
+    return images | {"floats": rng.uniform(-1, 1, (2, SIZE, SIZE, 3)).astype(np.float32)}
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +287,7 @@ def test_the_export_holds_the_embedders_variables_and_nothing_else(exported):
     assert sorted(shapes) == sorted(tuple(variable.shape) for variable in embedder.variables)
 
 
-def test_recognizer_json_says_how_to_call_it_and_what_it_learned_from(exported):
+def test_recognizer_json_describes_its_input_and_its_training(exported):
     assert json.loads((exported[1] / "recognizer.json").read_text()) == {
         "size": SIZE,
         "embedding": 16,

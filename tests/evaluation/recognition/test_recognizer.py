@@ -269,7 +269,7 @@ def test_mobilefacenet_distinguishes_real_people():
         pytest.skip("MobileFaceNet and CelebA are not here")
     words = (celeba / "identity_CelebA.txt").read_text().split()
     names, people = np.array(words[::2]), np.array(words[1::2])
-    several = np.isin(people, np.unique(people)[:20])  # five pictures each
+    several = np.isin(people, np.unique(people)[:20])  # five images each
     names, people = names[several], people[several]
     read = [cv2.imread(str(celeba / "img_align_celeba" / name)) for name in names]
     images = np.stack(read)[:, 20:198, :, ::-1].astype(np.float32) / 127.5 - 1

@@ -1,4 +1,4 @@
-"""How near a reconstruction comes to the picture, pixel by pixel: SSIM and PSNR."""
+"""How similar a reconstruction is to the image, pixel by pixel: SSIM and PSNR."""
 
 import cv2
 import numpy as np
@@ -9,31 +9,31 @@ _WINDOW = cv2.getGaussianKernel(2 * _REACH + 1, 1.5)
 
 
 def ssim(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
-    """Structural similarity of each picture and its reconstruction.
+    """Returns the structural similarity of each image and its reconstruction.
 
-    Gaussian window of 11 px and sigma 1.5, k1 0.01, k2 0.03, mean over the places where the window
-    fits and over the channels (Wang et al. 2004). `tf.image.ssim` to 1e-5, and two to four times as
-    fast: the window is applied to rows, then to columns.
+    Gaussian window of 11 px and sigma 1.5, k1 0.01, k2 0.03, mean over the positions where the
+    window fits and over the channels (Wang et al. 2004). Equal to `tf.image.ssim` up to 1e-5, and
+    two to four times as fast: the window is applied to rows, then to columns.
 
     Args:
         images: float in [-1, 1], [N, S, S, 3], S at least 11.
         reconstructions: the same.
 
     Returns:
-        At most 1, which is identity; float32 [N].
+        At most 1, for equal images; float32 [N].
 
     Raises:
-        ValueError: shapes differ, values are not floating point, or pictures are too small.
+        ValueError: shapes differ, values are not floating point, or images are too small.
     """
     _check(images, reconstructions)
     if min(np.shape(images)[1:3]) < len(_WINDOW):
-        raise ValueError(f"SSIM needs pictures of at least 11x11, not {np.shape(images)}")
+        raise ValueError(f"SSIM needs images of at least 11x11, not {np.shape(images)}")
     pairs = zip(images, reconstructions, strict=True)
     return np.array([_ssim(np.float32(x), np.float32(y)) for x, y in pairs], np.float32)
 
 
 def _ssim(x: np.ndarray, y: np.ndarray) -> np.floating:
-    """Of one picture and its reconstruction, float32 [S, S, 3]."""
+    """SSIM of one image and its reconstruction, float32 [S, S, 3]."""
     inside = slice(_REACH, -_REACH)
     mean_x, mean_y, squares, products = (
         cv2.sepFilter2D(values, -1, _WINDOW, _WINDOW)[inside, inside]
@@ -47,14 +47,14 @@ def _ssim(x: np.ndarray, y: np.ndarray) -> np.floating:
 
 
 def psnr(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio of each picture and its reconstruction, in dB.
+    """Returns the peak signal-to-noise ratio of each image and its reconstruction, in dB.
 
     Args:
         images: float in [-1, 1], [N, S, S, 3].
         reconstructions: the same.
 
     Returns:
-        10 log10(2^2 / mean squared error), infinite for identical pictures; float32 [N].
+        10 log10(2^2 / mean squared error), infinite for equal images; float32 [N].
 
     Raises:
         ValueError: shapes differ or values are not floating point.
@@ -66,12 +66,12 @@ def psnr(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
 
 
 def _check(images: np.ndarray, reconstructions: np.ndarray) -> None:
-    """Raises a ValueError unless both are pictures of one shape."""
+    """Raises a ValueError unless both are images of one shape."""
     if np.shape(images) != np.shape(reconstructions) or np.ndim(images) != 4:
         raise ValueError(
             f"images {np.shape(images)} and reconstructions {np.shape(reconstructions)} "
             "must both be [N, S, S, 3]"
         )
-    for pictures in (images, reconstructions):
-        if not np.issubdtype(pictures.dtype, np.floating):
-            raise ValueError(f"pictures must be floating point in [-1, 1], not {pictures.dtype}")
+    for values in (images, reconstructions):
+        if not np.issubdtype(values.dtype, np.floating):
+            raise ValueError(f"images must be floating point in [-1, 1], not {values.dtype}")

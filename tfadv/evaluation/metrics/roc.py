@@ -1,4 +1,4 @@
-"""Curves of false against true accepts, as a threshold on scores falls (ROC)."""
+"""ROC curves: false and true accept rates as a threshold on scores falls."""
 
 import numpy as np
 
@@ -8,12 +8,12 @@ _ROC_POINTS = 400
 def roc_curve(
     genuine: np.ndarray, impostor: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """False and true accept rates, from sorted scores, at all thresholds where the curve turns.
+    """Returns false and true accept rates at all thresholds where the curve changes direction.
 
     Args:
-        genuine: scores of pairs of one person, ascending.
-        impostor: the same of pairs of two people.
-        weights: how much each genuine pair counts.
+        genuine: scores of genuine pairs, ascending.
+        impostor: scores of impostor pairs, ascending.
+        weights: of the genuine pairs.
     """
     thresholds = np.unique(genuine)[::-1]
     weight_below = np.concatenate([[0.0], np.cumsum(weights)])
@@ -29,13 +29,18 @@ def roc_curve(
 
 
 def area_under(false_accepts: np.ndarray, true_accepts: np.ndarray) -> np.ndarray:
-    """The area under ROC curves, [..., points], by the trapezoidal rule."""
+    """Returns the area under ROC curves, [..., points], by the trapezoidal rule."""
     heights = (true_accepts[..., 1:] + true_accepts[..., :-1]) / 2
     return (np.diff(false_accepts) * heights).sum(axis=-1)
 
 
 def equal_error_rate(false_accepts: np.ndarray, true_accepts: np.ndarray) -> np.ndarray:
-    """Where false accepts equal false rejects on ROC curves, [..., points], on straight lines."""
+    """Returns the error rate at which false accepts equal false rejects, interpolated linearly.
+
+    Args:
+        false_accepts: of ROC curves, [..., points].
+        true_accepts: the same.
+    """
     excess = false_accepts - (1.0 - true_accepts)  # rises from -1 to 1
     after = np.argmax(excess >= 0, axis=-1)[..., None]
     before = after - 1
@@ -51,7 +56,7 @@ def equal_error_rate(false_accepts: np.ndarray, true_accepts: np.ndarray) -> np.
 
 
 def thinned(false_accepts: np.ndarray, true_accepts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most _ROC_POINTS points at even distances along the curve."""
+    """Returns at most 400 points of a curve, at even distances along it."""
     along = false_accepts + true_accepts
     if len(along) <= _ROC_POINTS:
         return false_accepts, true_accepts

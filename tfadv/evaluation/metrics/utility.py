@@ -1,4 +1,4 @@
-"""How well the service still does its job: Matthews correlation per attribute."""
+"""How well the service does its task: Matthews correlation per attribute."""
 
 from collections.abc import Sequence
 
@@ -8,16 +8,15 @@ from tfadv.evaluation.metrics.bootstrap import IdentityBootstrap, percentile_int
 
 
 def mcc(labels: np.ndarray, logits: np.ndarray, thresholds: float | np.ndarray = 0.0) -> np.ndarray:
-    """Matthews correlation coefficient of `logits > thresholds`, per attribute.
+    """Returns the Matthews correlation coefficient of `logits > thresholds`, per attribute.
 
     The paper's utility metric ("Utility Metric", Section 4). Equal to scikit-learn's
-    `matthews_corrcoef` on each column, which is 0 where the coefficient is undefined: labels or
-    predictions of one kind only.
+    `matthews_corrcoef` on each column: 0 if labels or predictions are all of one value.
 
     Args:
         labels: 0 or 1, [N, A].
         logits: finite, [N, A].
-        thresholds: one for all attributes, or one each, [A].
+        thresholds: one for all attributes, or one per attribute, [A].
 
     Returns:
         Coefficients in [-1, 1], float64 [A]; 0 is chance.
@@ -36,13 +35,13 @@ def mcc(labels: np.ndarray, logits: np.ndarray, thresholds: float | np.ndarray =
 
 
 def tuned_thresholds(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """The threshold per attribute whose MCC is highest on these examples.
+    """Returns the threshold per attribute with the highest MCC on these examples.
 
     Exact: it tries 0 and the midpoint of every two neighbouring logits, in O(N log N). Ties go
-    to 0, then to the highest threshold; so an attribute with labels of one kind only keeps 0.
+    to 0, then to the highest threshold; so an attribute with labels of one value keeps 0.
 
     Args:
-        labels: 0 or 1, [N, A]. Held-out examples: neither trained on nor reported on.
+        labels: 0 or 1, [N, A]. Of held-out examples, not of those that are trained or reported on.
         logits: finite, [N, A].
 
     Returns:
@@ -69,7 +68,7 @@ def tuned_thresholds(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
         positives=labels.sum(axis=0),
         examples=len(labels),
     )
-    scores = np.where(above > below, scores, -np.inf)  # equal logits can't be told apart
+    scores = np.where(above > below, scores, -np.inf)  # no threshold separates equal logits
     best = scores.argmax(axis=0)[None]
     best_score = np.take_along_axis(scores, best, axis=0)[0]
     best_midpoint = np.take_along_axis(midpoints, best, axis=0)[0]
@@ -85,20 +84,20 @@ def utility_metrics(
     task: Sequence[str] | None = None,
     bootstrap: IdentityBootstrap | None = None,
 ) -> dict[str, float | list[float]]:
-    """The utility of a service, by the names of metrics.json.
+    """Returns the utility of a service, by the names of metrics.json.
 
-    `mcc` is the mean over all attributes of the dataset, of which those that the task does not
-    predict count 0, like a coin: so a one-attribute task shows its low mean, as in rows 9 and 10
-    of Table 1. `mcc_task` is the mean over the task's own.
+    `mcc` is the mean over all attributes of the data set. Attributes that the task does not predict
+    count 0, like a coin toss: a task of one attribute has the low mean of rows 9 and 10 of Table 1.
+    `mcc_task` is the mean over the attributes of the task.
 
     Args:
-        names: the dataset's attributes, A.
+        names: of the data set's attributes, A.
         labels: 0 or 1, [N, A], in the order of `names`.
         logits: finite, [N, T], in the order of `task`.
         thresholds: from `tuned_thresholds` on other examples, [T]; adds `mcc_tuned` and
             `mcc_task_tuned`.
         task: the attributes that `logits` predict, T of `names`; all of them if None.
-        bootstrap: of the N pictures' identities; adds the intervals of these means, `mcc_ci95` and
+        bootstrap: of the N images' identities; adds the intervals of these means, `mcc_ci95` and
             so on, [low, high].
 
     Returns:
@@ -136,7 +135,7 @@ def resampled_mcc(
     thresholds: float | np.ndarray,
     bootstrap: IdentityBootstrap,
 ) -> np.ndarray:
-    """MCC of each replicate, [R, A]; 0 where it is undefined, as in `mcc`."""
+    """Returns the MCC of each replicate, [R, A]; 0 where it is undefined, as in `mcc`."""
     labels, logits = _checked(labels, logits)
     predicted = logits > np.asarray(thresholds, np.float64)
     counts = [labels & predicted, predicted, labels, np.ones((len(labels), 1))]
@@ -168,7 +167,7 @@ def _mcc_from_counts(
     positives: np.ndarray,
     examples: int | np.ndarray,
 ) -> np.ndarray:
-    """MCC as the correlation of two 0/1 variables; float64, as the products overflow integers."""
+    """MCC as the correlation of two 0/1 variables; in float64, as products overflow integers."""
     covariance = examples * np.float64(true_positives) - np.float64(positives) * predicted_positives
     label_spread = np.float64(positives) * (examples - positives)
     predicted_spread = np.float64(predicted_positives) * (examples - predicted_positives)
