@@ -321,6 +321,9 @@ def test_a_metric_of_another_attack_names_the_attack():
 def test_attributes_and_unknown_metrics_are_described_too():
     assert "Smiling" in describe("mcc/Smiling").meaning
     assert describe("mcc/Smiling").better == "higher"
+    inferred = describe("probe_mlp/attribute_auc/Smiling")
+    assert inferred.name == "Attribute inference, AUC, Smiling, probe mlp"
+    assert "of Smiling alone. 0.5 is chance level. Lower is more private." in inferred.meaning
     for name in ("ours", "ours/casia", "psnr/casia", "face_/casia", "psnr_centred", "_centred"):
         assert describe(name) == Column(name)
 

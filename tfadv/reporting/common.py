@@ -28,8 +28,8 @@ def print_dataset(dataset: Dataset, precision: str) -> None:
     extra = "".join(f", {n:,} of the public ones from {name}" for name, n in dataset.extra.items())
     print(f"{dataset.description['name']}: {splits} images{extra}; {precision}", flush=True)
     if damaged := dataset.description["damaged"]["records"]:
-        first = dataset.faults[0]
-        print(f"left out {damaged:,} damaged records, listed in config.json; the first: {first}")
+        example = dataset.faults[0]
+        print(f"left out {damaged:,} damaged records (see config.json): {example}", flush=True)
 
 
 def print_results(run: RunFolder, table: Table) -> None:

@@ -224,32 +224,39 @@ def describe(name: str) -> Column:
     """Returns the column of a metric; a column with just the name if the metric is unknown.
 
     Args:
-        name: as in metrics.json. `mcc/ATTRIBUTE` is of one attribute. `METRIC/RECOGNIZER` is a
-            metric of identity, measured by a recognizer that no attack learned from. A metric of
-            identity `METRIC_centred` is measured after the mean embeddings are subtracted.
-            `ATTACK/METRIC` and `ENCODER/METRIC` are of another attack or encoder.
+        name: as in metrics.json, a plain metric or
+            `mcc/ATTRIBUTE`, `attribute_mcc/ATTRIBUTE` and the like: of one attribute;
+            `METRIC_centred`: of identity, after the mean embeddings are subtracted;
+            `METRIC/RECOGNIZER`: of identity, by a recognizer that no attack learned from;
+            `ATTACK/METRIC` or `ENCODER/METRIC`: of another attack or encoder.
     """
+    if name in MEANINGS:
+        return MEANINGS[name]
     base, _, suffix = name.partition("/")
+    if suffix and (base == "mcc" or base.startswith("attribute_")):
+        return _of_one_attribute(base, suffix)
     if suffix and describe(suffix).meaning:
         column = describe(suffix)
         return replace(column, name=f"{column.name}, {base.replace('_', ' ')}")
-    if base == "mcc" and suffix:
-        meaning = f"How well the service predicts {suffix}: Matthews correlation. {_SCALE}"
-        return _utility(f"MCC {suffix}", meaning)
     plain = base.removesuffix("_centred")
-    column = MEANINGS.get(plain)
-    is_identity = plain.startswith(("face_", "reid_", "verification_"))
-    if column is None or ((suffix or plain != base) and not is_identity):
+    if plain not in MEANINGS or not plain.startswith(("face_", "reid_", "verification_")):
         return Column(name)
+    column = MEANINGS[plain]
+    heading, meaning = column.name, column.meaning
     if plain != base:
-        meaning = (
-            f"{column.meaning} The mean embedding of all reconstructions and the mean embedding of "
-            "all images are subtracted first."
-        )
-        column = replace(column, name=f"{column.name}, centred", meaning=meaning)
+        heading += ", centred"
+        meaning += " The mean embedding of all reconstructions and that of all images are "
+        meaning += "subtracted first."
     if suffix:
-        meaning = (
-            f"{column.meaning} Measured by {suffix}, a recognizer that no attack learned from."
-        )
-        column = replace(column, name=f"{column.name} ({suffix})", meaning=meaning)
-    return column
+        heading += f" ({suffix})"
+        meaning += f" Measured by {suffix}, a recognizer that no attack learned from."
+    return replace(column, name=heading, meaning=meaning)
+
+
+def _of_one_attribute(metric: str, attribute: str) -> Column:
+    if metric == "mcc":
+        meaning = f"How well the service predicts {attribute}: Matthews correlation. {_SCALE}"
+        return _utility(f"MCC {attribute}", meaning)
+    column = describe(metric)
+    meaning = column.meaning.replace(_OUTSIDE, f"of {attribute} alone")
+    return replace(column, name=f"{column.name}, {attribute}", meaning=meaning)

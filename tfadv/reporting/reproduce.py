@@ -144,7 +144,7 @@ def _row_by_row(experiment: Experiment, results: Mapping[str, Metrics]) -> Table
     rows = {}
     for row in experiment.rows:
         paper = {f"paper/{metric}": value for metric, value in row.paper.items()}
-        rows[Label(row.name, row.about)] = results[row.name] | paper
+        rows[Label(row.name, row.about)] = {**results[row.name], **paper}
     return comparison(experiment.title, "row", rows, names)
 
 
