@@ -61,12 +61,12 @@ def short_files(vgg19, tmp_path_factory):
     return folder
 
 
-def pictures(count, size=32, dtype=tf.float32):
+def make_images(count, size=32, dtype=tf.float32):
     return tf.random.stateless_uniform((count, size, size, 3), (0, 0), -1, 1, dtype)
 
 
 def keras_features(network, images, layers):
-    """What Keras gives for pictures in [-1, 1], by its own preprocessing."""
+    """Keras's features of images in [-1, 1], by its own preprocessing."""
     levels = keras.applications.vgg19.preprocess_input((images.numpy() + 1) * 127.5)
     outputs = keras.Model(network.input, {name: network.get_layer(name).output for name in layers})
     features = outputs(levels)
@@ -95,14 +95,14 @@ def test_preprocessing_is_that_of_keras():
 def test_features_at_all_depths_are_those_of_keras(vgg19, keras_3_file):
     # Out of order: they come back in the order asked for.
     layers = ("block5_conv4", *VGG19_LAYERS[:-1])
-    images = pictures(2)
+    images = make_images(2)
     g = VGGFeatures(str(keras_3_file), layers, 32)
     assert_equal_maps(g(images), keras_features(vgg19, images, layers))
 
 
 @pytest.mark.parametrize("name", ["flat.h5", "nested.h5", "short.weights.h5"])
 def test_file_of_the_first_blocks_serves_their_layers(vgg19, short_files, name):
-    images = pictures(2, 48)
+    images = make_images(2, 48)
     g = VGGFeatures(str(short_files / name), SHALLOW, 48)
     flexible = keras.applications.VGG19(include_top=False, weights=None, input_shape=(48, 48, 3))
     flexible.set_weights(vgg19.get_weights())
@@ -113,7 +113,7 @@ def test_file_that_keras_itself_wrote_in_the_legacy_format(vgg19, tmp_path):
     legacy = pytest.importorskip("keras.src.legacy.saving.legacy_h5_format")
     with h5py.File(tmp_path / "legacy.h5", "w") as file:
         legacy.save_weights_to_hdf5_group(file, vgg19)
-    images = pictures(1)
+    images = make_images(1)
     g = VGGFeatures(str(tmp_path / "legacy.h5"), ("block5_conv1",), 32)
     assert_equal_maps(g(images), keras_features(vgg19, images, ("block5_conv1",)))
 
@@ -124,7 +124,7 @@ def test_nothing_deeper_than_asked_for_is_kept(short_files):
     assert names == ["block1_conv1", "block1_conv2"]
     # 3*3*3*64 + 64 and 3*3*64*64 + 64.
     assert g._network.count_params() == 1792 + 36928
-    assert [maps.shape for maps in g(pictures(2))] == [(2, 32, 32, 64)]
+    assert [maps.shape for maps in g(make_images(2))] == [(2, 32, 32, 64)]
 
 
 def test_model_that_holds_g_tracks_none_of_its_weights(short_files, tmp_path):
@@ -153,7 +153,7 @@ def policy():
 
 
 def test_mixed_precision_gives_float32_features_near_the_exact_ones(short_files, policy):
-    path, images = str(short_files / "flat.h5"), pictures(2)
+    path, images = str(short_files / "flat.h5"), make_images(2)
     exact = VGGFeatures(path, SHALLOW, 32)(images)
     policy("mixed_bfloat16")
     g = VGGFeatures(path, SHALLOW, 32)
@@ -164,10 +164,10 @@ def test_mixed_precision_gives_float32_features_near_the_exact_ones(short_files,
         assert np.mean(np.square(one - other)) < 1e-3 * np.mean(np.square(other))
 
 
-def test_gradient_for_the_picture_agrees_with_finite_differences(short_files, policy):
+def test_gradient_for_the_image_agrees_with_finite_differences(short_files, policy):
     policy("float64")
     g = VGGFeatures(str(short_files / "flat.h5"), SHALLOW, 32)
-    images = pictures(1, dtype=tf.float64)
+    images = make_images(1, dtype=tf.float64)
     targets = [each + 1.0 for each in g(-images)]
 
     def distance(images):
@@ -202,8 +202,8 @@ class Scaled:
         return [2 * images, tf.reduce_mean(images, axis=(1, 2), keepdims=True)]
 
 
-def test_mean_squares_weigh_every_picture_alike():
-    # Pictures of one value each: 1, 0 and 3, in batches of two and of one.
+def test_mean_squares_weigh_every_image_equally():
+    # Images of one value each: 1, 0 and 3, in batches of two and of one.
     flat = tf.reshape([1.0, 0.0, 3.0], (3, 1, 1, 1)) * tf.ones((3, 2, 2, 3))
     measured = mean_squares(Scaled(), [flat[:2], flat[2:]])
     # (1 + 0 + 9) / 3, and four times that.
@@ -217,8 +217,8 @@ def test_mean_squares_of_many_batches_lose_nothing():
     np.testing.assert_allclose(measured, [0.04, 0.01], rtol=3e-7)
 
 
-def test_mean_squares_need_a_picture():
-    with pytest.raises(ValueError, match="at least one picture"):
+def test_mean_squares_need_an_image():
+    with pytest.raises(ValueError, match="at least one image"):
         mean_squares(Scaled(), [])
 
 
@@ -256,7 +256,7 @@ def test_error_names_a_wrong_shape(tmp_path):
 
 def test_error_for_a_layer_without_bias(tmp_path):
     path = write(tmp_path / "bare.h5", {"block1_conv1/kernel": np.zeros((3, 3, 3, 64))})
-    with pytest.raises(UserError, match=r"has shapes \(\(3, 3, 3, 64\),\) for block1_conv1"):
+    with pytest.raises(UserError, match=r"has shapes \[\(3, 3, 3, 64\)\] for block1_conv1"):
         VGGFeatures(path, ("block1_conv1",), 32)
 
 
@@ -370,7 +370,7 @@ def test_imagenet_in_the_cache_needs_no_network(cache, vgg19, short_files, monke
     content = (short_files / "flat.h5").read_bytes()
     cache.write_bytes(content)
     monkeypatch.setattr(vgg, "IMAGENET_MD5", hashlib.md5(content).hexdigest())
-    images = pictures(1)
+    images = make_images(1)
     g = VGGFeatures("imagenet", ("block1_conv2",), 32)
     assert_equal_maps(g(images), keras_features(vgg19, images, ("block1_conv2",)))
 

@@ -1,4 +1,4 @@
-"""Batch normalisation on TensorFlow's fused kernel, which Keras 3 doesn't use."""
+"""Batch normalisation with TensorFlow's fused kernel, which Keras 3 does not use."""
 
 import keras
 import tensorflow as tf
@@ -12,13 +12,13 @@ EPSILON = 1e-5
 class BatchNormalization(keras.layers.Layer):
     """Batch normalisation (Ioffe and Szegedy 2015) over N, H and W of [N, H, W, C].
 
-    As in PyTorch and unlike in Keras: momentum 0.9, epsilon 1e-5, and the moving variance follows
-    the unbiased batch variance (divided by n - 1). Inputs and outputs have the compute dtype, all
-    variables and statistics are float32.
+    As in PyTorch and unlike in Keras, momentum is 0.9, epsilon 1e-5, and the moving variance
+    follows the unbiased batch variance (divided by n - 1). Inputs and outputs have the compute
+    dtype; all variables and statistics are float32.
 
-    With `training=False` it uses the moving statistics and leaves them as they are. On several
-    replicas each one normalises by its own share of the batch, and the moving statistics take the
-    mean over the replicas, so that they stay equal; `synchronize` has it normalise by the whole.
+    With `training=False`, the moving statistics are used and not updated. Each of several replicas
+    normalises by its own share of the batch, or by the whole batch after `synchronize`. The moving
+    statistics follow the mean over the replicas.
     """
 
     is_synchronized = False
@@ -44,20 +44,20 @@ class BatchNormalization(keras.layers.Layer):
         )
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The input's shape."""
+        """Returns the input's shape."""
         return input_shape
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Normalises [N, H, W, C] by the batch's statistics, or by the moving ones."""
+        """Returns [N, H, W, C] normalised by the batch's statistics, or by the moving ones."""
         if not training:
-            return self._normalise(inputs, self.moving_mean.value, self.moving_variance.value)[0]
-        normalize = self._normalise_together if self.is_synchronized else self._normalise
+            return self._normalize(inputs, self.moving_mean.value, self.moving_variance.value)[0]
+        normalize = self._normalize_together if self.is_synchronized else self._normalize
         outputs, mean, variance = normalize(inputs)
         _move(self.moving_mean, mean)
         _move(self.moving_variance, variance)
         return outputs
 
-    def _normalise(
+    def _normalize(
         self,
         inputs: tf.Tensor,
         mean: tf.Tensor | None = None,
@@ -73,12 +73,12 @@ class BatchNormalization(keras.layers.Layer):
             is_training=mean is None,
         )
 
-    def _normalise_together(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """By the statistics of all replicas' shares, through which gradients go as well."""
+    def _normalize_together(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Normalises by the statistics of all replicas' shares, with gradients through them."""
         values = tf.cast(inputs, tf.float32)
         own_mean, own_variance = tf.nn.moments(values, axes=[0, 1, 2])
         mean = all_reduce_mean(own_mean)
-        # Not E[x^2] - E[x]^2, which loses a small variance beside a large mean.
+        # Not E[x^2] - E[x]^2, whose rounding errors exceed a small variance at a large mean.
         variance = all_reduce_mean(own_variance + tf.square(own_mean - mean))
         scale = tf.math.rsqrt(variance + EPSILON) * self.gamma.value
         outputs = values * scale + (self.beta.value - mean * scale)
@@ -87,10 +87,7 @@ class BatchNormalization(keras.layers.Layer):
 
 
 def synchronize(network: keras.Model) -> None:
-    """Has a network's batch normalisation in training see the whole batch, not a replica's share.
-
-    On one replica nothing changes.
-    """
+    """Makes a network's batch normalisation use the whole batch of all replicas in training."""
     for layer in network._flatten_layers():
         if isinstance(layer, BatchNormalization):
             layer.is_synchronized = replicas() > 1

@@ -1,4 +1,4 @@
-"""f: features to attributes."""
+"""The classifier: features to attributes."""
 
 import keras
 import tensorflow as tf
@@ -8,11 +8,11 @@ from tfadv.models.layers import build_in_order, track
 
 
 class Classifier(keras.Model):
-    """The rest of ResNet after the split, then two fully connected layers: f of the paper.
+    """f of the paper: the rest of ResNet after the split, then two fully connected layers.
 
     Args:
-        split: split point of the encoder whose features it takes: one of `resnet.SPLITS`.
-        attributes: number of attributes of the task, one logit each.
+        split: the encoder's split point: one of `resnet.SPLITS`.
+        attributes: A, number of the task's attributes.
         depth: 18, 34 or 50, the encoder's.
         width: multiplier of the channel counts, the encoder's.
         hidden: units of the first fully connected layer.
@@ -20,7 +20,7 @@ class Classifier(keras.Model):
         name: name of the model.
 
     Raises:
-        ValueError: on another depth or split point, or a number that isn't positive.
+        ValueError: there is no such depth or split point, or a number is not positive.
     """
 
     def __init__(
@@ -57,20 +57,17 @@ class Classifier(keras.Model):
         build_in_order([*self.stages, *self.head], input_shape)
 
     def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Classifies features.
+        """Returns logits, float32 [N, attributes].
 
         Args:
-            features: float [N, ...], as the encoder gives them at the split point.
+            features: float [N, ...], the encoder's at the split point.
             training: whether batch normalisation uses and updates the batch's statistics.
-
-        Returns:
-            Logits, float32 [N, attributes].
         """
         for layer in [*self.stages, *self.head]:
             features = layer(features, training=training)
         return features
 
     def get_config(self) -> dict:
-        """The arguments that give this architecture again; precision is not one of them."""
+        """Returns the arguments that rebuild this architecture, without the precision."""
         names = ("split", "attributes", "depth", "width", "hidden")
         return {name: getattr(self, name) for name in names}

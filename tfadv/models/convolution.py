@@ -1,9 +1,8 @@
-"""Convolutions whose gradients are matrix products where that is faster: on a CPU.
+"""Convolutions whose gradients are matrix products on a CPU, where that is faster.
 
-oneDNN's own gradient of a kernel reaches a fraction of the rate of its matrix product, and on small
-maps so does everything about a transposed convolution (docs/performance.md has the figures). The
-product is over columns: for each output position, the K x K inputs that its window covers. On a GPU
-all of it is the plain convolution.
+oneDNN's gradient of a kernel is several times slower than its matrix product. On small maps, so are
+transposed convolutions and their gradients (figures: docs/performance.md). The matrix has a row for
+each output position: the K x K inputs in its window. On a GPU, all are plain convolutions.
 """
 
 import functools
@@ -11,22 +10,22 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-# Gathering windows of fewer channels costs more than the product saves.
+# With fewer channels, gathering the windows costs more than the product saves.
 FEWEST_CHANNELS = 16
-# Up to these sides of the map the outputs are products, too: of 1x1 kernels, and transposed.
+# Up to these sides of a map, outputs are also products: of 1x1 kernels and transposed kernels.
 LARGEST_1X1_MAP = 4
 LARGEST_TRANSPOSED_MAP = 4
 
 
 def convolve(inputs: tf.Tensor, kernel: tf.Tensor, strides: int, training: bool) -> tf.Tensor:
-    """Convolves with symmetric zero margins of K // 2.
+    """Returns the convolution with symmetric zero margins of K // 2.
 
     Args:
         inputs: float [N, H, W, C].
         kernel: [K, K, C, F] of the same dtype, K odd.
         strides: step in both directions.
-        training: whether the kernel's gradient will be asked for. Without it, TensorFlow can fuse
-            the convolution with what follows.
+        training: whether the kernel's gradient is needed. If not, TensorFlow can fuse the
+            convolution with the next operation.
 
     Returns:
         [N, ceil(H / strides), ceil(W / strides), F].
@@ -36,8 +35,8 @@ def convolve(inputs: tf.Tensor, kernel: tf.Tensor, strides: int, training: bool)
         return _convolve_1x1(inputs, kernel)
     margin, padding = kernel.shape[0] // 2, "SAME"
     if margin and strides > 1:
-        # "SAME" would pad an even map on one side only. Not conv2d's own explicit padding: on a CPU
-        # its gradients are 10 to 200 times as slow.
+        # "SAME" pads an even map on one side only. With conv2d's explicit padding, gradients are 10
+        # to 200 times slower on a CPU.
         inputs = tf.pad(inputs, [(0, 0), (margin, margin), (margin, margin), (0, 0)])
         padding = "VALID"
     if by_product:
@@ -46,12 +45,12 @@ def convolve(inputs: tf.Tensor, kernel: tf.Tensor, strides: int, training: bool)
 
 
 def convolve_transposed(inputs: tf.Tensor, kernel: tf.Tensor, training: bool) -> tf.Tensor:
-    """Doubles a map: the transposed convolution with stride 2 and Keras's "same" padding.
+    """Returns the transposed convolution with stride 2 and Keras's "same" padding.
 
     Args:
         inputs: float [N, H, W, C].
         kernel: [3, 3, F, C] of the same dtype.
-        training: whether the kernel's gradient will be asked for.
+        training: whether the kernel's gradient is needed.
 
     Returns:
         [N, 2H, 2W, F].
@@ -66,10 +65,10 @@ def convolve_transposed(inputs: tf.Tensor, kernel: tf.Tensor, training: bool) ->
 
 
 def multiply(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Multiplies rows [N, C] by a kernel [C, F] of the same dtype; returns [N, F].
+    """Returns rows [N, C] times a kernel [C, F] of the same dtype: [N, F].
 
-    A gradient of few rows times the transpose of a large kernel is two to four times as slow in
-    float32 as the transpose of the kernel times them.
+    In float32 with few rows, the inputs' gradient is two to four times faster as the product of the
+    kernel and the transposed gradient.
     """
     if inputs.dtype != tf.float32 or not _is_on_cpu():
         return tf.matmul(inputs, kernel)
@@ -99,7 +98,7 @@ def _side(inputs: tf.Tensor) -> int:
 
 
 def _convolve_1x1(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """A 1x1 convolution; its gradients are TensorFlow's own, products as well."""
+    """Returns a 1x1 convolution as a product; TensorFlow's gradients of it are products."""
     height, width, channels = inputs.shape[1:]
     rows = tf.reshape(inputs, (-1, channels))
     outputs = tf.matmul(rows, tf.reshape(kernel, kernel.shape[2:]))
@@ -149,13 +148,13 @@ def _transpose(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def _kernel_gradient(columns: tf.Tensor, rows: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Columns [N H W, K K C] and rows [N, H, W, F] to the gradient of a kernel [K, K, C, F]."""
+    """Returns a kernel's gradient [K, K, C, F] from windows [N H W, K K C] and rows [N, H, W, F]."""
     rows = tf.reshape(rows, (-1, rows.shape[-1]))
     return tf.reshape(tf.matmul(columns, rows, transpose_a=True), kernel.shape)
 
 
 def _columns(inputs: tf.Tensor, size: int, strides: int, padding: str) -> tf.Tensor:
-    """The window of each output position of a convolution of [N, H, W, C]: [N H' W', K K C]."""
+    """Returns the window of each output position of a convolution: [N H' W', K K C]."""
     height, width, channels = inputs.shape[1:]
     if size == strides == 1:
         return tf.reshape(inputs, (-1, channels))
@@ -167,7 +166,7 @@ def _columns(inputs: tf.Tensor, size: int, strides: int, padding: str) -> tf.Ten
 
 
 def _from_columns(columns: tf.Tensor, height: int, width: int, channels: int) -> tf.Tensor:
-    """The adjoint of `_columns` of a doubled map: [N H W, 9 C] to [N, 2H, 2W, C]."""
+    """Returns the adjoint of `_columns` for a doubled map: [N H W, 9 C] to [N, 2H, 2W, C]."""
     positions, _ = _windows(2 * height, 2 * width, 3, 2, "SAME")
     flat = tf.reshape(columns, (-1, 9 * height * width, channels))
     flat = tf.pad(flat, [(0, 0), (0, 1), (0, 0)])
@@ -180,10 +179,10 @@ def _from_columns(columns: tf.Tensor, height: int, width: int, channels: int) ->
 def _windows(
     height: int, width: int, size: int, strides: int, padding: str
 ) -> tuple[np.ndarray, bool]:
-    """Flat positions in a map of what the windows of a convolution cover, row by row.
+    """Returns the flat positions that a convolution's windows cover in a map.
 
     Returns:
-        int32 [H' W' K K], H W for a place outside of the map; and whether there is one.
+        int32 [H' W' K K], with H W for a place outside the map; and whether there is such a place.
     """
     rows, columns = (_reach(side, size, strides, padding) for side in (height, width))
     row, column = rows[:, None, :, None], columns[None, :, None, :]
@@ -193,7 +192,7 @@ def _windows(
 
 
 def _reach(side: int, size: int, strides: int, padding: str) -> np.ndarray:
-    """What the windows cover along one axis: [outputs, size]."""
+    """Returns the positions that the windows cover along one axis: [outputs, size]."""
     if padding == "VALID":
         count, before = (side - size) // strides + 1, 0
     else:
@@ -203,9 +202,9 @@ def _reach(side: int, size: int, strides: int, padding: str) -> np.ndarray:
 
 
 def _sources(positions: np.ndarray, count: int) -> np.ndarray:
-    """Where each of `count` places occurs among positions, at most four times; int32 [4 count].
+    """Returns the indices in `positions` of each of `count` places: int32 [4 count].
 
-    Filled up with len(positions).
+    A place occurs at most four times; the rest is filled with len(positions).
     """
     sources = np.full((count, 4), len(positions), np.int32)
     filled = np.zeros(count, int)

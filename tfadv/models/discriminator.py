@@ -1,31 +1,31 @@
-"""D: pictures to the probability that they are real (Eq. 2 and 3)."""
+"""The discriminator: images to the probability that they are real (Eq. 2 and 3)."""
 
 import keras
 import tensorflow as tf
 
 from tfadv.models.layers import Convolution, build_in_order, scaled_channels, track
 
-CHANNELS = 64  # of the first convolution; doubled by each one after it up to MOST_CHANNELS
+CHANNELS = 64  # of the first convolution; each further one has twice as many, up to MOST_CHANNELS
 MOST_CHANNELS = 512
-SMALLEST_MAP = 8  # maps of this side and more are halved once more: 4 to 7 are left
-SLOPE = 0.2  # of the leaky ReLUs below 0, as in DCGAN (Radford et al. 2016)
+SMALLEST_MAP = 8  # the smallest side of a map that is halved: the last map has 4 to 7
+SLOPE = 0.2  # of the leaky ReLUs for negative inputs, as in DCGAN (Radford et al. 2016)
 
 
 class Discriminator(keras.Model):
     """Strided 3x3 convolutions with leaky ReLUs, then one logit.
 
-    Each halves the map, until its side is below 8. Spectral normalisation of all kernels in place
-    of batch normalisation keeps D, and with it the gradient that Dec gets, from growing without
-    limit, and makes a picture's logit independent of the rest of its batch.
+    Each convolution halves the map, until its side is below 8. All kernels are spectrally
+    normalised, which limits the logits and the decoder's gradients. Without batch normalisation, an
+    image's logit does not depend on the rest of its batch.
 
     Args:
-        size: side of the picture in pixels, a multiple of 32.
+        size: side of the image in pixels, a multiple of 32.
         width: multiplier of the channel counts.
-        dtype: Keras dtype policy; None is the global one. The last layer is float32 in any case.
+        dtype: Keras dtype policy; None is the global one. The last layer is always float32.
         name: name of the model.
 
     Raises:
-        ValueError: if the size isn't a multiple of 32, or the width isn't positive.
+        ValueError: the size is no multiple of 32, or the width is not positive.
     """
 
     def __init__(
@@ -63,18 +63,15 @@ class Discriminator(keras.Model):
         return layers
 
     def build(self, input_shape: tuple[int | None, ...] | None = None) -> None:
-        """Creates all variables, for pictures [N, size, size, 3]."""
+        """Creates all variables, for images [N, size, size, 3]."""
         build_in_order([*self.convolutions, *self.head], (None, self.size, self.size, 3))
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Judges pictures.
+        """Returns logits, float32 [N]; their sigmoid is D(X), the probability that X is real.
 
         Args:
             images: float [N, size, size, 3] in [-1, 1].
-            training: whether spectral normalisation moves its estimates one step on.
-
-        Returns:
-            Logits, float32 [N]; their sigmoid is D(X), the probability that X is real.
+            training: whether spectral normalisation updates its estimates by one step.
         """
         outputs = images
         for layer in [*self.convolutions, *self.head]:
@@ -82,20 +79,19 @@ class Discriminator(keras.Model):
         return tf.squeeze(outputs, axis=-1)
 
     def get_config(self) -> dict:
-        """The arguments that give this architecture again; precision is not one of them."""
+        """Returns the arguments that rebuild this architecture, without the precision."""
         return {"size": self.size, "width": self.width}
 
 
 class SpectralNormalization(keras.layers.Layer):
-    """Runs a linear layer as if its kernel were divided by its spectral norm (Miyato et al. 2018).
+    """A linear layer with its kernel divided by its spectral norm (Miyato et al. 2018).
 
-    The norm is the largest singular value of the kernel as a matrix [inputs, outputs], estimated
-    from below by a power iteration that takes one step for each call in training; its gradient
-    counts.
+    The norm is the largest singular value of the kernel as a matrix [inputs, outputs]. A power
+    iteration, one step per training call, estimates it from below. Gradients flow through the norm.
 
-    Not `keras.layers.SpectralNormalization`, which overwrites the kernel with the quotient in every
-    training call: no gradient goes through the norm, and in mixed_bfloat16 the kernel is left with
-    8 significant bits, fewer than an Adam step of 2e-4 needs.
+    `keras.layers.SpectralNormalization` overwrites the kernel with the quotient in every training
+    call. No gradient flows through its norm, and in mixed_bfloat16 its kernel keeps 8 significant
+    bits, fewer than an Adam step of 2e-4 needs.
 
     Args:
         layer: `Convolution` or `keras.layers.Dense`, linear.
@@ -116,22 +112,22 @@ class SpectralNormalization(keras.layers.Layer):
             dtype="float32",
             trainable=False,
             autocast=False,
-            aggregation="mean",  # equal on all replicas: it follows from the kernel alone
+            aggregation="mean",  # it depends on the kernel alone: all replicas have the same
         )
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The layer's."""
+        """Returns the layer's output shape."""
         return self.layer.compute_output_shape(input_shape)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Applies the layer with its kernel divided by its norm; the bias stays as it is."""
+        """Returns the layer's outputs with the kernel divided by its norm; not the bias."""
         norm, right = self._power_iteration()
         if training:
             self.singular_vector.assign(right)
         return self.layer(inputs / tf.cast(norm, inputs.dtype))
 
     def _power_iteration(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """One step from `singular_vector`: the norm, float32, and the next singular vector."""
+        """Returns the norm, float32, and the singular vector after one step."""
         kernel = tf.cast(self.layer.kernel, tf.float32)
         matrix = tf.reshape(kernel, (-1, kernel.shape[-1]))
         constant = tf.stop_gradient(matrix)

@@ -1,4 +1,4 @@
-"""Enc: pictures to features."""
+"""The encoder: images to features."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,23 +15,23 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Encoder(keras.Model):
-    """ResNet up to a split point: Enc of the paper.
+    """Enc of the paper: ResNet up to a split point, then a bottleneck if there is one.
 
-    The pictures are mapped from [-1, 1] to ImageNet-normalised values, (x - mean) / std of x in
-    [0, 1], inside the network and whatever its weights are, so that torchvision's weights fit.
+    The network maps images from [-1, 1] to ImageNet-normalised values, (x - mean) / std of x in
+    [0, 1], so that torchvision's weights fit.
 
     Args:
         depth: 18, 34 or 50; the paper's is 50.
         width: multiplier of all channel counts; the paper's is 1.
-        split: where the features are taken: one of `resnet.SPLITS`; the paper's default is fc.
-        bottleneck: arguments of `Bottleneck`, which the features then go through; none: they don't.
-        blur: standard deviation, in pixels, of a Gaussian blur of the picture before all else.
-        downscale: the picture is first shrunk by this whole factor and enlarged again.
+        split: layer whose output is the feature: one of `resnet.SPLITS`; the paper's default is fc.
+        bottleneck: arguments of `Bottleneck`; none: features leave unchanged.
+        blur: standard deviation, in pixels, of a Gaussian blur of the image.
+        downscale: whole factor by which the image is shrunk and enlarged again, before the blur.
         dtype: Keras dtype policy; None is the global one.
         name: name of the model.
 
     Raises:
-        ValueError: on another depth or split point, or a width that isn't positive.
+        ValueError: there is no such depth or split point, or the width is not positive.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Encoder(keras.Model):
         name: str = "encoder",
     ):
         resnet.check(depth, width, split)
-        # Pictures stay float32 until they are normalised.
+        # Images stay float32 until they are normalised.
         super().__init__(dtype=dtype, name=name, autocast=False)
         self.depth = depth
         self.width = width
@@ -67,52 +67,47 @@ class Encoder(keras.Model):
         self.bottleneck = None if layers.is_identity else layers
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates all variables, for pictures [N, S, S, 3]; they don't depend on N and S."""
+        """Creates all variables, for images [N, S, S, 3]; they do not depend on N and S."""
         shape = build_in_order(self.stages, input_shape)
         if self.bottleneck is not None:
             self.bottleneck.build(shape)
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Encodes pictures.
+        """Returns features, float32 [N, *feature_shape(S)].
 
         Args:
             images: float [N, S, S, 3] in [-1, 1].
-            training: whether batch normalisation uses and updates the batch's statistics, and noise
-                is drawn anew.
-
-        Returns:
-            Features, float32 [N, *feature_shape(S)].
+            training: whether batch normalisation uses and updates the batch's statistics, and
+                whether to draw new noise.
         """
         features = self._features(images, training)
-        return (
-            features
-            if self.bottleneck is None
-            else self.bottleneck(features, images, training=training)
-        )
+        if self.bottleneck is None:
+            return features
+        return self.bottleneck(features, images, training=training)
 
     def penalized(self, images: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns what `call` does, and what its code adds to the loss; there must be a code."""
+        """Returns the result of `call`, and the loss of the bottleneck, which there must be."""
         return self.bottleneck.penalized(self._features(images, training), images, training)
 
     def without_noise(self, images: tf.Tensor) -> tf.Tensor:
-        """What noise is added to, in inference: float32 [N, *feature_shape(S)]."""
+        """Returns the features before noise, in inference: float32 [N, *feature_shape(S)]."""
         features = self._features(images, training=False)
         return features if self.bottleneck is None else self.bottleneck.without_noise(features)
 
     def _features(self, images: tf.Tensor, training: bool) -> tf.Tensor:
-        """The features at the split point."""
+        """Returns the features at the split point."""
         features = self.normalize(soften(images, self.blur, self.downscale))
         for stage in self.stages:
             features = stage(features, training=training)
         return tf.cast(features, tf.float32)
 
     def feature_shape(self, size: int) -> tuple[int, ...]:
-        """Shape of the feature of one picture of `size` pixels: (H, W, C) or (C,)."""
+        """Returns the shape of the feature of an image of `size` pixels: (H, W, C) or (C,)."""
         shape = resnet.feature_shape(self.split, size, self.depth, self.width)
         return shape if self.bottleneck is None else self.bottleneck.output_shape_of(shape)
 
     def get_config(self) -> dict:
-        """The arguments that give this architecture again; precision is not one of them."""
+        """Returns the arguments that rebuild this architecture, without the precision."""
         return {
             "depth": self.depth,
             "width": self.width,

@@ -1,7 +1,5 @@
-"""The SavedModels that a service ships: they need TensorFlow alone."""
+"""Exports encoder and classifier as SavedModels, which need nothing but TensorFlow."""
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,20 +8,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfadv.config.files import atomic_write, write_json
 from tfadv.data.images import centred_square, normalize
 
 
 def export_encoder(encoder: keras.Model, size: int, folder: Path) -> None:
-    """Writes Enc as a SavedModel with `encoder.json` beside its graph.
+    """Writes the encoder as a SavedModel, with a description in `encoder.json`.
 
-    `serving_default` takes `images`, uint8 [N, H, W, 3] of any H and W, and cuts their largest
+    `serving_default` takes `images`, uint8 [N, H, W, 3] of any H and W, and cuts out their largest
     centred square; `encode` takes `images`, float32 [N, S, S, 3] in [-1, 1]. Both return
-    `features`, float32 [N, ...]. It holds Enc's variables, in float32 whatever the precision of
-    training, and nothing else.
+    `features`, float32 [N, ...]. The file holds the encoder's variables, always in float32, and
+    nothing else.
 
     Args:
         encoder: built.
-        size: S, the pixels a side that the encoder was trained at.
+        size: S, the side in pixels of the images in training.
         folder: where to write.
     """
     portable = in_float32(encoder, (None, size, size, 3))
@@ -32,7 +31,7 @@ def export_encoder(encoder: keras.Model, size: int, folder: Path) -> None:
         return {"features": portable(images, training=False)}
 
     def serve(images):
-        # Cut and rounded as the training pictures were: a picture has one feature however it comes.
+        # Cut and rounded as in training, so that an image has the same feature in both signatures.
         top, left, height, width = tf.unstack(centred_square(*tf.unstack(tf.shape(images)[1:3])))
         square = images[:, top : top + height, left : left + width]
         resized = tf.image.resize(square, (size, size), antialias=True)
@@ -58,10 +57,10 @@ def export_classifier(
     thresholds: np.ndarray,
     folder: Path,
 ) -> None:
-    """Writes f as a SavedModel from `features` to `logits` and `probabilities`, float32 [N, A].
+    """Writes a SavedModel from `features` to `logits` and `probabilities`, float32 [N, A].
 
-    `classifier.json` beside its graph names the A attributes, in order, and the logits from which
-    on they are there.
+    `classifier.json` in it names the A attributes, in order, and their thresholds: a larger logit
+    means yes.
     """
     portable = in_float32(classifier, (None, *feature_shape))
 
@@ -74,16 +73,16 @@ def export_classifier(
     description = {
         "feature_shape": list(feature_shape),
         "attributes": list(attributes),
-        "thresholds": [float(each) for each in thresholds],
+        "thresholds": [float(threshold) for threshold in thresholds],
     }
     save_functions(portable, signatures, folder, {"classifier.json": description})
 
 
 def in_float32(network: keras.Model, input_shape: tuple) -> keras.Model:
-    """Returns a copy that runs the same on any machine: bfloat16 is slow or missing on many.
+    """Returns a float32 copy, because bfloat16 is slow or missing on many machines.
 
     Args:
-        network: built; what its `get_config` gives and `dtype` make another of it.
+        network: built; its class takes the result of `get_config`, and `dtype`.
         input_shape: to build the copy for.
     """
     copy = type(network)(**(network.get_config() | {"dtype": "float32"}))
@@ -100,26 +99,20 @@ def save_functions(
 ) -> None:
     """Writes functions of a network as a SavedModel that holds its variables and nothing else.
 
-    All or nothing: what a killed run had begun is replaced.
-
     Args:
         network: built.
-        signatures: name to a function of one tensor, which returns a dict, and what it takes.
-        folder: where to write.
-        descriptions: name to content of JSON files to write beside the graph.
+        signatures: name to a function from one tensor to a dict, and its argument's spec.
+        folder: where to write; replaced as a whole.
+        descriptions: name to content of JSON files to write into the folder.
     """
-    # A plain module: Keras's own bookkeeping, with names and configuration, stays out of the file.
+    # A plain module keeps Keras's names and configuration out of the file.
     module = tf.Module()
     module.network_variables = [variable.value for variable in network.variables]
     functions = {
         name: tf.function(function, input_signature=[spec])
         for name, (function, spec) in signatures.items()
     }
-    folder = Path(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    tf.saved_model.save(module, str(partial), signatures=functions)
-    for name, content in descriptions.items():
-        (partial / name).write_text(json.dumps(content, indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
+    with atomic_write(Path(folder)) as partial:
+        tf.saved_model.save(module, str(partial), signatures=functions)
+        for name, content in descriptions.items():
+            write_json(partial / name, content)

@@ -1,4 +1,4 @@
-"""M: features to face embeddings (Eq. 10)."""
+"""The feature map, M: features to face embeddings (Eq. 10)."""
 
 import math
 
@@ -9,8 +9,8 @@ from tfadv.models.layers import build_in_order, track
 from tfadv.training.distribution import uniform_by_row
 
 POOLINGS = ("flatten", "average")
-# On 3,600 public CelebA pictures one hidden layer with this much dropout had the lowest held-out
-# error, of one and two layers, with dropout and without, and with batch normalisation.
+# On 3,600 public CelebA images, one hidden layer with this dropout had the lowest held-out error.
+# Two layers, no dropout, and batch normalisation were worse.
 DROPOUT = 0.5
 
 
@@ -18,15 +18,15 @@ class FeatureMap(keras.Model):
     """A perceptron with one hidden layer from a feature, of any split point, to an embedding.
 
     Args:
-        feature_shape: shape of one picture's feature, without the batch.
+        feature_shape: shape of one image's feature, without the batch.
         embedding: E, the size of the embedding.
         hidden: units of the hidden layer.
-        pooling: what happens to a map [H, W, C]: "flatten", or "average" over height and width.
+        pooling: of maps [H, W, C]: "flatten", or "average" over height and width.
         dtype: Keras dtype policy; None is the global one.
         name: name of the model.
 
     Raises:
-        ValueError: there is no such pooling, or a number isn't positive.
+        ValueError: there is no such pooling, or a number is not positive.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class FeatureMap(keras.Model):
         build_in_order(self.mlp, (None, math.prod(shape)))
 
     def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Guesses embeddings, float32 [N, embedding], from features [N, *feature_shape]."""
+        """Returns embeddings, float32 [N, embedding], of features [N, *feature_shape]."""
         if self.pooling == "average":
             features = tf.reduce_mean(features, axis=range(1, len(self.feature_shape)))
         for layer in self.mlp:
@@ -73,13 +73,13 @@ class FeatureMap(keras.Model):
 
 
 class Dropout(keras.layers.Layer):
-    """Dropout (Srivastava et al. 2014) that goes on as before where training is resumed.
+    """Dropout (Srivastava et al. 2014) that a resumed training continues exactly.
 
-    What is dropped depends on a seed, drawn where it is built, on how often it was called in
-    training, and on the row's place in the whole batch, however many replicas there are.
+    The dropped values depend on a seed, the number of calls in training, and the row's place in the
+    whole batch, not on the number of replicas.
 
     Args:
-        rate: share of values set to 0; the others grow by 1 / (1 - rate).
+        rate: share of values set to 0; the others are multiplied by 1 / (1 - rate).
         **kwargs: as for `keras.layers.Layer`.
     """
 
@@ -88,7 +88,7 @@ class Dropout(keras.layers.Layer):
         self.rate = rate
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates the seed, and the count of calls."""
+        """Creates the random seed, and the count of calls."""
         seed = keras.random.randint((), 0, 2**31 - 1, dtype="int32")
         options = {"dtype": "int32", "trainable": False, "autocast": False}
         self.seed = self.add_weight(shape=(), initializer=lambda *_, **__: seed, **options)
@@ -97,15 +97,15 @@ class Dropout(keras.layers.Layer):
         )
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The input's shape."""
+        """Returns the input's shape."""
         return input_shape
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Drops values of [N, C] in training."""
+        """Returns [N, C] with dropped values in training, else unchanged."""
         if not training:
             return inputs
         seed = tf.stack([self.seed.value, self.calls.value])
         self.calls.assign_add(1)
-        drawn = uniform_by_row(tf.shape(inputs)[0], inputs.shape[-1], seed)
-        kept = tf.cast(drawn >= self.rate, inputs.dtype)
+        uniform = uniform_by_row(tf.shape(inputs)[0], inputs.shape[-1], seed)
+        kept = tf.cast(uniform >= self.rate, inputs.dtype)
         return inputs * kept / tf.cast(1.0 - self.rate, inputs.dtype)

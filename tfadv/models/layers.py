@@ -1,4 +1,4 @@
-"""The layers all networks are made of; every convolution of the project goes through them."""
+"""The layers of all networks; every convolution of the project is one of them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,14 +9,14 @@ from tfadv.models.convolution import convolve, convolve_transposed, multiply
 
 
 def scaled_channels(channels: int, width: float) -> int:
-    """Channels under a width multiplier: `channels * width`, to a multiple of 8, at least 8."""
+    """Returns `channels * width`, rounded to a multiple of 8, at least 8."""
     return max(8, 8 * round(channels * width / 8))
 
 
 def he_fan_out() -> keras.initializers.Initializer:
-    """He normal initialisation by fan-out (He et al. 2015), as in torchvision's ResNet.
+    """Returns He normal initialisation by fan-out (He et al. 2015), as in torchvision's ResNet.
 
-    A new object each time, because a Keras initialiser draws the same values at every call.
+    Each layer needs its own, because a Keras initialiser draws the same values at every call.
     """
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 
@@ -24,8 +24,8 @@ def he_fan_out() -> keras.initializers.Initializer:
 class Convolution(keras.layers.Conv2D):
     """2-D convolution with PyTorch's symmetric padding, `kernel_size // 2` on each side.
 
-    Keras' "same" pads a strided convolution of an even map on the right and bottom only, which
-    shifts the features of weights trained in PyTorch.
+    With stride 2, Keras' "same" pads an even map on the right and bottom only, which shifts the
+    features of weights trained in PyTorch.
 
     [N, H, W, C] -> [N, ceil(H / strides), ceil(W / strides), filters]; the kernel is HWIO.
 
@@ -33,7 +33,7 @@ class Convolution(keras.layers.Conv2D):
         filters: output channels.
         kernel_size: odd side of the square kernel.
         strides: step in both directions.
-        use_bias: whether to add a bias; needless before batch normalisation.
+        use_bias: whether to add a bias; useless before batch normalisation.
         **kwargs: as for `keras.layers.Conv2D`, but for `dilation_rate` and `data_format`.
     """
 
@@ -45,7 +45,7 @@ class Convolution(keras.layers.Conv2D):
         super().__init__(filters, kernel_size, strides, "same", use_bias=use_bias, **kwargs)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Convolves [N, H, W, C]; `training` prepares the kernel's gradient."""
+        """Returns the convolution of [N, H, W, C]; `training`: the kernel's gradient is needed."""
         outputs = convolve(
             inputs, tf.convert_to_tensor(self.kernel.value), self.strides[0], training
         )
@@ -61,7 +61,7 @@ class TransposedConvolution(keras.layers.Conv2DTranspose):
 
     Args:
         filters: output channels.
-        use_bias: whether to add a bias; needless before batch normalisation.
+        use_bias: whether to add a bias; useless before batch normalisation.
         **kwargs: as for `keras.layers.Conv2DTranspose`, but for `dilation_rate` and `data_format`.
     """
 
@@ -70,7 +70,7 @@ class TransposedConvolution(keras.layers.Conv2DTranspose):
         super().__init__(filters, 3, 2, "same", use_bias=use_bias, **kwargs)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Convolves [N, H, W, C]; `training` prepares the kernel's gradient."""
+        """Returns the convolution of [N, H, W, C]; `training`: the kernel's gradient is needed."""
         outputs = convolve_transposed(inputs, tf.convert_to_tensor(self.kernel.value), training)
         if self.use_bias:
             outputs = tf.nn.bias_add(outputs, self.bias.value)
@@ -81,7 +81,7 @@ class Linear(keras.layers.Dense):
     """`keras.layers.Dense` for vectors, [N, C] -> [N, units]."""
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Maps [N, C]."""
+        """Returns [N, units] from [N, C]."""
         outputs = multiply(inputs, tf.convert_to_tensor(self.kernel.value))
         if self.use_bias:
             outputs = tf.nn.bias_add(outputs, self.bias.value)
@@ -91,15 +91,15 @@ class Linear(keras.layers.Dense):
 class MaxPooling(keras.layers.MaxPooling2D):
     """3x3 max pooling with stride 2 and PyTorch's padding of 1 on each side.
 
-    [N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), C]. Pads with zeros, which is exact only because
-    the inputs, after a ReLU, are not negative.
+    [N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), C]. Inputs must not be negative, as after a ReLU,
+    because the padding is zeros.
     """
 
     def __init__(self, **kwargs):
         super().__init__(3, 2, "same", **kwargs)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Pools [N, H, W, C]."""
+        """Returns the pooled [N, H, W, C]."""
         padded = tf.pad(inputs, [(0, 0), (1, 1), (1, 1), (0, 0)])
         return tf.nn.max_pool2d(padded, 3, 2, "VALID")
 
@@ -116,13 +116,13 @@ class Stage(keras.layers.Layer):
         build_in_order(self.layers, input_shape)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The shape after the last layer."""
+        """Returns the shape after the last layer."""
         for layer in self.layers:
             input_shape = layer.compute_output_shape(input_shape)
         return input_shape
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Runs the layers; Keras hands `training` down to those that ask for it."""
+        """Returns the last layer's output; Keras passes `training` to the layers that take it."""
         for layer in self.layers:
             inputs = layer(inputs)
         return inputs
@@ -133,8 +133,7 @@ def track(
 ) -> list[keras.layers.Layer]:
     """Sets layers as attributes `name_0`, `name_1`, ... of their owner, and returns their list.
 
-    `tf.train.Checkpoint` doesn't follow Keras' lists: of layers that are in a list only, it would
-    save nothing, without a word.
+    `tf.train.Checkpoint` silently skips layers that are only in a Keras list.
     """
     layers = list(layers)
     for i, layer in enumerate(layers):

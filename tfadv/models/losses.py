@@ -1,7 +1,7 @@
-"""The paper's losses: tensors in, a scalar tensor out.
+"""The paper's losses: functions from tensors to a scalar tensor, computed in float32.
 
-The paper's norms are means here, over pixels and channels and over the batch: summed, lambda_1 = 1
-would drown the utility loss. Everything is computed in float32.
+The paper's norms are means here, over pixels and channels and over the batch. As sums, they would
+dwarf the utility loss at lambda_1 = 1.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 
 def reconstruction_loss(images: tf.Tensor, reconstructions: tf.Tensor) -> tf.Tensor:
-    """L_p, the pixel reconstruction loss: Eq. 1 for Dec and Dec^a, Eq. 7 for Enc.
+    """Returns L_p, the pixel reconstruction loss: Eq. 1 for Dec and Dec^a, Eq. 7 for Enc.
 
     Args:
         images: X, float [N, S, S, 3] in [-1, 1].
@@ -24,35 +24,35 @@ def reconstruction_loss(images: tf.Tensor, reconstructions: tf.Tensor) -> tf.Ten
 
 
 def adversarial_loss(fake_logits: tf.Tensor, saturating: bool = False) -> tf.Tensor:
-    """L_adv, Eq. 2, what Dec and Dec^a minimise to pass their pictures off as real.
+    """Returns L_adv, Eq. 2, which Dec and Dec^a minimise so that D takes their images for real.
 
     Args:
         fake_logits: of D(X_hat), the probability that X_hat is real; float [N].
-        saturating: log(1 - D(X_hat)) as printed, at most 0; its gradient vanishes where D is sure.
-            Otherwise -log D(X_hat), at least 0, which has the same fixed points (Goodfellow et al.
-            2014, Section 3).
+        saturating: whether the loss is log(1 - D(X_hat)) as printed, at most 0; its gradient
+            vanishes where D is sure. Otherwise it is -log D(X_hat), at least 0, which has the same
+            fixed points (Goodfellow et al. 2014, Section 3).
 
     Returns:
         The mean over the batch, in nats.
     """
     logits = tf.cast(fake_logits, tf.float32)
-    # log(1 - sigmoid(x)) = -softplus(x) and -log sigmoid(x) = softplus(-x): stable at any logit.
+    # Stable at any logit: log(1 - sigmoid(x)) = -softplus(x), -log sigmoid(x) = softplus(-x).
     losses = -tf.nn.softplus(logits) if saturating else tf.nn.softplus(-logits)
     return tf.reduce_mean(losses)
 
 
 def discriminator_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tf.Tensor:
-    """-log D(X) - log(1 - D(X_hat)), what D minimises: Eq. 3 with its labels the usual way round.
+    """Returns -log D(X) - log(1 - D(X_hat)), which D minimises: Eq. 3 with swapped labels.
 
-    As printed, Eq. 3 has D maximise log(1 - D(X)) + log D(X_hat), so that D(X_hat) = 1 for a D that
-    knows; Eq. 2 would then have Dec help D. With D(X) the probability that X is real, both hold.
+    As printed, Eq. 3 has D maximise log(1 - D(X)) + log D(X_hat), so that a perfect D has
+    D(X_hat) = 1, and Dec would help D in Eq. 2. Here D(X) is the probability that X is real.
 
     Args:
         real_logits: of D(X), float [N].
         fake_logits: of D(X_hat), float [N].
 
     Returns:
-        The mean over the batch, in nats; 2 log 2 for a D that can't tell.
+        The mean over the batch, in nats; 2 log 2 if D = 1/2 everywhere.
     """
     real = tf.nn.softplus(-tf.cast(real_logits, tf.float32))
     fake = tf.nn.softplus(tf.cast(fake_logits, tf.float32))
@@ -64,16 +64,16 @@ def perceptual_loss(
     reconstructed: Sequence[tf.Tensor],
     mean_squares: tf.Tensor,
 ) -> tf.Tensor:
-    """L_perc, the perceptual distance: Eq. 4 for Dec and Dec^a, Eq. 8 for Enc.
+    """Returns L_perc, the perceptual distance: Eq. 4 for Dec and Dec^a, Eq. 8 for Enc.
 
     Args:
         features: g(X), a map [N, H, W, C] for each layer.
         reconstructed: g(X_hat), of the same shapes.
-        mean_squares: of each layer's map over real pictures, float [L], above 0. Raw features of
-            VGG19 are large and differ between weight files, so that a weight would mean nothing.
+        mean_squares: of each layer's map over real images, float [L], above 0. Without them, a
+            loss weight would depend on the scale of VGG19's features in a weight file.
 
     Returns:
-        The sum over layers of the mean squared difference as a share of the layer's mean square.
+        The sum over layers of the mean squared difference, divided by the layer's mean square.
     """
     distances = [
         tf.reduce_mean(tf.square(tf.cast(one, tf.float32) - tf.cast(other, tf.float32)))
@@ -83,7 +83,7 @@ def perceptual_loss(
 
 
 def feature_loss(embeddings: tf.Tensor, guesses: tf.Tensor) -> tf.Tensor:
-    """The mean squared difference of M(Z) and C(X), Eq. 10.
+    """Returns the mean squared difference between M(Z) and C(X), Eq. 10.
 
     Args:
         embeddings: C(X), float [N, E].
@@ -96,7 +96,7 @@ def feature_loss(embeddings: tf.Tensor, guesses: tf.Tensor) -> tf.Tensor:
 
 
 def utility_loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """L_u, Eq. 6, with binary cross entropy.
+    """Returns L_u, Eq. 6, as binary cross entropy.
 
     Args:
         labels: Y, [N, A], 0 or 1.
@@ -117,5 +117,5 @@ def protector_penalty(
     lambda1: float,
     lambda2: float,
 ) -> tf.Tensor:
-    """-lambda_1 L_p - lambda_2 L_perc: what Eq. 9 adds to L_u for Enc to minimise."""
+    """Returns -lambda_1 L_p - lambda_2 L_perc, which Eq. 9 adds to L_u."""
     return -lambda1 * reconstruction - lambda2 * perceptual

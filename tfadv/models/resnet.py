@@ -1,12 +1,13 @@
-"""ResNet (He et al. 2016) as torchvision builds it, cut at the paper's six split points.
+"""ResNet (He et al. 2016) as in torchvision, in stages between the paper's six split points.
 
-Encoder and classifier share it: the encoder has the stages up to the split, the classifier those
-after it. Bottlenecks have their stride on the 3x3 convolution ("ResNet v1.5").
+The encoder has the stages up to the split, the classifier those after it. Bottleneck blocks have
+their stride on the 3x3 convolution ("ResNet v1.5").
 """
 
 import keras
 import tensorflow as tf
 
+from tfadv.config.schema import SPLITS
 from tfadv.models.batch_normalization import BatchNormalization
 from tfadv.models.layers import (
     Convolution,
@@ -17,7 +18,6 @@ from tfadv.models.layers import (
     track,
 )
 
-SPLITS = ("conv1", "conv2", "conv3", "conv4", "avgpool", "fc")
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 CHANNELS = (64, 128, 256, 512)
 CLASSES = 1000
@@ -31,7 +31,7 @@ class ResidualBlock(keras.layers.Layer):
     Args:
         filters: output channels of each convolution.
         kernel_sizes: kernel side of each convolution.
-        strides: step of the block: of its first 3x3 convolution, and of the shortcut.
+        strides: step of the first 3x3 convolution and of the shortcut.
         project: whether the shortcut is a 1x1 convolution, needed when the shape changes.
         **kwargs: as for `keras.layers.Layer`.
     """
@@ -66,13 +66,13 @@ class ResidualBlock(keras.layers.Layer):
         build_in_order(self.shortcut, input_shape)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The shape after the last convolution."""
+        """Returns the shape after the last convolution."""
         for convolution in self.convolutions:
             input_shape = convolution.compute_output_shape(input_shape)
         return input_shape
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Runs the block; Keras hands `training` down to the normalizations."""
+        """Returns the block's output; Keras passes `training` to the layers that take it."""
         outputs = inputs
         for i, layer in enumerate(self._residual()):
             outputs = layer(tf.nn.relu(outputs) if i and i % 2 == 0 else outputs)
@@ -88,19 +88,19 @@ class ResidualBlock(keras.layers.Layer):
 def stages(
     depth: int, width: float = 1.0, dtype: keras.DTypePolicy | str | None = None
 ) -> list[tuple[str, Stage]]:
-    """The whole network, as one stage per split point.
+    """Returns the whole network, as one stage per split point.
 
     Args:
         depth: 18, 34 or 50.
-        width: multiplier of all channel counts but the 1000 classes; torchvision's is 1.
+        width: multiplier of all channel counts except the 1000 classes; torchvision's is 1.
         dtype: Keras dtype policy; None is the global one.
 
     Returns:
         (split point, stage) pairs in the order of `SPLITS`. The first stage takes
-        ImageNet-normalised pictures [N, H, W, 3]; each gives the features of its split point.
+        ImageNet-normalised images [N, H, W, 3]; each returns the features of its split point.
 
     Raises:
-        ValueError: on another depth, or a width that isn't positive.
+        ValueError: there is no such depth, or the width is not positive.
     """
     check(depth, width)
     stem = [
@@ -121,7 +121,7 @@ def stages(
 def _blocks(
     depth: int, width: float, group: int, dtype: keras.DTypePolicy | str | None
 ) -> list[keras.layers.Layer]:
-    """The residual blocks of torchvision's `layer1` (group 0) to `layer4` (group 3)."""
+    """Returns the residual blocks of torchvision's `layer1` (group 0) to `layer4` (group 3)."""
     channels = scaled_channels(CHANNELS[group], width)
     filters, kernel_sizes = (channels, channels), (3, 3)
     if depth == 50:
@@ -139,11 +139,11 @@ def _blocks(
 
 
 def feature_shape(split: str, size: int, depth: int = 50, width: float = 1.0) -> tuple[int, ...]:
-    """Shape of one picture's feature at a split point, without the batch.
+    """Returns the shape of one image's feature at a split point, without the batch.
 
     Args:
         split: one of `SPLITS`.
-        size: side of the square picture in pixels.
+        size: side of the square image in pixels.
         depth: 18, 34 or 50.
         width: multiplier of the channel counts.
 
@@ -151,7 +151,7 @@ def feature_shape(split: str, size: int, depth: int = 50, width: float = 1.0) ->
         (H, W, C) for conv1 to conv4, (C,) for avgpool and fc.
 
     Raises:
-        ValueError: on another depth or split point, or a width that isn't positive.
+        ValueError: there is no such depth or split point, or the width is not positive.
     """
     check(depth, width, split)
     if split == "fc":
@@ -167,7 +167,7 @@ def feature_shape(split: str, size: int, depth: int = 50, width: float = 1.0) ->
 
 
 def check(depth: int, width: float, split: str = "fc") -> None:
-    """Raises a ValueError that names the value if there is no such network."""
+    """Raises a ValueError if there is no such network."""
     if depth not in BLOCKS:
         raise ValueError(f"depth must be one of {', '.join(map(str, BLOCKS))}, not {depth!r}")
     if not width > 0:

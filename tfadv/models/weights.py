@@ -1,4 +1,4 @@
-"""Reads torchvision-named ResNet weights into an encoder, and into the classifier after it."""
+"""Loads ResNet weights with torchvision's names into an encoder and a classifier."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,10 +19,10 @@ from tfadv.models.resnet import SPLITS, ResidualBlock
 def load_torchvision(
     path: str | Path, encoder: Encoder, classifier: Classifier | None = None
 ) -> None:
-    """Sets the weights of ResNet stages to those of a file; builds the models if need be.
+    """Sets the weights of the ResNet stages from a file; builds the networks if they are not.
 
     Nothing is set unless everything fits. Without a classifier, tensors after the split are
-    ignored, and needn't be there.
+    ignored.
 
     Args:
         path: .safetensors or .npz file with torchvision's names (`conv1.weight`,
@@ -31,9 +31,9 @@ def load_torchvision(
         classifier: takes the tensors after it; its own two layers stay as they are.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is of another type, can't be read, misses a tensor, or holds one too
-            many or of another shape.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is of another type, can't be read, or has a missing tensor, one too
+            many, or one of another shape.
     """
     path = Path(path)
     tensors = _read(path)
@@ -59,7 +59,7 @@ def _check_names(
     missing = [name for name in variables if name not in tensors]
     if missing:
         raise ValueError(f"it has no tensor {_enumerate(missing)}")
-    # A deeper network's file would otherwise pass: its first blocks have the same shapes.
+    # Else a deeper network's file would fit, because its first blocks have the same shapes.
     groups = {name.split(".")[0] for name in variables}
     unknown = [
         name
@@ -138,7 +138,7 @@ def _own_variables(layer: keras.layers.Layer) -> list[tuple[str, keras.Variable]
 
 
 def _to_keras_layout(tensor: np.ndarray) -> np.ndarray:
-    """OIHW -> HWIO, [out, in] -> [in, out]; vectors stay."""
+    """Returns HWIO from OIHW, [in, out] from [out, in], and vectors unchanged."""
     return tensor.transpose((2, 3, 1, 0)) if tensor.ndim == 4 else tensor.T
 
 
