@@ -148,7 +148,7 @@ def _transpose(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def _kernel_gradient(columns: tf.Tensor, rows: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Returns a kernel's gradient [K, K, C, F] from windows [N H W, K K C] and rows [N, H, W, F]."""
+    """Returns the gradient of a kernel [K, K, C, F]; windows [N H W, K K C], rows [N, H, W, F]."""
     rows = tf.reshape(rows, (-1, rows.shape[-1]))
     return tf.reshape(tf.matmul(columns, rows, transpose_a=True), kernel.shape)
 

@@ -5,10 +5,11 @@ import math
 import keras
 import tensorflow as tf
 
+from tfadv.config.fields import SETTINGS
 from tfadv.models.layers import build_in_order, track
 from tfadv.training.distribution import uniform_by_row
 
-POOLINGS = ("flatten", "average")
+POOLINGS = SETTINGS["feature_map.pooling"].choices
 # On 3,600 public CelebA images, one hidden layer with this dropout had the lowest held-out error.
 # Two layers, no dropout, and batch normalisation were worse.
 DROPOUT = 0.5
