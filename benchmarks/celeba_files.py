@@ -17,11 +17,11 @@ QUALITY = 79  # with this noise a file has about 7 KB, as in CelebA
 
 def write_synthetic(folder: Path, count: int) -> None:
     """Writes `count` images and CelebA's lists for them."""
-    (folder / celeba.PICTURES).mkdir(parents=True)
+    (folder / celeba.IMAGES).mkdir(parents=True)
     names = [f"{number + 1:06d}.jpg" for number in range(count)]
     distinct = [_encode(number) for number in range(min(count, DISTINCT_FACES))]
     for name, encoded in zip(names, itertools.cycle(distinct), strict=False):
-        (folder / celeba.PICTURES / name).write_bytes(encoded)
+        (folder / celeba.IMAGES / name).write_bytes(encoded)
     values = np.random.default_rng(0).choice([-1, 1], (count, len(celeba.ATTRIBUTE_NAMES)))
     rows = [" ".join([name, *map(str, row)]) for name, row in zip(names, values, strict=True)]
     header = [str(count), " ".join(celeba.ATTRIBUTE_NAMES)]
@@ -35,16 +35,16 @@ def link_share(source: Path, folder: Path, share: float) -> None:
     folder.mkdir()
     count_line, attributes, *rows = (source / celeba.ATTRIBUTES).read_text().splitlines()
     rows = rows[: int(share * int(count_line))]
-    (folder / celeba.PICTURES).mkdir()
+    (folder / celeba.IMAGES).mkdir()
     for name in (row.split()[0] for row in rows):
-        (folder / celeba.PICTURES / name).symlink_to(source.resolve() / celeba.PICTURES / name)
+        (folder / celeba.IMAGES / name).symlink_to(source.resolve() / celeba.IMAGES / name)
     (folder / celeba.ATTRIBUTES).write_text("\n".join([str(len(rows)), attributes, *rows]) + "\n")
     (folder / celeba.IDENTITIES).symlink_to(source.resolve() / celeba.IDENTITIES)
 
 
 def _encode(number: int) -> bytes:
     identity, image = divmod(number, IMAGES_PER_PERSON)
-    face = faces.draw_face(identity, image, size=HEIGHT).image
+    face = faces.render_face(identity, image, size=HEIGHT).image
     left = (HEIGHT - WIDTH) // 2
     noise = np.random.default_rng(number).normal(0, NOISE, (HEIGHT, WIDTH, 3))
     noisy = np.clip(face[:, left : left + WIDTH] + noise, 0, 255).astype(np.uint8)

@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import app, flags
 
 from benchmarks import runner
-from data_prep import builder, celeba, command, pictures
+from data_prep import builder, celeba, command, images
 
 FLAGS = flags.FLAGS
 
@@ -37,11 +37,11 @@ def _prepare(source: Path, folder: Path) -> int:
 def _copy(source: Path, folder: Path) -> int:
     import tensorflow as tf
 
-    root = source / celeba.PICTURES
-    names = pictures.list_pictures(root)
-    for start in range(0, len(names), builder.PICTURES_PER_SHARD):
+    root = source / celeba.IMAGES
+    names = images.list_images(root)
+    for start in range(0, len(names), builder.IMAGES_PER_SHARD):
         with tf.io.TFRecordWriter(str(folder / f"{start}.tfrecord")) as writer:
-            for name in names[start : start + builder.PICTURES_PER_SHARD]:
+            for name in names[start : start + builder.IMAGES_PER_SHARD]:
                 writer.write((root / name).read_bytes())
     return len(names)
 

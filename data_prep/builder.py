@@ -22,21 +22,21 @@ from data_prep import spec
 from tfadv.config.errors import UserError
 
 SEED = 0
-PICTURES_PER_SHARD = 2048
+IMAGES_PER_SHARD = 2048
 SKIPPED_NAMES_KEPT = 20
 SKIPPED_FILE = "skipped.tsv"
 THREADS = 2  # that read and check; more of them wait for Python's lock
-PICTURES_AT_A_TIME = 8  # of a thread
-TASKS_AHEAD = 3  # of so many pictures, before what is written
+IMAGES_AT_A_TIME = 8  # of a thread
+TASKS_AHEAD = 3  # of so many images, before what is written
 
 
 @dataclasses.dataclass(eq=False)
 class SplitConfig(tfds.core.BuilderConfig):
-    """A variant of a dataset: how its pictures are dealt to the splits.
+    """A variant of a dataset: how its images are dealt to the splits.
 
     Attributes:
         scheme: one of `spec.SCHEMES`.
-        shares: of private, public and test pictures; they sum to 1. `official` has no use for them.
+        shares: of private, public and test images; they sum to 1. `official` has no use for them.
         split: name of the only split, where there is to be one; it needs no scheme and no shares.
     """
 
@@ -45,8 +45,8 @@ class SplitConfig(tfds.core.BuilderConfig):
     split: str = ""
 
 
-class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """Writes a source's pictures, unmodified, with attributes, identity and name.
+class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+    """Writes a source's images, unmodified, with attributes, identity and name.
 
     Subclasses say what the attributes are called and how a source is read. `info.metadata` holds
     `attributes` (their names), `scheme`, `shares`, `seed`, `source` (its digest), `identities`
@@ -55,16 +55,16 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    MANUAL_DOWNLOAD_INSTRUCTIONS = "The folder of pictures goes to --manual_dir."
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "The folder of images goes to --manual_dir."
     # TFDS infers this from the module's name, which fails for `python -m data_prep.celeba`.
     pkg_dir_path: ClassVar[Path] = Path(__file__).parent
-    description = "Pictures with attributes and identities."
+    description = "Images with attributes and identities."
 
     def __init__(self, *, on_error: str = "stop", **kwargs: Any):
         """Creates the builder.
 
         Args:
-            on_error: what to do about a picture that is missing or doesn't decode: `stop` or
+            on_error: what to do about an image that is missing or doesn't decode: `stop` or
                 `skip` it.
             **kwargs: as for any TFDS builder: `data_dir`, `config`, ...
         """
@@ -88,14 +88,14 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """
 
     def split(self, source: spec.Source) -> dict[str, np.ndarray]:
-        """Returns the positions of each split's pictures."""
+        """Returns the positions of each split's images."""
         config = self.builder_config
         if config.split:
             return {config.split: np.arange(len(source.names))}
-        return spec.split_pictures(source, config.scheme, config.shares, SEED)
+        return spec.split_images(source, config.scheme, config.shares, SEED)
 
     def metadata(self) -> dict[str, Any]:
-        """Returns what is known before any picture is read; a prepared set must agree with it."""
+        """Returns what is known before any image is read; a prepared set must agree with it."""
         config = self.builder_config
         unshared = config.split or config.scheme == "official"
         return {
@@ -124,15 +124,15 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         dl_manager: tfds.download.DownloadManager,
         download_config: tfds.download.DownloadConfig | None = None,
     ) -> None:
-        drawn = self.MANUAL_DOWNLOAD_INSTRUCTIONS is None
-        source = self.read_source(None if drawn else epath.Path(dl_manager.manual_dir))
+        has_source = self.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
+        source = self.read_source(epath.Path(dl_manager.manual_dir) if has_source else None)
         self.info.metadata["source"] = self.digest(source)
         splits = self.split(source)
         total = sum(map(len, splits.values()))
         done, order = [], np.random.default_rng(SEED)
         with tfds.core.utils.tqdm(
             total=total,
-            unit=" pictures",
+            unit=" images",
             leave=False,
             mininterval=1,
             disable=bool(download_config and download_config.beam_runner),  # it has its own
@@ -166,7 +166,7 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def _shards(
         self, split: str, source: spec.Source, positions: np.ndarray, progress: Any
     ) -> list["Shard"]:
-        parts = np.array_split(positions, -(-len(positions) // PICTURES_PER_SHARD))
+        parts = np.array_split(positions, -(-len(positions) // IMAGES_PER_SHARD))
         return [
             Shard(
                 source.take(part),
@@ -215,8 +215,8 @@ class Notes:
 
     Attributes:
         count: of its examples.
-        identities: of its pictures, each once.
-        skipped: name of each picture that was left out, and why.
+        identities: of its images, each once.
+        skipped: name of each image that was left out, and why.
         fault: what stopped it, if something did.
     """
 
@@ -229,7 +229,7 @@ class Notes:
 class OrderedWriter(writer.ExampleWriter):
     """Writes the features of each example in one order, which protobuf draws anew in each process.
 
-    The same pictures then make the same bytes.
+    The same images then make the same bytes.
     """
 
     def write(self, path: epath.Path, examples: Iterable[tuple[str, bytes]]) -> Any:
@@ -247,10 +247,10 @@ class Shard:
     """The examples of one record file, made in whichever process writes it.
 
     Args:
-        source: of its pictures alone, in order.
-        skip: whether a broken picture is left out, not a fault.
+        source: of its images alone, in order.
+        skip: whether a broken image is left out, not a fault.
         notes: where to leave `Notes`.
-        progress: counts the pictures; it stays behind where this moves to another process.
+        progress: counts the images; it stays behind where this moves to another process.
     """
 
     def __init__(self, source: spec.Source, skip: bool, notes: epath.Path, progress: Any):
@@ -292,7 +292,7 @@ class Shard:
             return [self._try_example(index) for index in few]
 
         count = len(self._source.names)
-        starts = range(PICTURES_AT_A_TIME, count, PICTURES_AT_A_TIME)
+        starts = range(IMAGES_AT_A_TIME, count, IMAGES_AT_A_TIME)
         with futures.ThreadPoolExecutor(THREADS) as pool:
             pending: collections.deque[futures.Future] = collections.deque()
             for few in np.split(np.arange(count), starts):

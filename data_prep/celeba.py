@@ -9,7 +9,7 @@ DIR holds the official layout, from https://mmlab.ie.cuhk.edu.hk/projects/CelebA
     identity_CelebA.txt        Anno/, on request from the authors; needed by --scheme=identity
     list_eval_partition.txt    Eval/; needed by --scheme=official
 
-A set cut down to fewer pictures works too, if list_attr_celeba.txt is cut with it. The dataset is
+A set cut down to fewer images works too, if list_attr_celeba.txt is cut with it. The dataset is
 `celeba/SCHEME`, or `celeba/SCHEME_70_20_10` with shares other than the paper's.
 `tfds build data_prep/celeba.py --manual_dir=DIR` builds the three schemes with the paper's shares
 (TFDS's own command needs `pip install apache-beam mlcroissant`: tensorflow/datasets#5463).
@@ -22,16 +22,16 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from data_prep import builder, command, pictures, spec
+from data_prep import builder, command, images, spec
 from tfadv.config.errors import UserError
 
 WEB_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
-PICTURES = "img_align_celeba"
+IMAGES = "img_align_celeba"
 ATTRIBUTES = "list_attr_celeba.txt"
 IDENTITIES = "identity_CelebA.txt"
 PARTITION = "list_eval_partition.txt"
 WEB_FOLDERS = {
-    PICTURES: "Img/img_align_celeba.zip",
+    IMAGES: "Img/img_align_celeba.zip",
     ATTRIBUTES: f"Anno/{ATTRIBUTES}",
     IDENTITIES: f"Anno/{IDENTITIES}, given by its authors on request",
     PARTITION: f"Eval/{PARTITION}",
@@ -47,7 +47,7 @@ ATTRIBUTE_NAMES = tuple(
 )
 
 
-class Celeba(builder.PictureBuilder):
+class Celeba(builder.ImageBuilder):
     """Aligned CelebA faces (178x218) with 40 attributes (Liu et al., ICCV 2015)."""
 
     BUILDER_CONFIGS = [  # noqa: RUF012
@@ -63,26 +63,26 @@ class Celeba(builder.PictureBuilder):
 
 
 def read_source(folder: epath.Path, scheme: str, *, skip: bool = False) -> spec.Source:
-    """Reads CelebA's official layout and checks that its lists and pictures agree.
+    """Reads CelebA's official layout and checks that its lists and images agree.
 
     Args:
         folder: holds `img_align_celeba/` and the lists.
         scheme: says which lists are needed: `identity` the identities, `official` the partition.
-        skip: whether pictures may be missing.
+        skip: whether images may be missing.
 
     Raises:
         UserError: if a file that is needed is missing, or two of them disagree.
     """
-    _require(folder, PICTURES)
+    _require(folder, IMAGES)
     names, attributes = _read_attributes(folder)
-    _check_pictures(folder / PICTURES, names, skip=skip)
+    _check_images(folder / IMAGES, names, skip=skip)
     identities = _read_column(folder, IDENTITIES, names, needed=scheme == "identity")
     if identities is None:
         identities = np.full(len(names), spec.UNKNOWN_IDENTITY, np.int64)
     partition = _read_column(folder, PARTITION, names, needed=scheme == "official")
     if partition is not None and partition.max() >= len(spec.SPLITS):
         raise UserError(f"{folder / PARTITION}: {partition.max()} isn't 0, 1 or 2")
-    return spec.Source(folder / PICTURES, names, attributes, identities, partition)
+    return spec.Source(folder / IMAGES, names, attributes, identities, partition)
 
 
 def _require(folder: epath.Path, name: str) -> epath.Path:
@@ -100,12 +100,12 @@ def _read_attributes(folder: epath.Path) -> tuple[list[str], np.ndarray]:
     path = _require(folder, ATTRIBUTES)
     lines = _read_lines(path)
     if len(lines) < 3 or not NUMBER.fullmatch(lines[0].strip()):
-        raise UserError(f"{path}: line 1 must be the number of pictures, line 2 the attributes")
+        raise UserError(f"{path}: line 1 must be the number of images, line 2 the attributes")
     if tuple(lines[1].split()) != ATTRIBUTE_NAMES:
         raise UserError(f"{path}: line 2 isn't CelebA's {len(ATTRIBUTE_NAMES)} attribute names")
     rows = [line.partition(" ") for line in lines[2:] if line.strip()]
     if int(lines[0]) != len(rows):
-        raise UserError(f"{path}: line 1 says {lines[0].strip()} pictures, {len(rows)} follow")
+        raise UserError(f"{path}: line 1 says {lines[0].strip()} images, {len(rows)} follow")
     names = [name for name, _, _ in rows]
     _check_unique(path, names)
     try:
@@ -126,45 +126,43 @@ def _wrong_row(path: epath.Path, rows: Sequence[tuple[str, str, str]]) -> str:
 
 
 def _read_column(
-    folder: epath.Path, name: str, pictures_wanted: Sequence[str], *, needed: bool
+    folder: epath.Path, name: str, images_wanted: Sequence[str], *, needed: bool
 ) -> np.ndarray | None:
-    """Reads a list of `picture number` lines; None where it is missing and not needed."""
+    """Reads a list of `image number` lines; None where it is missing and not needed."""
     if not needed and not (folder / name).exists():
         return None
     path = _require(folder, name)
     rows = [line.split() for line in _read_lines(path) if line.strip()]
     wrong = next((row for row in rows if len(row) != 2 or not NUMBER.fullmatch(row[1])), None)
     if wrong:
-        raise UserError(f"{path}: {' '.join(wrong)!r} isn't a picture's name and a number")
+        raise UserError(f"{path}: {' '.join(wrong)!r} isn't an image's name and a number")
     numbers = dict(rows)
-    _check_listed(path, [p for p in pictures_wanted if p not in numbers])
-    return np.array([int(numbers[p]) for p in pictures_wanted], np.int64)
+    _check_listed(path, [p for p in images_wanted if p not in numbers])
+    return np.array([int(numbers[p]) for p in images_wanted], np.int64)
 
 
 def _check_unique(path: epath.Path, names: Sequence[str]) -> None:
     seen: set[str] = set()
     twice = [name for name in names if name in seen or seen.add(name)]
     if twice:
-        raise UserError(f"{path}: {len(twice)} pictures are listed twice, such as {twice[0]}")
+        raise UserError(f"{path}: {len(twice)} images are listed twice, such as {twice[0]}")
 
 
 def _check_listed(path: epath.Path, absent: Sequence[str]) -> None:
     if absent:
-        raise UserError(f"{path} lacks {len(absent)} pictures of {ATTRIBUTES}, such as {absent[0]}")
+        raise UserError(f"{path} lacks {len(absent)} images of {ATTRIBUTES}, such as {absent[0]}")
 
 
-def _check_pictures(folder: epath.Path, names: Sequence[str], *, skip: bool) -> None:
-    there = pictures.list_pictures(folder)
+def _check_images(folder: epath.Path, names: Sequence[str], *, skip: bool) -> None:
+    there = images.list_images(folder)
     absent = sorted(set(names).difference(there))
-    pictures.check_inside(absent, folder.parent / ATTRIBUTES)
+    images.check_inside(absent, folder.parent / ATTRIBUTES)
     if absent and not skip:
-        raise UserError(
-            f"{folder} lacks {len(absent)} pictures of {ATTRIBUTES}, such as {absent[0]}"
-        )
+        raise UserError(f"{folder} lacks {len(absent)} images of {ATTRIBUTES}, such as {absent[0]}")
     unlisted = sorted(set(there).difference(names))
     if unlisted:
         raise UserError(
-            f"{folder} has {len(unlisted)} pictures that {ATTRIBUTES} lacks, such as {unlisted[0]}"
+            f"{folder} has {len(unlisted)} images that {ATTRIBUTES} lacks, such as {unlisted[0]}"
         )
 
 
@@ -172,7 +170,7 @@ def define_flags() -> flags.FlagValues:
     """Returns the flags of this command."""
     values = command.common_flags(source="folder with CelebA's official files")
     flags.DEFINE_enum(
-        "scheme", "identity", spec.SCHEMES, "how pictures are dealt to splits", flag_values=values
+        "scheme", "identity", spec.SCHEMES, "how images are dealt to splits", flag_values=values
     )
     return values
 

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from absl import flags, logging
 from etils import epath
 
-from data_prep.builder import PictureBuilder
+from data_prep.builder import ImageBuilder
 from data_prep.spec import SPLITS, Source, parse_shares
 from tfadv.config.errors import UserError, exit_code
 
@@ -32,7 +32,7 @@ def common_flags(*, source: str | None, shares: bool = True) -> flags.FlagValues
         flags.DEFINE_string(
             "shares",
             None,
-            "of private, public and test pictures, such as 0.7,0.2,0.1",
+            "of private, public and test images, such as 0.7,0.2,0.1",
             flag_values=values,
         )
     if source:
@@ -41,7 +41,7 @@ def common_flags(*, source: str | None, shares: bool = True) -> flags.FlagValues
             "on_error",
             "stop",
             ["stop", "skip"],
-            "what to do about a picture that is missing or doesn't decode",
+            "what to do about an image that is missing or doesn't decode",
             flag_values=values,
         )
     flags.DEFINE_bool("beam", False, "write through Apache Beam", flag_values=values)
@@ -127,7 +127,7 @@ def source_folder(values: flags.FlagValues) -> epath.Path:
         UserError: if it isn't given, is no folder or is empty.
     """
     if not values.source:
-        raise UserError("--source=DIR is missing: the folder that holds the pictures")
+        raise UserError("--source=DIR is missing: the folder that holds the images")
     folder = epath.Path(values.source).expanduser()
     if not folder.is_dir():
         raise UserError(f"--source={folder}: no such folder")
@@ -136,12 +136,12 @@ def source_folder(values: flags.FlagValues) -> epath.Path:
     return folder
 
 
-def prepare(builder: PictureBuilder, source: epath.Path | None, beam: Any = None) -> None:
+def prepare(builder: ImageBuilder, source: epath.Path | None, beam: Any = None) -> None:
     """Prepares a dataset unless it is there, and prints what it holds.
 
     Args:
         builder: of the dataset.
-        source: holds the pictures; None where they are drawn.
+        source: holds the images; None for synthetic faces.
         beam: from `beam_options`.
 
     Raises:
@@ -159,11 +159,11 @@ def prepare(builder: PictureBuilder, source: epath.Path | None, beam: Any = None
     print(summary(builder))
 
 
-def build(builder: PictureBuilder, source: epath.Path | None, beam: Any = None) -> None:
+def build(builder: ImageBuilder, source: epath.Path | None, beam: Any = None) -> None:
     """Writes a dataset, without TFDS's words about a download of unknown size.
 
     Raises:
-        UserError: if a picture is at fault, or a Beam runner other than the direct one fails.
+        UserError: if an image is at fault, or a Beam runner other than the direct one fails.
         OSError: if a file can't be read or written.
     """
     import tensorflow as tf  # here, as faults of the lists are told without waiting for it
@@ -186,22 +186,22 @@ def build(builder: PictureBuilder, source: epath.Path | None, beam: Any = None) 
         raise UserError(f"--beam_options: {config.beam_runner}: {told}") from error
 
 
-def dataset_name(builder: PictureBuilder) -> str:
+def dataset_name(builder: ImageBuilder) -> str:
     """Returns the name to give as `data.dataset` or `data.extra`, such as `celeba/identity`."""
     return f"{builder.name}/{builder.builder_config.name}"
 
 
-def summary(builder: PictureBuilder) -> str:
+def summary(builder: ImageBuilder) -> str:
     """Returns a table of the splits, what was skipped, and how to use the dataset."""
     metadata = builder.info.metadata
-    lines = [f"{'split':<10}{'pictures':>10}{'identities':>12}"]
+    lines = [f"{'split':<10}{'images':>10}{'identities':>12}"]
     for split, info in builder.info.splits.items():
         identities = metadata["identities"][split]
         lines.append(f"{split:<10}{info.num_examples:>10,}{identities:>12,}")
     if skipped := metadata["skipped"]["count"]:
         names = metadata["skipped"]["names"]
         more = ", ..." if skipped > len(names) else ""
-        lines.append(f"skipped {skipped:,} broken pictures: {', '.join(names)}{more}")
+        lines.append(f"skipped {skipped:,} broken images: {', '.join(names)}{more}")
     root = builder.data_dir.removesuffix(f"/{dataset_name(builder)}/{builder.version}")
     field = "dataset" if set(SPLITS) <= set(builder.info.splits) else "extra"
     lines.append(f"use: data.{field}={dataset_name(builder)} data.dir={root}")
@@ -249,14 +249,14 @@ def _flags_help(values: flags.FlagValues) -> str:
     return "\n".join(lines)
 
 
-def _check_same(builder: PictureBuilder, lists: Source) -> None:
+def _check_same(builder: ImageBuilder, lists: Source) -> None:
     """Raises a UserError if a prepared dataset has other settings or another source."""
     wanted, stored = builder.metadata(), builder.info.metadata
     different = [name for name in wanted if stored.get(name) != wanted[name]]
     if different:
         fault = f"exists with other {', '.join(different)}"
     elif stored.get("source") not in (None, builder.digest(lists)):  # older sets have no digest
-        fault = "was made from other pictures or labels"
+        fault = "was made from other images or labels"
     else:
         return
     raise UserError(f"{builder.data_dir} {fault}: choose another name or data_dir, or delete it")

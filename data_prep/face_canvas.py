@@ -13,7 +13,7 @@ from data_prep.face_conditions import Conditions
 from data_prep.face_traits import Colour, Traits
 
 DEPTH = 0.62  # how far the middle of the face stands out from its outline
-SIDES = (-1, 1)  # left and right in the picture
+SIDES = (-1, 1)  # left and right in the image
 _SUBPIXEL_BITS = 4  # OpenCV's polygons take fixed-point corners
 _WARM_SHADE = np.array([0.56, 0.36, 0.32], np.float32)  # of skin that no light reaches
 
@@ -70,9 +70,9 @@ def darker(colour, gain: float) -> Colour:
 
 
 class Canvas:
-    """A picture being painted with polygons in head units.
+    """An image being painted with polygons in head units.
 
-    `image` is uint8 [side, side, 3], RGB. A texture is a picture of the same size, for
+    `image` is uint8 [side, side, 3], RGB. A texture is an image of the same size, for
     `paste`. The skin is kept at a quarter of it, where soft shadows are cheap.
     """
 
@@ -127,7 +127,7 @@ class Canvas:
         return darker(colour, 0.35 + 0.68 * float(self.light[row, column]))
 
     def project(self, points, depth: float = DEPTH, lift: float = 0.0) -> np.ndarray:
-        """Head units to shares of the picture's side, after the turn of the head.
+        """Head units to shares of the image's side, after the turn of the head.
 
         Args:
             points: float [n, 2].
@@ -145,7 +145,7 @@ class Canvas:
         return turned @ self._placed + self.conditions.centre
 
     def _corners(self, points, side: int, depth: float, lift: float) -> np.ndarray:
-        """`project` in OpenCV's fixed-point pixels of a picture of that side: int32 [n, 2]."""
+        """`project` in OpenCV's fixed-point pixels of an image of that side: int32 [n, 2]."""
         pixels = self.project(points, depth, lift) * side - 0.5
         return np.round(pixels * 2**_SUBPIXEL_BITS).astype(np.int32)
 
@@ -191,7 +191,7 @@ class Canvas:
 def _soft_mask(
     corners: np.ndarray, side: int, blur: float
 ) -> tuple[tuple[slice, slice], np.ndarray]:
-    """The polygon's cover, float32 in [0, 1], and the box of the picture that it lies in."""
+    """The polygon's cover, float32 in [0, 1], and the box of the image that it lies in."""
     margin = 2 + int(3 * blur)
     low = np.maximum((corners.min(0) >> _SUBPIXEL_BITS) - margin, 0)
     high = np.minimum((corners.max(0) >> _SUBPIXEL_BITS) + margin + 1, side)

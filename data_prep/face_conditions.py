@@ -1,4 +1,4 @@
-"""How one picture of a drawn face was taken, and the CelebA attributes that show in it."""
+"""How one image of a drawn face was taken, and the CelebA attributes that show in it."""
 
 import dataclasses
 
@@ -35,13 +35,13 @@ LIPSTICKS: tuple[Colour, ...] = ((190, 24, 48), (164, 22, 60), (214, 44, 88), (1
 
 @dataclasses.dataclass(frozen=True)
 class Conditions:
-    """What changes from one picture of an identity to the next. Angles are in radians."""
+    """What changes from one image of an identity to the next. Angles are in radians."""
 
     yaw: float
     pitch: float
     roll: float
-    scale: float  # head units as a share of the picture's side
-    centre: tuple[float, float]  # of the head, as shares of the picture's side
+    scale: float  # head units as a share of the image's side
+    centre: tuple[float, float]  # of the head, as shares of the image's side
     light: tuple[float, float, float]  # unit vector towards the light, z towards the viewer
     ambient: float
     exposure: Colour  # gain of each channel
@@ -60,12 +60,12 @@ class Conditions:
     clothes_colour: Colour
     neckline: float  # depth
     background: Colour
-    blur: float  # standard deviation in 1/128 of the picture's side
+    blur: float  # standard deviation in 1/128 of the image's side
     noise: float  # standard deviation in grey levels
 
 
 def sample_conditions(rng: np.random.Generator, traits: Traits) -> Conditions:
-    """Draws how one picture of the identity was taken, and what it wears there."""
+    """Draws how one image of the identity was taken, and what it wears there."""
     smiling = rng.random() < 0.48
     opened = rng.random() < (0.6 if smiling else 0.24)
     direction = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-0.8, 0.15), rng.uniform(0.6, 1)])
@@ -111,13 +111,13 @@ def hair_shows(traits: Traits, conditions: Conditions) -> bool:
 
 
 def label(traits: Traits, conditions: Conditions) -> np.ndarray:
-    """The attributes that show in the picture.
+    """The attributes that show in the image.
 
     A hat hides a bald head, bangs and short hair, so none of these is labelled under one.
 
     Args:
         traits: of the identity.
-        conditions: of the picture.
+        conditions: of the image.
 
     Returns:
         uint8 [len(ATTRIBUTES)], 0 or 1.

@@ -1,4 +1,4 @@
-"""The parts of a head that show on every picture of it: skin, ears, eyes, nose, mouth, beard."""
+"""The parts of a head that show on every image of it: skin, ears, eyes, nose, mouth, beard."""
 
 import cv2
 import numpy as np

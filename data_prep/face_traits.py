@@ -1,4 +1,4 @@
-"""Who a drawn face is: what stays the same over the pictures of an identity.
+"""Who a drawn face is: what stays the same over the images of an identity.
 
 Lengths are in head units: one unit is half the height of an average head, x points right, y
 points down, and the origin is the middle of the head. Colours are RGB in [0, 255].
@@ -41,7 +41,7 @@ EYE_COLOURS: tuple[Colour, ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class Traits:
-    """What stays the same over all pictures of one identity."""
+    """What stays the same over all images of one identity."""
 
     male: bool
     age: float  # 0 young, 1 old
@@ -92,7 +92,7 @@ class Traits:
     frame_colour: Colour
     frame_roundness: float
     frame_height: float
-    glasses_habit: float  # chance that a picture shows it, also for the next three
+    glasses_habit: float  # chance that an image shows it, also for the next three
     lipstick_habit: float
     earrings_habit: float
     necktie_habit: float

@@ -1,4 +1,4 @@
-"""Faces drawn with OpenCV from an identity, a pose, a light, an expression and CelebA's attributes.
+"""Synthetic faces: OpenCV draws them from identity, pose, light, expression and attributes.
 
 Skin, hair and cloth are textures lit by one lamp; the parts are polygons pasted from these textures
 at twice the size or more, back to front.
@@ -14,12 +14,12 @@ from data_prep.face_canvas import SIDES, Canvas, darker, ellipse, mirrored, spli
 from data_prep.face_conditions import ATTRIBUTES
 from data_prep.face_traits import Traits
 
-__all__ = ["ATTRIBUTES", "Face", "draw_face"]
+__all__ = ["ATTRIBUTES", "Face", "render_face"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Face:
-    """A drawn face and what shows in it."""
+    """A synthetic face and what shows in it."""
 
     image: np.ndarray  # uint8 [size, size, 3], RGB
     attributes: np.ndarray  # uint8 [len(ATTRIBUTES)], 0 or 1
@@ -225,28 +225,28 @@ def _photograph(canvas: Canvas, size: int, rng: np.random.Generator) -> np.ndarr
     return np.clip(exposed + 0.5, 0, 255).astype(np.uint8)
 
 
-def draw_face(identity: int, picture: int, *, size: int = 128, seed: int = 0) -> Face:
-    """Draws one picture of an identity.
+def render_face(identity: int, image: int, *, size: int = 128, seed: int = 0) -> Face:
+    """Renders one image of an identity.
 
     Args:
         identity: number of the identity, 0 or more: alone with the seed it decides the person.
-        picture: number of the picture, 0 or more: pose, light, expression and what is worn.
-        size: side of the picture in pixels.
+        image: number of the image, 0 or more: pose, light, expression and what is worn.
+        size: side of the image in pixels.
         seed: of the whole set of people, 0 or more.
 
     Returns:
-        The picture and its attributes; the same arguments give the same bytes.
+        The image and its attributes; the same arguments give the same bytes.
 
     Raises:
         ValueError: a number is below 0, or the size below 16.
     """
-    if min(identity, picture, seed) < 0 or size < 16:
+    if min(identity, image, seed) < 0 or size < 16:
         raise ValueError(
-            f"draw_face({identity=}, {picture=}, {size=}, {seed=}): numbers start at 0, sizes at 16"
+            f"render_face({identity=}, {image=}, {size=}, {seed=}): numbers start at 0, sizes at 16"
         )
     traits = face_traits.sample_traits(seed, identity)
-    # NumPy seeds (a, b) and (a, b, 0) alike, so that picture 0 would repeat the traits' numbers.
-    rng = np.random.default_rng((seed, identity, picture + 1))
+    # NumPy seeds (a, b) and (a, b, 0) alike, so that image 0 would repeat the traits' numbers.
+    rng = np.random.default_rng((seed, identity, image + 1))
     conditions = face_conditions.sample_conditions(rng, traits)
     canvas = Canvas(size * max(2, -(-256 // size)), traits, conditions)
     hair = _hair_texture(canvas, rng)

@@ -1,13 +1,13 @@
-"""Any folder of JPEG and PNG pictures as TFRecords.
+"""Any folder of JPEG and PNG images as TFRecords.
 
     python -m data_prep.folder --source=DIR --data_dir=data [--name=NAME] [--shares=0.7,0.2,0.1]
 
 With a CSV in DIR (or `--csv=FILE`): a header, a column of file names relative to DIR (the first, or
 `--name_column`), 0/1 or -1/1 columns, which are the attributes, and perhaps `--identity_column`.
-Pictures that the CSV doesn't list are left out. Without a CSV there are no attributes, and each
-subfolder that holds pictures is an identity, as in LFW.
+Images that the CSV doesn't list are left out. Without a CSV there are no attributes, and each
+subfolder that holds images is an identity, as in LFW.
 
-No identity is in two splits; `--split=extra` puts all pictures in one split of that name instead.
+No identity is in two splits; `--split=extra` puts all images in one split of that name instead.
 The dataset is `folder/NAME`, NAME by default that of DIR. `tfds build data_prep/folder.py
 --manual_dir=DIR` builds `folder/default`; there a CSV needs its attributes named in the config:
 `--config='{"name": "mine", "attributes": ["Smiling", "Male"]}'`. See `data_prep.celeba` for what
@@ -24,12 +24,12 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from data_prep import builder, command, pictures, spec
+from data_prep import builder, command, images, spec
 from tfadv.config.errors import UserError
 
 VALUES = {"-1": -1, "0": 0, "1": 1}
 DEFAULT_CONFIG = "default"
-SHARES = (0.6, 0.2, 0.2)  # the paper's would leave 13 test pictures of 1,000
+SHARES = (0.6, 0.2, 0.2)  # the paper's would leave 13 test images of 1,000
 
 
 @dataclasses.dataclass(eq=False)
@@ -37,11 +37,11 @@ class FolderConfig(builder.SplitConfig):
     """How a folder is read.
 
     Attributes:
-        shares: of private, public and test pictures.
+        shares: of private, public and test images.
         attributes: names of the CSV's 0/1 columns.
         csv: file with the attributes; by default the only `.csv` file in the folder, if any.
         name_column: column of the file names, by default the first.
-        identity_column: column that says who is in a picture; by default nobody knows.
+        identity_column: column that says who is in an image; by default nobody knows.
     """
 
     shares: tuple[float, ...] = SHARES
@@ -51,12 +51,12 @@ class FolderConfig(builder.SplitConfig):
     identity_column: str = ""
 
 
-class Folder(builder.PictureBuilder):
-    """A folder of pictures, with a CSV of attributes or a subfolder per identity."""
+class Folder(builder.ImageBuilder):
+    """A folder of images, with a CSV of attributes or a subfolder per identity."""
 
     BUILDER_CONFIGS = [FolderConfig(name=DEFAULT_CONFIG)]  # noqa: RUF012
     MANUAL_DOWNLOAD_INSTRUCTIONS = __doc__
-    description = "Pictures of a folder."
+    description = "Images of a folder."
 
     @property
     def attribute_names(self) -> tuple[str, ...]:
@@ -89,27 +89,27 @@ def read_attribute_names(folder: epath.Path, config: FolderConfig) -> tuple[str,
 
 
 def read_source(folder: epath.Path, config: FolderConfig, *, skip: bool = False) -> spec.Source:
-    """Reads a folder of pictures and checks that its CSV, if it has one, agrees with them.
+    """Reads a folder of images and checks that its CSV, if it has one, agrees with them.
 
     Args:
-        folder: holds the pictures.
+        folder: holds the images.
         config: says how it is read.
-        skip: whether pictures may be missing.
+        skip: whether images may be missing.
 
     Raises:
-        UserError: if the folder holds no picture or the CSV is at fault.
+        UserError: if the folder holds no image or the CSV is at fault.
     """
-    there = pictures.list_pictures(folder)
+    there = images.list_images(folder)
     path = _find_csv(folder, config)
     if path is None:
         people = [name.rpartition("/")[0] for name in there]
         return spec.Source(folder, there, np.zeros((len(there), 0), np.uint8), _number(people))
     names, people, attributes = _read_rows(path, config)
     absent = sorted(set(names).difference(there))
-    pictures.check_inside(absent, path)
+    images.check_inside(absent, path)
     if absent and not skip:
         raise UserError(
-            f"{path} lists {len(absent)} pictures that {folder} lacks, such as {absent[0]}"
+            f"{path} lists {len(absent)} images that {folder} lacks, such as {absent[0]}"
         )
     return spec.Source(folder, names, attributes, _number(people))
 
@@ -164,7 +164,7 @@ def _name_column(path: epath.Path, header: Sequence[str], config: FolderConfig) 
 
 
 def _read_rows(path: epath.Path, config: FolderConfig) -> tuple[list[str], list[str], np.ndarray]:
-    """Returns each picture's file name, its person ("" unknown) and its attributes."""
+    """Returns each image's file name, its person ("" unknown) and its attributes."""
     header, rows = _read_header(path)
     name_at = header.index(_name_column(path, header, config))
     person_at = header.index(config.identity_column) if config.identity_column else None
@@ -183,7 +183,7 @@ def _read_rows(path: epath.Path, config: FolderConfig) -> tuple[list[str], list[
         people.append("" if person_at is None else row[person_at].strip())
         values.append([_value(path, line, header[i], row[i]) for i in columns])
     if not lines:
-        raise UserError(f"{path}: the file lists no picture")
+        raise UserError(f"{path}: the file lists no image")
     table = np.array(values, np.int8).reshape(len(lines), len(columns))
     _check_one_coding(path, table, [header[i] for i in columns])
     return list(lines), people, (table > 0).astype(np.uint8)
@@ -194,7 +194,7 @@ def _value(path: epath.Path, line: int, column: str, cell: str) -> int:
     if value is None:
         raise UserError(
             f"{path}: row {line}, column {column!r}: {cell!r} is neither 0 nor 1 (if it says who "
-            f"is in the picture: --identity_column={column})"
+            f"is in the image: --identity_column={column})"
         )
     return value
 
@@ -217,13 +217,13 @@ def _number(people: Sequence[str]) -> np.ndarray:
 
 def define_flags() -> flags.FlagValues:
     """Returns the flags of this command."""
-    values = command.common_flags(source="folder of pictures")
+    values = command.common_flags(source="folder of images")
     for name, text in (
         ("name", "the dataset becomes folder/NAME; by default that of the source folder"),
         ("csv", "file with the attributes; by default the CSV file in the source folder"),
         ("name_column", "column of the file names; by default the first"),
-        ("identity_column", "column that says who is in the picture"),
-        ("split", "put all pictures in one split of this name"),
+        ("identity_column", "column that says who is in the image"),
+        ("split", "put all images in one split of this name"),
     ):
         flags.DEFINE_string(name, "", text, flag_values=values)
     return values

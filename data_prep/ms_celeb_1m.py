@@ -1,4 +1,4 @@
-"""Pictures of MS-Celeb-1M, drawn by seed, as TFRecords: more public data for an attacker.
+"""Images of MS-Celeb-1M, sampled by seed, as TFRecords: more public data for an attacker.
 
     python -m data_prep.ms_celeb_1m --source=PATH --data_dir=data [--pictures=10000] [--seed=0]
 
@@ -7,9 +7,9 @@ PATH is one of these files, or the folder that holds it:
     FaceImageCroppedWithAlignment.tsv    the release's own aligned faces (Guo et al., ECCV 2016)
     train.rec, with train.idx beside it  InsightFace's packing of them, 112x112, such as faces_emore
 
-The dataset is `ms_celeb_1m/n10000_seed0`, its only split `extra`. Nothing is known of attributes;
-people are numbered anew in each draw. A draw is part of any larger one of the same seed. The TSV
-has 90 GB, all of which is read once, also to tell that a set is prepared already.
+The dataset is `ms_celeb_1m/n10000_seed0`. Its only split is `extra`; it has no attributes. Each
+sample numbers identities anew. A sample is part of any larger one of the same seed. The TSV has
+90 GB, which are read once, even to find that a set is prepared already.
 `tfds build data_prep/ms_celeb_1m.py --manual_dir=DIR` builds the set above; see `data_prep.celeba`
 for what `tfds build` needs.
 """
@@ -32,54 +32,54 @@ PACKINGS = {
     "train.rec": packings.RecordFile,
 }
 PACKING_OF_SUFFIX = {PurePosixPath(name).suffix: packing for name, packing in PACKINGS.items()}
-PICTURES = 10_000  # Table 1, rows 5 to 8
+IMAGES = 10_000  # Table 1, rows 5 to 8
 
 
 @dataclasses.dataclass(eq=False)
-class DrawConfig(builder.SplitConfig):
-    """Which pictures are drawn.
+class SampleConfig(builder.SplitConfig):
+    """Which images are sampled.
 
     Attributes:
         split: name of the only split.
         pictures: how many.
-        seed: of the draw; the order of writing has its own.
+        seed: of the sample; the order of writing has its own.
     """
 
     split: str = "extra"
-    pictures: int = PICTURES
+    pictures: int = IMAGES
     seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DrawnSource(spec.Source):
-    """Pictures drawn from a file; `root` is the file's folder, which `names` have no part in.
+class SampledSource(spec.Source):
+    """Images sampled from a file; `root` is the file's folder, which `names` have no part in.
 
     Attributes:
-        file: holds the pictures.
-        places: of each picture in it.
+        file: holds the images.
+        places: of each image in it.
     """
 
     file: packings.PackedFile
     places: list[packings.Place]
 
-    def take(self, positions: np.ndarray) -> "DrawnSource":
-        """Returns a source of some of the pictures, in the order of their positions."""
+    def take(self, positions: np.ndarray) -> "SampledSource":
+        """Returns a source of some of the images, in the order of their positions."""
         return dataclasses.replace(
             super().take(positions), places=[self.places[i] for i in positions]
         )
 
-    def picture(self, index: int) -> bytes:
-        """Returns a picture as the file has it; raises `UserError` if it doesn't decode."""
-        return self.file.picture(self.places[index])
+    def image(self, index: int) -> bytes:
+        """Returns an image as the file has it; raises `UserError` if it doesn't decode."""
+        return self.file.image(self.places[index])
 
 
-class MsCeleb1m(builder.PictureBuilder):
+class MsCeleb1m(builder.ImageBuilder):
     """Faces of MS-Celeb-1M (Guo et al., ECCV 2016), in one split and without attributes."""
 
     name = "ms_celeb_1m"
-    BUILDER_CONFIGS = [DrawConfig(name=f"n{PICTURES}_seed0")]  # noqa: RUF012
+    BUILDER_CONFIGS = [SampleConfig(name=f"n{IMAGES}_seed0")]  # noqa: RUF012
     MANUAL_DOWNLOAD_INSTRUCTIONS = __doc__
-    description = "Faces of MS-Celeb-1M, drawn by seed."
+    description = "Faces of MS-Celeb-1M, sampled by seed."
     attribute_names = ()
 
     def __init__(self, *, file_name: str = "", **kwargs: Any):
@@ -87,23 +87,23 @@ class MsCeleb1m(builder.PictureBuilder):
 
         Args:
             file_name: of the file in the source's folder; by default one of the usual two.
-            **kwargs: as for any `PictureBuilder`.
+            **kwargs: as for any `ImageBuilder`.
         """
         self._file_name = file_name
-        self._drawn: DrawnSource | None = None
+        self._sampled: SampledSource | None = None
         super().__init__(**kwargs)
 
-    def read_source(self, folder: epath.Path) -> DrawnSource:
-        """Draws the pictures, once: both `data_prep.command` and TFDS ask for them."""
-        if self._drawn is None:
+    def read_source(self, folder: epath.Path) -> SampledSource:
+        """Samples the images, once: both `data_prep.command` and TFDS ask for them."""
+        if self._sampled is None:
             config = self.builder_config
             file = find_file(folder / self._file_name)
-            self._drawn = draw(file, config.pictures, config.seed, skip=self.skip)
-        return self._drawn
+            self._sampled = sample(file, config.pictures, config.seed, skip=self.skip)
+        return self._sampled
 
 
 def find_file(source: epath.Path) -> packings.PackedFile:
-    """Returns the file of pictures that is at a path, or in the folder there.
+    """Returns the file of images that is at a path, or in the folder there.
 
     Raises:
         UserError: if there is no such path, none of the packings, or both.
@@ -122,42 +122,44 @@ def find_file(source: epath.Path) -> packings.PackedFile:
     return PACKING_OF_SUFFIX[source.suffix](source)
 
 
-def draw(file: packings.PackedFile, count: int, seed: int, *, skip: bool = False) -> DrawnSource:
-    """Draws pictures from a file in one pass; of the others it remembers nothing.
+def sample(
+    file: packings.PackedFile, count: int, seed: int, *, skip: bool = False
+) -> SampledSource:
+    """Samples images from a file in one pass, in constant memory.
 
     Those whose keys have the smallest hashes are taken, the seed being part of the hash, so that
     the order of the file doesn't matter.
 
-    A damaged line or record is drawn like any other if it is no fault, of unknown identity and
-    named by its number, such as `record 7`. Reading its picture then raises a UserError, as with
-    a picture that doesn't decode; no other is drawn in its place.
+    A damaged line or record is sampled like any other if it is no fault, of unknown identity and
+    named by its number, such as `record 7`. Reading its image then raises a UserError, as with
+    an image that doesn't decode; no other is sampled in its place.
 
     Args:
-        file: holds the pictures.
-        count: how many to draw.
-        seed: of the draw.
+        file: holds the images.
+        count: how many to sample.
+        seed: of the sample.
         skip: whether lines and records may be damaged.
 
     Returns:
-        The pictures in the order of the file, with no attributes; people are numbered from 0.
+        The images in the order of the file, with no attributes; people are numbered from 0.
 
     Raises:
-        UserError: if the file is at fault or holds fewer pictures.
+        UserError: if the file is at fault or holds fewer images.
     """
 
     def hashed(place: packings.Place) -> tuple[bytes, packings.Place]:
         return hashlib.blake2b(b"%d\t%b" % (seed, place.key), digest_size=8).digest(), place
 
-    drawn = heapq.nsmallest(count, map(hashed, file.places(skip=skip)))
-    if len(drawn) < count:
-        raise UserError(f"{file.path} holds {len(drawn):,} pictures, fewer than --pictures={count}")
-    places = sorted(place for _, place in drawn)
+    sampled = heapq.nsmallest(count, map(hashed, file.places(skip=skip)))
+    if len(sampled) < count:
+        raise UserError(f"{file.path} holds {len(sampled):,} images, fewer than --pictures={count}")
+    places = sorted(place for _, place in sampled)
     found = [_person_and_name(file, place, skip=skip) for place in places]
     people, names = zip(*found, strict=True)
     known = [i for i, person in enumerate(people) if person is not None]
     identities = np.full(count, spec.UNKNOWN_IDENTITY, np.int64)
     _, identities[known] = np.unique([people[i] for i in known], return_inverse=True)
-    return DrawnSource(
+    return SampledSource(
         root=file.path.parent,
         names=names,
         attributes=np.zeros((count, 0), np.uint8),
@@ -170,7 +172,7 @@ def draw(file: packings.PackedFile, count: int, seed: int, *, skip: bool = False
 def _person_and_name(
     file: packings.PackedFile, place: packings.Place, *, skip: bool
 ) -> tuple[str | int | None, str]:
-    """Returns who is in a picture and its name; where that is damaged and may be, None."""
+    """Returns who is in an image and its name; where that is damaged and may be, None."""
     try:
         return file.person_and_name(place)
     except UserError:
@@ -184,15 +186,15 @@ def define_flags() -> flags.FlagValues:
     source = " or ".join(PACKINGS)
     values = command.common_flags(source=f"{source}, or the folder that holds it", shares=False)
     for name, default, text, low in (
-        ("pictures", PICTURES, "how many pictures are drawn", 1),
-        ("seed", 0, "of the draw", 0),
+        ("pictures", IMAGES, "how many images are sampled", 1),
+        ("seed", 0, "of the sample", 0),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=low, flag_values=values)
     return values
 
 
 def main(values: flags.FlagValues) -> None:
-    """Prepares the draw that the flags ask for."""
+    """Prepares the sample that the flags ask for."""
     if not values.source:
         raise UserError(f"--source=PATH is missing: {values['source'].help}")
     path = find_file(epath.Path(values.source).expanduser()).path
@@ -208,10 +210,10 @@ def main(values: flags.FlagValues) -> None:
     )
 
 
-def _config(values: flags.FlagValues) -> DrawConfig:
+def _config(values: flags.FlagValues) -> SampleConfig:
     """Returns the registered config of these numbers, or else a new one named after them."""
     name = f"n{values.pictures}_seed{values.seed}"
-    return MsCeleb1m.builder_configs.get(name) or DrawConfig(
+    return MsCeleb1m.builder_configs.get(name) or SampleConfig(
         name=name, pictures=values.pictures, seed=values.seed
     )
 

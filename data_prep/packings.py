@@ -1,4 +1,4 @@
-"""Files that pack many pictures: which pictures there are, in one pass, and any one of them.
+"""Files that pack many images: which images there are, in one pass, and any one of them.
 
 `TsvFile` is MS-Celeb-1M's own packing, `RecordFile` InsightFace's; such files are larger than
 memory.
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_prep import pictures, recordio
+from data_prep import images, recordio
 from tfadv.config.errors import UserError
 
 # Columns of the TSV: MID, ImageSearchRank, ImageURL, PageURL, FaceID, FaceRectangle, FaceData.
@@ -26,7 +26,7 @@ LONGEST_LINE = 1 << 26  # in bytes; a file without line breaks must not fill the
 
 
 class Place(NamedTuple):
-    """Where in a file a picture is.
+    """Where in a file an image is.
 
     Attributes:
         offset: of its line or record, in bytes.
@@ -40,11 +40,11 @@ class Place(NamedTuple):
 
 
 class PackedFile(abc.ABC):
-    """A file of pictures that says who is in each.
+    """A file of images that says who is in each.
 
     Attributes:
         path: of the file.
-        unit: what in the file holds a picture.
+        unit: what in the file holds an image.
     """
 
     unit: str
@@ -55,11 +55,11 @@ class PackedFile(abc.ABC):
 
     @abc.abstractmethod
     def places(self, *, skip: bool = False) -> Iterator[Place]:
-        """Yields the place of every picture; shows how far it is.
+        """Yields the place of every image; shows how far it is.
 
         Args:
             skip: whether a damaged line or record is no fault of the file. It has a place too,
-                at which no picture can be read.
+                at which no image can be read.
 
         Raises:
             UserError: if the file is at fault.
@@ -67,7 +67,7 @@ class PackedFile(abc.ABC):
 
     @abc.abstractmethod
     def person_and_name(self, place: Place) -> tuple[str | int, str]:
-        """Returns who is in the picture at a place, and what to call the picture.
+        """Returns who is in the image at a place, and what to call the image.
 
         Raises:
             UserError: if the file doesn't say.
@@ -75,19 +75,19 @@ class PackedFile(abc.ABC):
 
     @abc.abstractmethod
     def encoded(self, place: Place) -> bytes:
-        """Returns the bytes of the picture at a place, whatever they are.
+        """Returns the bytes of the image at a place, whatever they are.
 
         Raises:
-            UserError: if they can't be read, or the file doesn't say who is in the picture.
+            UserError: if they can't be read, or the file doesn't say who is in the image.
         """
 
-    def picture(self, place: Place) -> bytes:
-        """Returns the bytes of the picture at a place, a whole JPEG or PNG that decodes.
+    def image(self, place: Place) -> bytes:
+        """Returns the bytes of the image at a place, a whole JPEG or PNG that decodes.
 
         Raises:
             UserError: if they can't be read or don't decode.
         """
-        return pictures.check_picture(self.encoded(place), self.where(place))
+        return images.check_image(self.encoded(place), self.where(place))
 
     def where(self, place: Place) -> str:
         """Returns what leads a user to a place."""
@@ -109,7 +109,7 @@ class TsvFile(PackedFile):
                 place = place._replace(key=b"\t".join(columns[i] for i in (MID, RANK, FACE)))
             yield place
         if place and not line.endswith(b"\n") and not skip:
-            self.picture(place)  # a copy that was broken off ends within one
+            self.image(place)  # a copy that was broken off ends within one
 
     def person_and_name(self, place: Place) -> tuple[str, str]:
         """Returns the MID, and `MID/RANK-FACE.jpg`."""
@@ -127,7 +127,7 @@ class TsvFile(PackedFile):
             return base64.b64decode(columns[DATA].rstrip(), validate=True)
         except binascii.Error as error:
             raise UserError(
-                f"{self.where(place)}: the picture is cut short or isn't base64: {error}"
+                f"{self.where(place)}: the image is cut short or isn't base64: {error}"
             ) from error
 
     def _columns(self, place: Place, line: bytes) -> list[bytes]:
@@ -143,27 +143,27 @@ class TsvFile(PackedFile):
 class RecordFile(PackedFile):
     """MXNet's RecordIO as InsightFace fills it: `train.rec`, with `train.idx` beside it.
 
-    Where record 0 has two labels and no picture, pictures are numbered from 1 to below its first
-    label; other records give each person's range of them. Otherwise all records are pictures.
-    InsightFace's tool (src/data/face2rec2.py) writes record 0 after all pictures. A picture's first
+    Where record 0 has two labels and no image, images are numbered from 1 to below its first
+    label; other records give each person's range of them. Otherwise all records are images.
+    InsightFace's tool (src/data/face2rec2.py) writes record 0 after all images. An image's first
     label is its person's number. Faults of the `.idx` are never skipped.
     """
 
     unit = "record"
 
     def places(self, *, skip: bool = False) -> Iterator[Place]:
-        """Yields the place of every picture that the `.idx` file lists; its key is its number.
+        """Yields the place of every image that the `.idx` file lists; its key is its number.
 
-        Where record 0 is damaged and that is no fault, all records count as pictures.
+        Where record 0 is damaged and that is no fault, all records count as images.
         """
         index = self.path.with_suffix(".idx")
         if not index.exists():
-            raise UserError(f"{index} is missing: it says where in {self.path.name} pictures are")
+            raise UserError(f"{index} is missing: it says where in {self.path.name} images are")
         size = self.path.stat().length
         head = next((place for place in self._listed(index, size) if place.number == 0), None)
         end = None
         with _suppressed(skip):
-            end = self._end_of_pictures(head) if head else None
+            end = self._end_of_images(head) if head else None
         last = Place(0, 0, b"")
         for place in self._listed(index, size):
             last = max(last, place)
@@ -180,15 +180,15 @@ class RecordFile(PackedFile):
 
     def person_and_name(self, place: Place) -> tuple[int, str]:
         """Returns the person's number, and `PERSON/RECORD`."""
-        person, _ = self._person_and_picture(place)
+        person, _ = self._person_and_image(place)
         return person, f"{person}/{place.number}"
 
     def encoded(self, place: Place) -> bytes:
         """Returns what follows the labels."""
-        _, encoded = self._person_and_picture(place)
+        _, encoded = self._person_and_image(place)
         return encoded
 
-    def _person_and_picture(self, place: Place) -> tuple[int, bytes]:
+    def _person_and_image(self, place: Place) -> tuple[int, bytes]:
         (person, *_), encoded = self._unpack(place)
         if not person.is_integer():
             raise UserError(f"{self.where(place)}: {person} is no person's number")
@@ -210,8 +210,8 @@ class RecordFile(PackedFile):
                 )
             yield Place(offset, number, b"%d" % number)
 
-    def _end_of_pictures(self, head: Place) -> int | None:
-        """Returns the number after the last picture's, which record 0 may say; else None."""
+    def _end_of_images(self, head: Place) -> int | None:
+        """Returns the number after the last image's, which record 0 may say; else None."""
         labels, encoded = self._unpack(head)
         listed = not encoded and len(labels) == 2 and labels[0].is_integer()
         return int(labels[0]) if listed else None

@@ -1,9 +1,9 @@
-"""MXNet's RecordIO: the record at an offset of a file, and the picture packed in a record.
+"""MXNet's RecordIO: the record at an offset of a file, and the image packed in a record.
 
 A record is a chain of parts. A part is a magic word, a word of which the upper 3 bits say where in
 the chain it is and the lower 29 how long it is, and its bytes, padded to a multiple of 4. A chain
 has more than one part where the magic word occurs in the bytes, at a multiple of 4 from their
-start: the record is cut there and the word left out (dmlc-core, src/recordio.cc). A packed picture
+start: the record is cut there and the word left out (dmlc-core, src/recordio.cc). A packed image
 is a header, then labels if the header says how many, then its encoded bytes (MXNet,
 python/mxnet/recordio.py). All numbers are little-endian.
 """
@@ -38,7 +38,7 @@ def read_record(file: BinaryIO, offset: int) -> bytes:
 
 
 def unpack(record: bytes) -> tuple[tuple[float, ...], bytes]:
-    """Returns the labels, at least one, and the encoded picture of a record.
+    """Returns the labels, at least one, and the encoded image of a record.
 
     Raises:
         UserError: if the record is too short for its header.
@@ -46,7 +46,7 @@ def unpack(record: bytes) -> tuple[tuple[float, ...], bytes]:
     count, label = HEADER.unpack_from(record)[:2] if len(record) >= HEADER.size else (0, 0.0)
     start = HEADER.size + 4 * count
     if len(record) < start:
-        raise UserError(f"{len(record)} bytes are too few for a picture's header")
+        raise UserError(f"{len(record)} bytes are too few for an image's header")
     labels = struct.unpack_from(f"<{count}f", record, HEADER.size) if count else (label,)
     return labels, record[start:]
 

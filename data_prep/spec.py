@@ -1,10 +1,10 @@
-"""What every prepared dataset has in common: its features, and how pictures are dealt to splits.
+"""What every prepared dataset has in common: its features, and how images are dealt to splits.
 
-Splits: `private` (X1 of the paper: the service's pictures), `public` (X2: what an attacker may own)
+Splits: `private` (X1 of the paper: the service's images), `public` (X2: what an attacker may own)
 and `test` (T). Schemes:
 
 - `identity`: no identity in two splits; the default, as a shared one flatters an attacker's score.
-- `paper`: by position, as in the paper (160,000 / 40,000 / 2,599 of CelebA's 202,599 pictures).
+- `paper`: by position, as in the paper (160,000 / 40,000 / 2,599 of CelebA's 202,599 images).
 - `official`: CelebA's own partition file (train, valid, test).
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from data_prep import pictures
+from data_prep import images
 from tfadv.config.errors import UserError
 
 SPLITS = ("private", "public", "test")
@@ -29,11 +29,11 @@ UNKNOWN_IDENTITY = -1
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The pictures of a source, in its own order, and what its lists say of each.
+    """The images of a source, in its own order, and what its lists say of each.
 
     Attributes:
         root: folder that `names` are relative to.
-        names: file name of each picture, with `/` between folders.
+        names: file name of each image, with `/` between folders.
         attributes: uint8 [N, A], 0 or 1.
         identities: int64 [N], -1 where unknown.
         partition: uint8 [N], CelebA's own split (0, 1, 2), or None where the source has none.
@@ -46,7 +46,7 @@ class Source:
     partition: np.ndarray | None = None
 
     def take(self, positions: np.ndarray) -> "Source":
-        """Returns a source of some of the pictures, in the order of their positions."""
+        """Returns a source of some of the images, in the order of their positions."""
         return dataclasses.replace(
             self,
             names=[self.names[i] for i in positions],
@@ -55,17 +55,17 @@ class Source:
             partition=None,
         )
 
-    def picture(self, index: int) -> bytes:
-        """Returns a picture's bytes; raises `UserError` if they are missing or don't decode."""
-        return pictures.read_picture(self.root / self.names[index])
+    def image(self, index: int) -> bytes:
+        """Returns an image's bytes; raises `UserError` if they are missing or don't decode."""
+        return images.read_image(self.root / self.names[index])
 
     def example(self, index: int) -> dict[str, Any]:
-        """Returns one example; raises `UserError` if there is something wrong with its picture.
+        """Returns one example; raises `UserError` if there is something wrong with its image.
 
         Several threads call it at the same time.
         """
         return {
-            "image": self.picture(index),
+            "image": self.image(index),
             "attributes": self.attributes[index],
             "identity": self.identities[index],
             "name": self.names[index],
@@ -85,7 +85,7 @@ def features(attribute_count: int) -> tfds.features.FeaturesDict:
 
 
 def parse_shares(text: str) -> tuple[float, ...]:
-    """Returns the shares of private, public and test pictures that `0.7,0.2,0.1` says.
+    """Returns the shares of private, public and test images that `0.7,0.2,0.1` says.
 
     Raises:
         UserError: unless these are three positive numbers that sum to 1.
@@ -110,10 +110,10 @@ def config_name(scheme: str, shares: Sequence[float]) -> str:
 
 
 def split_by_position(count: int, shares: Sequence[float]) -> dict[str, np.ndarray]:
-    """Deals the first pictures to `private`, the next to `public`, the rest to `test`.
+    """Deals the first images to `private`, the next to `public`, the rest to `test`.
 
     Returns:
-        For each split, the positions of its pictures, in ascending order.
+        For each split, the positions of its images, in ascending order.
     """
     return dict(zip(SPLITS, np.split(np.arange(count), _cuts(count, shares)), strict=True))
 
@@ -123,16 +123,16 @@ def split_by_identity(
 ) -> dict[str, np.ndarray]:
     """Deals whole identities, shuffled, so that no identity is in two splits.
 
-    A split's size differs from its share by less than the pictures of the largest identity. A
-    picture of unknown identity (-1) counts as an identity of its own.
+    A split's size differs from its share by less than the images of the largest identity. A
+    image of unknown identity (-1) counts as an identity of its own.
 
     Args:
         identities: int64 [N].
-        shares: of private, public and test pictures; they sum to 1.
+        shares: of private, public and test images; they sum to 1.
         seed: of the shuffle.
 
     Returns:
-        For each split, the positions of its pictures, in ascending order.
+        For each split, the positions of its images, in ascending order.
     """
     owners = identities.astype(np.int64)
     unknown = owners < 0
@@ -145,10 +145,10 @@ def split_by_identity(
     return _positions(split_of_owner[owners])
 
 
-def split_pictures(
+def split_images(
     source: Source, scheme: str, shares: Sequence[float], seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Deals the pictures of a source to `private`, `public` and `test`.
+    """Deals the images of a source to `private`, `public` and `test`.
 
     Raises:
         UserError: if a split would be empty, or the source has no partition for `official`.
@@ -164,7 +164,7 @@ def split_pictures(
     for split, positions in splits.items():
         if not len(positions):
             raise UserError(
-                f"scheme {scheme} leaves the split {split} empty: {len(source.names)} pictures of "
+                f"scheme {scheme} leaves the split {split} empty: {len(source.names)} images of "
                 f"{count_identities(source.identities)} known identities don't fill three splits"
             )
     return splits
@@ -174,7 +174,7 @@ def digest(source: Source, *, with_partition: bool) -> str:
     """Returns the SHA-256, in hex, of a source's names, attributes and identities.
 
     Args:
-        source: its `root` and its pictures' bytes don't count.
+        source: its `root` and its images' bytes don't count.
         with_partition: whether the partition counts too.
     """
     names = "\0".join(source.names).encode("utf-8", "surrogateescape")
@@ -193,5 +193,5 @@ def _cuts(count: int, shares: Sequence[float]) -> np.ndarray:
     return np.rint(np.cumsum(shares)[:-1] * count).astype(np.int64)
 
 
-def _positions(split_of_picture: np.ndarray) -> dict[str, np.ndarray]:
-    return {split: np.flatnonzero(split_of_picture == i) for i, split in enumerate(SPLITS)}
+def _positions(split_of_image: np.ndarray) -> dict[str, np.ndarray]:
+    return {split: np.flatnonzero(split_of_image == i) for i, split in enumerate(SPLITS)}

@@ -1,8 +1,8 @@
-"""Drawn faces as TFRecords: the embedded dataset of the demo and of the tests, made from nothing.
+"""Synthetic faces as TFRecords: the built-in dataset of the demo and of the tests.
 
     python -m data_prep.synthetic --data_dir=data
 
-The dataset is `synthetic/default`: 600 identities with 10 pictures each, 96x96 pixels. Other
+The dataset is `synthetic/default`: 600 identities with 10 images each, 96x96 pixels. Other
 numbers (`--identities`, `--pictures`, `--size`, `--seed`, `--shares`) make datasets such as
 `synthetic/600x10_96px_seed1`. `tfds build data_prep/synthetic.py` builds the default and
 `synthetic/tiny`.
@@ -25,7 +25,7 @@ JPEG_QUALITY = 95
 
 @dataclasses.dataclass(eq=False)
 class SyntheticConfig(builder.SplitConfig):
-    """How many faces are drawn, and how.
+    """How many faces are rendered, and how.
 
     Attributes:
         identities: how many.
@@ -42,11 +42,11 @@ class SyntheticConfig(builder.SplitConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DrawnFaces(spec.Source):
-    """Faces that are drawn when they are asked for; `attributes` are known only then.
+class SyntheticFaces(spec.Source):
+    """Faces that are rendered one by one; `attributes` are known only then.
 
     Attributes:
-        numbers: of each picture among those of its identity, int64 [N].
+        numbers: of each image among those of its identity, int64 [N].
         size: height and width in pixels.
         seed: of the faces.
     """
@@ -55,14 +55,14 @@ class DrawnFaces(spec.Source):
     size: int
     seed: int
 
-    def take(self, positions: np.ndarray) -> "DrawnFaces":
-        """Returns a source of some of the pictures, in the order of their positions."""
+    def take(self, positions: np.ndarray) -> "SyntheticFaces":
+        """Returns a source of some of the images, in the order of their positions."""
         return dataclasses.replace(super().take(positions), numbers=self.numbers[positions])
 
     def example(self, index: int) -> dict[str, Any]:
-        """Draws one face and encodes it as JPEG."""
+        """Renders one face and encodes it as JPEG."""
         identity, number = int(self.identities[index]), int(self.numbers[index])
-        face = faces.draw_face(identity, number, size=self.size, seed=self.seed)
+        face = faces.render_face(identity, number, size=self.size, seed=self.seed)
         _, encoded = cv2.imencode(
             ".jpg",
             cv2.cvtColor(face.image, cv2.COLOR_RGB2BGR),
@@ -76,23 +76,23 @@ class DrawnFaces(spec.Source):
         }
 
 
-class Synthetic(builder.PictureBuilder):
-    """Faces drawn from (identity, picture), with those of CelebA's attributes that can be drawn."""
+class Synthetic(builder.ImageBuilder):
+    """Synthetic faces with those of CelebA's attributes that can be rendered."""
 
     BUILDER_CONFIGS = [  # noqa: RUF012
         SyntheticConfig(name="default"),
         SyntheticConfig(name="tiny", identities=40, pictures=5, size=64),
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = None
-    description = "Drawn faces with attributes that can be seen in them."
+    description = "Synthetic faces with attributes that can be seen in them."
     attribute_names = tuple(faces.ATTRIBUTES)
 
-    def read_source(self, folder: epath.Path | None = None) -> DrawnFaces:
-        """Returns names and identities; the faces and their attributes are drawn one by one."""
+    def read_source(self, folder: epath.Path | None = None) -> SyntheticFaces:
+        """Returns names and identities; the faces are rendered one by one."""
         config = self.builder_config
         identities = np.repeat(np.arange(config.identities), config.pictures)
         numbers = np.tile(np.arange(config.pictures), config.identities)
-        return DrawnFaces(
+        return SyntheticFaces(
             root=epath.Path(),
             names=[f"{i:06d}_{k:04d}.jpg" for i, k in zip(identities, numbers, strict=True)],
             attributes=np.zeros((len(identities), 0), np.uint8),
@@ -104,7 +104,7 @@ class Synthetic(builder.PictureBuilder):
 
 
 def prepare(data_dir: str | Path, config: str = "default") -> None:
-    """Draws `synthetic/CONFIG` into data_dir, unless it is there.
+    """Renders `synthetic/CONFIG` into data_dir, unless it is there.
 
     Args:
         data_dir: where prepared datasets are.
@@ -113,7 +113,7 @@ def prepare(data_dir: str | Path, config: str = "default") -> None:
     builder = Synthetic(config=config, data_dir=data_dir)
     if not builder.data_path.exists():
         faces = builder.builder_config.identities * builder.builder_config.pictures
-        print(f"drawing {faces:,} faces into {builder.data_dir}")
+        print(f"rendering {faces:,} synthetic faces into {builder.data_dir}")
         command.build(builder, source=None)
 
 
@@ -123,7 +123,7 @@ def define_flags() -> flags.FlagValues:
     default = Synthetic.builder_configs["default"]
     for name, text, low in (
         ("identities", "how many identities", 1),
-        ("pictures", "how many pictures of each", 1),
+        ("pictures", "how many images of each", 1),
         ("size", "height and width in pixels", 16),
         ("seed", "of the faces", 0),
     ):
@@ -134,7 +134,7 @@ def define_flags() -> flags.FlagValues:
 
 
 def main(values: flags.FlagValues) -> None:
-    """Draws the faces that the flags ask for."""
+    """Prepares the synthetic faces that the flags ask for."""
     command.prepare(
         Synthetic(config=_config(values), data_dir=values.data_dir),
         source=None,

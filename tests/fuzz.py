@@ -134,9 +134,9 @@ class CelebaLists:
     def __init__(self, root):
         self.root = epath.Path(root)
         names = [f"{i + 1:06d}.jpg" for i in range(6)]
-        (root / celeba.PICTURES).mkdir()
+        (root / celeba.IMAGES).mkdir()
         for i, name in enumerate(names):
-            (root / celeba.PICTURES / name).write_bytes(face(2 * i + 1))
+            (root / celeba.IMAGES / name).write_bytes(face(2 * i + 1))
         values = np.random.default_rng(0).choice([-1, 1], (len(names), 40))
         rows = zip(names, values, strict=True)
         lines = [f"{name} {' '.join(f'{v:2d}' for v in row)}" for name, row in rows]
@@ -164,18 +164,18 @@ class CelebaLists:
         assert all(is_inside(name) for name in found.names)
         lines = [line.split() for line in content.decode("utf-8", "replace").splitlines()]
         said = {line[0]: [*map(int, line[1:])] for line in lines if line[1:] and is_row(line)}
-        for i, picture in enumerate(found.names):
+        for i, image in enumerate(found.names):
             if name == celeba.ATTRIBUTES:
-                assert ((found.attributes[i] > 0) == (np.array(said[picture]) == 1)).all()
+                assert ((found.attributes[i] > 0) == (np.array(said[image]) == 1)).all()
             elif name == celeba.IDENTITIES:
-                assert [found.identities[i]] == said[picture]
+                assert [found.identities[i]] == said[image]
             else:
-                assert [found.partition[i]] == said[picture]
+                assert [found.partition[i]] == said[image]
         return True
 
 
 def is_inside(name):
-    """Whether a name leads to a picture of the source's own folder, if to any."""
+    """Whether a name leads to an image of the source's own folder, if to any."""
     return os.path.normpath(f"/source/{name}").startswith("/source") and "\0" not in name
 
 
@@ -221,9 +221,9 @@ class FolderCsv:
 
 
 class Packed:
-    """A file of MS-Celeb-1M: pictures drawn from it decode, and each has a person and a name.
+    """A file of MS-Celeb-1M: images drawn from it decode, and each has a person and a name.
 
-    Half of the time its lines and records may be damaged: those have no picture.
+    Half of the time its lines and records may be damaged: those have no image.
     """
 
     packing, names = None, ()
@@ -238,7 +238,7 @@ class Packed:
         self.paths[which].write_bytes(damage(self.content[which], rng))
         try:
             file, skip = self.packing(epath.Path(self.paths[0])), rng.random() < 0.5
-            drawn = ms_celeb_1m.draw(file, 4, seed=0, skip=skip)
+            drawn = ms_celeb_1m.sample(file, 4, seed=0, skip=skip)
             assert len(drawn.names) == len(drawn.identities) == 4
             left_out = [i for i in range(4) if not self.is_whole(drawn, i)]
         except UserError:
@@ -250,9 +250,9 @@ class Packed:
         return not left_out
 
     def is_whole(self, drawn, index):
-        """Whether a picture can be read; it decodes then."""
+        """Whether an image can be read; it decodes then."""
         try:
-            encoded = drawn.picture(index)
+            encoded = drawn.image(index)
         except UserError:
             return False
         assert cv2.imdecode(np.frombuffer(encoded, np.uint8), 0) is not None

@@ -9,9 +9,9 @@ import numpy as np
 MAGIC = struct.pack("<I", 0xCED7230A)
 
 
-def face(person, picture):
+def face(person, image):
     """A JPEG unlike every other."""
-    noise = np.random.default_rng((person, picture)).integers(0, 256, (16, 12, 3), np.uint8)
+    noise = np.random.default_rng((person, image)).integers(0, 256, (16, 12, 3), np.uint8)
     return cv2.imencode(".jpg", noise)[1].tobytes()
 
 
@@ -27,7 +27,7 @@ def write_tsv(path, rows):
 
 
 def packed(labels, encoded, number):
-    """What a record holds: header, labels if there are several, picture."""
+    """What a record holds: header, labels if there are several, image."""
     if len(labels) == 1:
         return struct.pack("<IfQQ", 0, labels[0], number, 0) + encoded
     count = len(labels)
@@ -63,14 +63,14 @@ def insightface(people):
     """What InsightFace's records hold.
 
     Args:
-        people: for each person, the encoded pictures.
+        people: for each person, the encoded images.
     """
-    faces = [(who, encoded) for who, pictures in enumerate(people) for encoded in pictures]
+    faces = [(who, encoded) for who, images in enumerate(people) for encoded in images]
     end = len(faces) + 1
     contents = [packed((end, end + len(people)), b"", 0)]
     contents += [packed((who,), encoded, i) for i, (who, encoded) in enumerate(faces, start=1)]
     start = 1
-    for i, pictures in enumerate(people):
-        contents.append(packed((start, start + len(pictures)), b"", end + i))
-        start += len(pictures)
+    for i, images in enumerate(people):
+        contents.append(packed((start, start + len(images)), b"", end + i))
+        start += len(images)
     return contents

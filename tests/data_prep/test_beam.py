@@ -12,7 +12,7 @@ pytest.importorskip("apache_beam", reason="apache-beam isn't installed")
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_same_bytes_and_splits_come_out(name, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(builder, "PICTURES_PER_SHARD", 4)
+    monkeypatch.setattr(builder, "IMAGES_PER_SHARD", 4)
     module, write, arguments = SOURCES[name]
     if write:
         write(tmp_path / "source")
@@ -29,7 +29,7 @@ def test_the_same_bytes_and_splits_come_out(name, tmp_path, monkeypatch, capsys)
 
 
 def test_work_is_shared_among_processes_if_beams_options_say_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(builder, "PICTURES_PER_SHARD", 4)
+    monkeypatch.setattr(builder, "IMAGES_PER_SHARD", 4)
     module, write, arguments = SOURCES["folder"]
     write(tmp_path / "source")
     arguments = [*arguments, f"--source={tmp_path / 'source'}"]
@@ -40,27 +40,27 @@ def test_work_is_shared_among_processes_if_beams_options_say_so(tmp_path, monkey
     assert contents(tmp_path / "plain") == contents(tmp_path / "beam")
 
 
-def break_pictures(path):
-    (path / celeba.PICTURES / "000003.jpg").write_bytes(b"no picture")
-    (path / celeba.PICTURES / "000014.jpg").unlink()
+def break_images(path):
+    (path / celeba.IMAGES / "000003.jpg").write_bytes(b"no image")
+    (path / celeba.IMAGES / "000014.jpg").unlink()
 
 
-def test_broken_and_missing_pictures_are_counted_and_listed(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(builder, "PICTURES_PER_SHARD", 2)
+def test_broken_and_missing_images_are_counted_and_listed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(builder, "IMAGES_PER_SHARD", 2)
     module, write, _ = SOURCES["celeba"]
     write(tmp_path / "source")
-    break_pictures(tmp_path / "source")
+    break_images(tmp_path / "source")
     common = [f"--source={tmp_path / 'source'}", "--shares=0.8,0.1,0.1", "--on_error=skip"]
     for way, flags in {"plain": [], "beam": ["--beam"]}.items():
         assert run(module, *common, *flags, f"--data_dir={tmp_path / way}") == 0
-        assert "skipped 2 broken pictures: 0000" in capsys.readouterr().out
+        assert "skipped 2 broken images: 0000" in capsys.readouterr().out
     (plain, plain_told), (beam, beam_told) = (contents(tmp_path / way) for way in ("plain", "beam"))
     assert plain == beam
     assert plain_told == beam_told
     (listed,) = (name for name in beam if name.endswith(builder.SKIPPED_FILE))
     told = dict(line.split("\t") for line in beam[listed].decode().splitlines())
     assert set(told) == {"000003.jpg", "000014.jpg"}
-    assert "is neither a JPEG nor a PNG picture" in told["000003.jpg"]
+    assert "is neither a JPEG nor a PNG image" in told["000003.jpg"]
     assert "can't be read: No such file" in told["000014.jpg"]
     assert not [name for name in beam if "notes" in name or "shard_infos" in name]
     # More than ten files, not all as long: a part of a split is where it says.
@@ -101,14 +101,14 @@ def damage_records(path):
 def test_damaged_lines_and_records_are_counted_and_listed(
     name, damage, names, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(builder, "PICTURES_PER_SHARD", 4)
+    monkeypatch.setattr(builder, "IMAGES_PER_SHARD", 4)
     module, write, _ = SOURCES[name]
     write(tmp_path / "source")
     damage(tmp_path / "source")
     common = [f"--source={tmp_path / 'source'}", "--pictures=24", "--on_error=skip"]
     for way, flags in {"plain": [], "beam": ["--beam"]}.items():
         assert run(module, *common, *flags, f"--data_dir={tmp_path / way}") == 0
-        assert "skipped 2 broken pictures: " in capsys.readouterr().out
+        assert "skipped 2 broken images: " in capsys.readouterr().out
     assert contents(tmp_path / "plain") == contents(tmp_path / "beam")
     files, _ = contents(tmp_path / "beam")
     (listed,) = (each for each in files if each.endswith(builder.SKIPPED_FILE))
@@ -116,15 +116,15 @@ def test_damaged_lines_and_records_are_counted_and_listed(
 
 
 @pytest.mark.parametrize("flags", [[], ["--beam"]], ids=["plain", "beam"])
-def test_a_broken_picture_stops_it_and_nothing_is_left(flags, tmp_path, capsys):
+def test_a_broken_image_stops_it_and_nothing_is_left(flags, tmp_path, capsys):
     module, write, arguments = SOURCES["celeba"]
     write(tmp_path / "source")
-    (tmp_path / "source" / celeba.PICTURES / "000003.jpg").write_bytes(b"no picture")
+    (tmp_path / "source" / celeba.IMAGES / "000003.jpg").write_bytes(b"no image")
     flags = [*arguments, *flags, f"--source={tmp_path / 'source'}", f"--data_dir={tmp_path / 'd'}"]
     assert run(module, *flags) == 2
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith("error: ")
-    assert told.endswith("000003.jpg: is neither a JPEG nor a PNG picture")
+    assert told.endswith("000003.jpg: is neither a JPEG nor a PNG image")
     assert not [path for path in (tmp_path / "d").rglob("*") if "tfrecord" in path.name]
 
 
@@ -187,7 +187,7 @@ def test_any_other_error_on_the_direct_runner_keeps_its_traceback(tmp_path, monk
     def fail(*args):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(synthetic.DrawnFaces, "example", fail)
+    monkeypatch.setattr(synthetic.SyntheticFaces, "example", fail)
     with pytest.raises(Exception, match="a bug"):
         run(synthetic, "--identities=12", "--size=16", f"--data_dir={tmp_path}", "--beam")
 

@@ -15,17 +15,17 @@ COUNT = 30
 
 
 def encode(seed):
-    picture = np.random.default_rng(seed).integers(0, 256, (24, 20, 3), np.uint8)
-    return cv2.imencode(".jpg", picture)[1].tobytes()
+    image = np.random.default_rng(seed).integers(0, 256, (24, 20, 3), np.uint8)
+    return cv2.imencode(".jpg", image)[1].tobytes()
 
 
 def write_celeba(folder):
-    """Writes 30 pictures of 10 identities in CelebA's layout; returns the attribute rows."""
+    """Writes 30 images of 10 identities in CelebA's layout; returns the attribute rows."""
     names = [f"{i + 1:06d}.jpg" for i in range(COUNT)]
     values = np.random.default_rng(0).choice([-1, 1], (COUNT, 40))
-    (folder / celeba.PICTURES).mkdir(parents=True)
+    (folder / celeba.IMAGES).mkdir(parents=True)
     for i, name in enumerate(names):
-        (folder / celeba.PICTURES / name).write_bytes(encode(i))
+        (folder / celeba.IMAGES / name).write_bytes(encode(i))
     lines = zip(names, values, strict=True)
     rows = [f"{name} {' '.join(f'{v:2d}' for v in row)}" for name, row in lines]
     header = " ".join(celeba.ATTRIBUTE_NAMES)
@@ -74,7 +74,7 @@ def read(data_dir, config, split):
 
 def test_prepared_examples_equal_the_files_and_the_lists(tmp_path, monkeypatch, capsys):
     rows = write_celeba(tmp_path / "source")
-    monkeypatch.setattr(builder, "PICTURES_PER_SHARD", 4)
+    monkeypatch.setattr(builder, "IMAGES_PER_SHARD", 4)
     arguments = (f"--source={tmp_path / 'source'}", f"--data_dir={tmp_path / 'data'}")
     assert run(*arguments, "--shares=0.6,0.2,0.2") == 0
     printed = capsys.readouterr().out
@@ -122,7 +122,7 @@ def test_a_set_made_from_other_lists_is_not_taken_for_this_one(folder, tmp_path,
     replace(folder / celeba.PARTITION, "000004.jpg 0", "000004.jpg 1")
     assert run(*arguments) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "official/1.0.0 was made from other pictures or labels: choose another" in error
+    assert "official/1.0.0 was made from other images or labels: choose another" in error
 
 
 def test_the_paper_scheme_needs_neither_identities_nor_partition(folder, tmp_path):
@@ -139,7 +139,7 @@ def cut_short(path):
     path.write_bytes(path.read_bytes()[:-40])
 
 
-def test_a_broken_picture_stops_with_its_name_and_leaves_nothing(folder, tmp_path, capsys):
+def test_a_broken_image_stops_with_its_name_and_leaves_nothing(folder, tmp_path, capsys):
     cut_short(folder / "img_align_celeba/000007.jpg")
     assert run(f"--source={folder}", f"--data_dir={tmp_path}", "--scheme=official") == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -147,19 +147,19 @@ def test_a_broken_picture_stops_with_its_name_and_leaves_nothing(folder, tmp_pat
     assert not (tmp_path / "celeba/official/1.0.0").exists()
 
 
-def test_a_broken_picture_is_skipped_and_counted_when_asked(folder, tmp_path, capsys):
+def test_a_broken_image_is_skipped_and_counted_when_asked(folder, tmp_path, capsys):
     cut_short(folder / "img_align_celeba/000007.jpg")
     (folder / "img_align_celeba/000021.jpg").write_bytes(b"<html>not found</html>")
     arguments = (f"--source={folder}", f"--data_dir={tmp_path}", "--scheme=official")
     assert run(*arguments, "--on_error=skip") == 0
     printed = capsys.readouterr().out
-    assert "skipped 2 broken pictures: 000007.jpg, 000021.jpg" in printed
+    assert "skipped 2 broken images: 000007.jpg, 000021.jpg" in printed
     assert len(read(tmp_path, "official", "private")) == 19
     metadata = tfds.builder("celeba/official", data_dir=tmp_path).info.metadata
     assert metadata["skipped"] == {"count": 2, "names": ["000007.jpg", "000021.jpg"]}
 
 
-def drop_picture(folder):
+def drop_image(folder):
     (folder / "img_align_celeba/000003.jpg").unlink()
 
 
@@ -176,25 +176,25 @@ FAULTS = {
         lambda f: (f / celeba.IDENTITIES).unlink(),
         r"identity_CelebA.txt is missing: get Anno/identity_CelebA.txt",
     ),
-    "no pictures": (
-        lambda f: (f / celeba.PICTURES).rename(f / "elsewhere"),
+    "no images": (
+        lambda f: (f / celeba.IMAGES).rename(f / "elsewhere"),
         r"img_align_celeba is missing: get Img/img_align_celeba.zip",
     ),
-    "missing picture": (
-        drop_picture,
-        r"img_align_celeba lacks 1 pictures of list_attr_celeba.txt, such as 000003.jpg",
+    "missing image": (
+        drop_image,
+        r"img_align_celeba lacks 1 images of list_attr_celeba.txt, such as 000003.jpg",
     ),
-    "unlisted picture": (
+    "unlisted image": (
         lambda f: (f / "img_align_celeba/x.jpg").write_bytes(b""),
-        r"img_align_celeba has 1 pictures that list_attr_celeba.txt lacks, such as x.jpg",
+        r"img_align_celeba has 1 images that list_attr_celeba.txt lacks, such as x.jpg",
     ),
     "wrong count": (
         lambda f: replace(f / celeba.ATTRIBUTES, "30\n", "31\n"),
-        r"list_attr_celeba.txt: line 1 says 31 pictures, 30 follow",
+        r"list_attr_celeba.txt: line 1 says 31 images, 30 follow",
     ),
     "no count": (
         lambda f: replace(f / celeba.ATTRIBUTES, "30\n", ""),
-        r"list_attr_celeba.txt: line 1 must be the number of pictures",
+        r"list_attr_celeba.txt: line 1 must be the number of images",
     ),
     "other attributes": (
         lambda f: replace(f / celeba.ATTRIBUTES, "Young", "Old"),
@@ -217,23 +217,23 @@ FAULTS = {
     ),
     "listed twice": (
         lambda f: replace(f / celeba.ATTRIBUTES, "000002.jpg", "000001.jpg"),
-        r"list_attr_celeba.txt: 1 pictures are listed twice, such as 000001.jpg",
+        r"list_attr_celeba.txt: 1 images are listed twice, such as 000001.jpg",
     ),
     "nobody": (
         drop_from_identities,
-        r"identity_CelebA.txt lacks 1 pictures of list_attr_celeba.txt, such as 000004.jpg",
+        r"identity_CelebA.txt lacks 1 images of list_attr_celeba.txt, such as 000004.jpg",
     ),
     "bad identity": (
         lambda f: replace(f / celeba.IDENTITIES, "000004.jpg 101", "000004.jpg Bob"),
-        r"identity_CelebA.txt: '000004.jpg Bob' isn't a picture's name and a number",
+        r"identity_CelebA.txt: '000004.jpg Bob' isn't an image's name and a number",
     ),
     "a digit that is no number": (
         lambda f: replace(f / celeba.IDENTITIES, "000004.jpg 101", "000004.jpg 1²"),
-        r"identity_CelebA.txt: '000004.jpg 1²' isn't a picture's name and a number",
+        r"identity_CelebA.txt: '000004.jpg 1²' isn't an image's name and a number",
     ),
     "a number too large": (
         lambda f: replace(f / celeba.IDENTITIES, "000004.jpg 101", f"000004.jpg {10**18}"),
-        r"identity_CelebA.txt: '000004.jpg 10{18}' isn't a picture's name and a number",
+        r"identity_CelebA.txt: '000004.jpg 10{18}' isn't an image's name and a number",
     ),
     "another folder": (
         lambda f: replace(f / celeba.ATTRIBUTES, "000002.jpg", "../000002.jpg"),
@@ -287,7 +287,7 @@ def test_bad_flags_give_one_line_and_exit_code_2(folder, tmp_path, capsys, argum
 
 
 def test_the_module_runs_and_faults_do_not_import_tensorflow(folder, tmp_path):
-    drop_picture(folder)
+    drop_image(folder)
     program = (
         "import runpy, sys\n"
         "try: runpy.run_module('data_prep.celeba', run_name='__main__', alter_sys=True)\n"
@@ -300,10 +300,10 @@ def test_the_module_runs_and_faults_do_not_import_tensorflow(folder, tmp_path):
     assert done.returncode == 2
     assert done.stdout == "False\n"
     assert done.stderr.count("\n") == 1
-    assert "lacks 1 pictures" in done.stderr
+    assert "lacks 1 images" in done.stderr
 
 
-@pytest.mark.skipif(not REAL.exists(), reason=f"the real pictures aren't at {REAL}")
+@pytest.mark.skipif(not REAL.exists(), reason=f"the real images aren't at {REAL}")
 def test_real_celeba_lists_are_read():
     source = celeba.read_source(REAL, "identity")
     assert source.names[0] == "000001.jpg"

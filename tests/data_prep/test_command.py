@@ -64,7 +64,7 @@ def test_a_full_disk_that_tensorflow_tells_of_is_one_line(tmp_path, monkeypatch,
     def fill(*args):
         raise tf.errors.ResourceExhaustedError(None, None, "/data/x.tfrecord; No space left")
 
-    monkeypatch.setattr(synthetic.DrawnFaces, "example", fill)
+    monkeypatch.setattr(synthetic.SyntheticFaces, "example", fill)
     builder = synthetic.Synthetic(config="tiny", data_dir=tmp_path)
     assert run(monkeypatch, lambda _: command.prepare(builder, None)) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]

@@ -8,7 +8,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import balanced_accuracy_score
 
-from data_prep.faces import ATTRIBUTES, draw_face
+from data_prep.faces import ATTRIBUTES, render_face
 
 IDENTITIES = 500
 LEARNT_FROM = 400  # identities; the others are for the test
@@ -17,8 +17,8 @@ HAIR_COLOURS = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair")
 
 @pytest.fixture(scope="module")
 def faces():
-    """Two pictures of each identity: images [500, 2, 32, 32, 3] and attributes [500, 2, A]."""
-    drawn = [[draw_face(who, shot, size=32) for shot in (0, 1)] for who in range(IDENTITIES)]
+    """Two images of each identity: images [500, 2, 32, 32, 3] and attributes [500, 2, A]."""
+    drawn = [[render_face(who, shot, size=32) for shot in (0, 1)] for who in range(IDENTITIES)]
     images = np.array([[face.image for face in pair] for pair in drawn])
     return images, np.array([[face.attributes for face in pair] for pair in drawn])
 
@@ -40,21 +40,21 @@ def pixels(images):
 
 
 def test_same_arguments_give_the_same_bytes():
-    first, second = draw_face(7, 3, seed=5), draw_face(7, 3, seed=5)
+    first, second = render_face(7, 3, seed=5), render_face(7, 3, seed=5)
     np.testing.assert_array_equal(first.image, second.image)
     np.testing.assert_array_equal(first.attributes, second.attributes)
 
 
 @pytest.mark.parametrize("other", [(8, 3, 5), (7, 4, 5), (7, 3, 6)])
-def test_identity_picture_and_seed_each_change_the_picture(other):
-    identity, picture, seed = other
-    changed = draw_face(identity, picture, seed=seed).image.astype(int)
-    assert np.abs(changed - draw_face(7, 3, seed=5).image).mean() > 5
+def test_identity_image_and_seed_each_change_the_image(other):
+    identity, image, seed = other
+    changed = render_face(identity, image, seed=seed).image.astype(int)
+    assert np.abs(changed - render_face(7, 3, seed=5).image).mean() > 5
 
 
 @pytest.mark.parametrize("size", [16, 64, 96, 128, 224])
 def test_image_and_attributes_have_the_promised_form(size):
-    face = draw_face(1, 2, size=size)
+    face = render_face(1, 2, size=size)
     assert face.image.shape == (size, size, 3)
     assert face.image.dtype == np.uint8
     assert face.attributes.shape == (len(ATTRIBUTES),)
@@ -63,19 +63,19 @@ def test_image_and_attributes_have_the_promised_form(size):
 
 
 def test_size_changes_the_resolution_alone():
-    small, large = draw_face(3, 1, size=64), draw_face(3, 1, size=128)
+    small, large = render_face(3, 1, size=64), render_face(3, 1, size=128)
     halved = cv2.resize(large.image, (64, 64), interpolation=cv2.INTER_AREA).astype(int)
     assert np.abs(halved - small.image).mean() < 4
     np.testing.assert_array_equal(small.attributes, large.attributes)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"identity": -1}, {"picture": -1}, {"seed": -1}, {"size": 15}], ids=str
+    "wrong", [{"identity": -1}, {"image": -1}, {"seed": -1}, {"size": 15}], ids=str
 )
 def test_an_argument_out_of_range_is_named(wrong):
     name, value = next(iter(wrong.items()))
     with pytest.raises(ValueError, match=f"{name}={value}"):
-        draw_face(**({"identity": 0, "picture": 0} | wrong))
+        render_face(**({"identity": 0, "image": 0} | wrong))
 
 
 def test_attribute_names_are_sorted_as_in_celeba():
@@ -86,13 +86,13 @@ def test_attribute_names_are_sorted_as_in_celeba():
 @pytest.mark.parametrize(
     "name", ["Big_Nose", "Bushy_Eyebrows", "Goatee", "Male", "Mustache", "Pale_Skin"]
 )
-def test_a_trait_is_the_same_in_all_pictures_of_an_identity(faces, name):
+def test_a_trait_is_the_same_in_all_images_of_an_identity(faces, name):
     first, second = shown(faces, name).T
     np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("name", ["Eyeglasses", "Mouth_Slightly_Open", "Smiling", "Wearing_Hat"])
-def test_a_condition_changes_between_pictures_of_an_identity(faces, name):
+def test_a_condition_changes_between_images_of_an_identity(faces, name):
     first, second = shown(faces, name).T
     assert (first != second).mean() > 0.05
 
@@ -121,7 +121,7 @@ def test_only_men_have_what_only_men_have_here(faces, name):
     assert not (shown(faces, name) & ~shown(faces, "Male")).any()
 
 
-def test_the_numbers_of_a_picture_do_not_repeat_those_of_its_identity(faces):
+def test_the_numbers_of_a_image_do_not_repeat_those_of_its_identity(faces):
     # Independent, so the correlation's standard error is 1/sqrt(500) = 0.045.
     for male, smiling in zip(shown(faces, "Male").T, shown(faces, "Smiling").T, strict=True):
         assert abs(np.corrcoef(male, smiling)[0, 1]) < 0.18

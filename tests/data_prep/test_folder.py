@@ -20,13 +20,13 @@ ROWS = [
 
 @pytest.fixture
 def source(tmp_path):
-    """A folder per person, two pictures in each: one PNG and one JPEG."""
+    """A folder per person, two images in each: one PNG and one JPEG."""
     root = tmp_path / "My Faces"
     for i, person in enumerate(PEOPLE):
         (root / person).mkdir(parents=True)
         for j, extension in enumerate((".png", ".jpg")):
-            picture = np.full((12, 10 + i, 3), 20 * i + 100 * j, np.uint8)
-            cv2.imwrite(str(root / person / f"{j}{extension}"), picture)
+            image = np.full((12, 10 + i, 3), 20 * i + 100 * j, np.uint8)
+            cv2.imwrite(str(root / person / f"{j}{extension}"), image)
     return root
 
 
@@ -106,7 +106,7 @@ def test_without_an_identity_column_nobody_is_known(source):
     assert set(folder.read_source(source, folder.FolderConfig(name="x")).identities) == {-1}
 
 
-def test_pictures_in_the_folder_itself_are_of_nobody_known(source):
+def test_images_in_the_folder_itself_are_of_nobody_known(source):
     (source / "Ann/0.png").rename(source / "0.png")
     found = folder.read_source(source, folder.FolderConfig(name="x"))
     assert dict(zip(found.names, found.identities, strict=True))["0.png"] == -1
@@ -137,7 +137,7 @@ def test_another_set_of_the_same_name_is_not_taken_for_this_one(
     assert run(monkeypatch, *arguments, "--split=extra") == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line == (
-        f"error: {tmp_path}/folder/x/1.0.0 was made from other pictures or labels: "
+        f"error: {tmp_path}/folder/x/1.0.0 was made from other images or labels: "
         "choose another name or data_dir, or delete it"
     )
 
@@ -150,7 +150,7 @@ def test_another_set_of_the_same_name_is_not_taken_for_this_one(
         lambda rows: [("Ann/0.png", 0, 0, "p10"), *rows[1:]],
         lambda rows: [("Ann/0.png", 1, 0, "p9"), *rows[1:]],
     ],
-    ids=["a picture less", "another picture", "another attribute", "another person"],
+    ids=["an image less", "another image", "another attribute", "another person"],
 )
 def test_a_set_made_before_its_csv_was_edited_is_not_taken_for_this_one(
     source, tmp_path, monkeypatch, capsys, change
@@ -160,7 +160,7 @@ def test_a_set_made_before_its_csv_was_edited_is_not_taken_for_this_one(
     assert run(monkeypatch, *arguments, "--split=extra") == 0
     write_csv(source, change(ROWS))
     assert run(monkeypatch, *arguments, "--split=extra") == 2
-    assert "was made from other pictures or labels" in capsys.readouterr().err
+    assert "was made from other images or labels" in capsys.readouterr().err
     write_csv(source)
     assert run(monkeypatch, *arguments, "--split=extra") == 0
 
@@ -180,10 +180,10 @@ def test_a_set_made_before_sources_had_a_digest_is_taken(source, tmp_path, monke
 CSV_FAULTS = {
     "row 3, column 'Male': '2' is neither 0 nor 1": [ROWS[0], ("Ann/1.jpg", 0, 2, "p10")],
     "Ann/0.png is listed twice, in rows 2 and 4": [ROWS[0], ROWS[1], ROWS[0]],
-    "lists 1 pictures that {source} lacks, such as Zoe/0.png": [("Zoe/0.png", 1, 1, "z")],
+    "lists 1 images that {source} lacks, such as Zoe/0.png": [("Zoe/0.png", 1, 1, "z")],
     "row 2 has 3 cells, not 4": [ROWS[0][:3]],
     "column 'Smiling' holds both 0 and -1": [ROWS[1], ("Bob/0.png", -1, 1, "p9")],
-    "the file lists no picture": [],
+    "the file lists no image": [],
 }
 
 
@@ -200,7 +200,7 @@ def test_a_csv_at_fault_is_named(source, tmp_path, monkeypatch, capsys, message)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--name_column=picture"], "no column 'picture' (--name_column); there are file, Smiling"),
+        (["--name_column=image"], "no column 'image' (--name_column); there are file, Smiling"),
         (["--identity_column=id"], "no column 'id' (--identity_column)"),
         (["--csv=/nowhere.csv"], "--csv=/nowhere.csv: no such file"),
         (["--csv={source}/empty.txt"], "empty.txt: the file is empty"),
@@ -212,7 +212,7 @@ def test_a_csv_at_fault_is_named(source, tmp_path, monkeypatch, capsys, message)
         (["--name=a/b"], "--name=a/b: give another name"),
         (["--source={source}/Ann", "--name_column=file"], "holds no CSV file"),
         (["--source={source}/none"], "no such folder"),
-        (["--source={source}/other"], "no picture (.jpg, .jpeg, .png) in this folder"),
+        (["--source={source}/other"], "no image (.jpg, .jpeg, .png) in this folder"),
     ],
 )
 def test_bad_flags_give_one_line_and_exit_code_2(
@@ -275,7 +275,7 @@ def test_two_csv_files_need_a_choice(source):
 
 @pytest.mark.parametrize("name", ["../faces/0.png", "/faces/0.png", "Ann/../../0.png", "0\0.png"])
 def test_a_csv_leads_to_no_file_outside_of_its_folder(source, name):
-    """Also where pictures may be missing, so that one that is elsewhere would be read."""
+    """Also where images may be missing, so that one that is elsewhere would be read."""
     write_csv(source, [*ROWS, (name, 0, 1, "")])
     config = folder.FolderConfig(name="x", identity_column="who")
     with pytest.raises(UserError, match=r"labels\.csv lists .*, which can't be in its folder"):

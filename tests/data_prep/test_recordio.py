@@ -71,7 +71,7 @@ def test_another_magic_word_is_told():
 
 @pytest.mark.parametrize("record", [b"", bytes(23), struct.pack("<IfQQf", 2, 0, 0, 0, 1)])
 def test_a_record_too_short_for_its_header_is_told(record):
-    with pytest.raises(UserError, match="bytes are too few for a picture's header"):
+    with pytest.raises(UserError, match="bytes are too few for an image's header"):
         recordio.unpack(record)
 
 

@@ -11,7 +11,7 @@ from tfadv.config.errors import UserError
 
 SHARES = (0.7, 0.2, 0.1)
 
-identities_of_pictures = hnp.arrays(np.int64, st.integers(1, 200), elements=st.integers(-1, 30))
+identities_of_images = hnp.arrays(np.int64, st.integers(1, 200), elements=st.integers(-1, 30))
 share_triples = st.tuples(*[st.integers(1, 50)] * 3).map(lambda w: tuple(x / sum(w) for x in w))
 
 
@@ -44,20 +44,20 @@ def test_paper_scheme_keeps_the_shares_on_a_smaller_set():
     assert [len(positions) for positions in splits.values()] == [15_953, 3_988, 259]
 
 
-@given(identities_of_pictures, share_triples, st.integers(0, 5))
-def test_identity_scheme_deals_every_picture_once(identities, shares, seed):
+@given(identities_of_images, share_triples, st.integers(0, 5))
+def test_identity_scheme_deals_every_image_once(identities, shares, seed):
     splits = spec.split_by_identity(identities, shares, seed)
     assert sorted(np.concatenate(list(splits.values()))) == list(range(len(identities)))
 
 
-@given(identities_of_pictures, share_triples, st.integers(0, 5))
+@given(identities_of_images, share_triples, st.integers(0, 5))
 def test_identity_scheme_puts_no_identity_in_two_splits(identities, shares, seed):
     splits = spec.split_by_identity(identities, shares, seed)
     known = [set(identities[positions]) - {-1} for positions in splits.values()]
     assert sum(map(len, known)) == len(set.union(*known))
 
 
-@given(identities_of_pictures, share_triples, st.integers(0, 5))
+@given(identities_of_images, share_triples, st.integers(0, 5))
 def test_identity_scheme_is_within_one_identity_of_the_shares(identities, shares, seed):
     splits = spec.split_by_identity(identities, shares, seed)
     _, sizes = np.unique(identities[identities >= 0], return_counts=True)
@@ -66,7 +66,7 @@ def test_identity_scheme_is_within_one_identity_of_the_shares(identities, shares
         assert abs(len(positions) - share * len(identities)) < largest + 1  # 1: cuts are rounded
 
 
-@given(identities_of_pictures, share_triples, st.integers(0, 5))
+@given(identities_of_images, share_triples, st.integers(0, 5))
 def test_identity_scheme_is_deterministic(identities, shares, seed):
     first = spec.split_by_identity(identities, shares, seed)
     second = spec.split_by_identity(identities.copy(), shares, seed)
@@ -88,7 +88,7 @@ def test_unknown_identities_count_each_as_their_own():
 
 def test_official_scheme_follows_the_partition():
     partition = np.array([0, 2, 1, 0], np.uint8)
-    splits = spec.split_pictures(source([1, 1, 1, 1], partition), "official", SHARES)
+    splits = spec.split_images(source([1, 1, 1, 1], partition), "official", SHARES)
     assert {split: list(positions) for split, positions in splits.items()} == {
         "private": [0, 3],
         "public": [2],
@@ -98,13 +98,13 @@ def test_official_scheme_follows_the_partition():
 
 def test_official_scheme_needs_a_partition():
     with pytest.raises(UserError, match="no partition"):
-        spec.split_pictures(source([1, 2, 3]), "official", SHARES)
+        spec.split_images(source([1, 2, 3]), "official", SHARES)
 
 
 @pytest.mark.parametrize("scheme", ["paper", "identity"])
 def test_an_empty_split_is_an_error_that_names_it(scheme):
     with pytest.raises(UserError, match=f"scheme {scheme} leaves the split test empty: 3 pic"):
-        spec.split_pictures(source([1, 2, 3]), scheme, SHARES)
+        spec.split_images(source([1, 2, 3]), scheme, SHARES)
 
 
 def test_parse_shares():

@@ -41,8 +41,8 @@ def test_examples_are_the_faces_that_are_drawn(tiny):
     assert info.metadata["attributes"] == list(faces.ATTRIBUTES)
     assert len(info.metadata["source"]) == 64
     for example in read(tiny, "test"):
-        identity, picture = map(int, example["name"].decode().removesuffix(".jpg").split("_"))
-        face = faces.draw_face(identity, picture, size=64)
+        identity, image = map(int, example["name"].decode().removesuffix(".jpg").split("_"))
+        face = faces.render_face(identity, image, size=64)
         assert example["identity"] == identity
         np.testing.assert_array_equal(example["attributes"], face.attributes)
         assert example["image"].shape == (64, 64, 3)

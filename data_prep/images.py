@@ -1,4 +1,4 @@
-"""Picture files: finding them, and telling a whole one from a broken one."""
+"""Image files: lists them, and says whether one is whole."""
 
 import re
 import struct
@@ -21,33 +21,33 @@ PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 MAX_PIXELS = 2**28 // 3  # as `tfadv.data.images` decodes
 
 
-def list_pictures(root: epath.Path) -> list[str]:
-    """Returns the sorted names, relative to root, of the pictures in it and in its subfolders.
+def list_images(root: epath.Path) -> list[str]:
+    """Returns the sorted names, relative to root, of the images in it and in its subfolders.
 
     Args:
         root: local, or in object storage.
 
     Raises:
-        UserError: if root is no folder or holds no picture.
+        UserError: if root is no folder or holds no image.
     """
     root = epath.Path(root)
     if not root.is_dir():
         raise UserError(f"{root}: no such folder")
     names = sorted(_walk(root))
     if not names:
-        raise UserError(f"{root}: no picture ({', '.join(SUFFIXES)}) in this folder")
+        raise UserError(f"{root}: no image ({', '.join(SUFFIXES)}) in this folder")
     return names
 
 
 def check_inside(names: Iterable[str], listed_by: epath.Path) -> None:
-    """Raises a UserError if a list names a picture that isn't below the folder of its pictures."""
+    """Raises a UserError if a list names an image that isn't below the folder of its images."""
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\0" in name:
             raise UserError(f"{listed_by} lists {name!r}, which can't be in its folder")
 
 
-def read_picture(path: epath.Path) -> bytes:
+def read_image(path: epath.Path) -> bytes:
     """Returns the bytes of a file that is a whole JPEG or PNG and decodes.
 
     Raises:
@@ -57,17 +57,17 @@ def read_picture(path: epath.Path) -> bytes:
         encoded = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror or error}") from error
-    return check_picture(encoded, str(path))
+    return check_image(encoded, str(path))
 
 
-def check_picture(encoded: bytes, name: str) -> bytes:
-    """Returns the bytes of a picture that is a whole JPEG or PNG and decodes.
+def check_image(encoded: bytes, name: str) -> bytes:
+    """Returns the bytes of an image that is a whole JPEG or PNG and decodes.
 
-    Decodes at an eighth of the size; a picture cut short, which decoders fill up with grey, is told
+    Decodes at an eighth of the size; an image cut short, which decoders fill up with grey, is told
     by its missing end marker.
 
     Raises:
-        UserError: says what is wrong with the picture of this name.
+        UserError: says what is wrong with the image of this name.
     """
     if fault := _fault(encoded):
         raise UserError(f"{name}: {fault}")
@@ -91,21 +91,21 @@ def _fault(encoded: bytes) -> str | None:
         width, height = struct.unpack(">II", encoded[16:24].rjust(8, b"\0"))
         whole = PNG_END in encoded
     else:
-        return "is neither a JPEG nor a PNG picture"
+        return "is neither a JPEG nor a PNG image"
     if not whole:
         return "is cut short"
     # A file of a few kB can hold what fills the memory.
     if height * width > MAX_PIXELS:
         return f"has {width:,} x {height:,} pixels; at most {MAX_PIXELS:,} are read"
-    picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
-    return "doesn't decode" if picture is None else None
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
+    return "doesn't decode" if image is None else None
 
 
 def _jpeg_header(encoded: bytes) -> tuple[int | None, int, int]:
     """Returns where a JPEG's first scan starts, None where it has none, and height and width.
 
     The segments before it are stepped over, as one may hold a thumbnail with an end marker of its
-    own. What follows the picture's own end marker (a phone's film, a second picture) isn't read.
+    own. What follows the image's own end marker (a phone's film, a second image) isn't read.
     """
     at, height, width = len(JPEG_START) - 1, 0, 0
     while segment := JPEG_SEGMENT.search(encoded, at):
