@@ -26,15 +26,15 @@ def get_config(mode):
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """Each test runs in an empty folder of its own."""
+def empty_folder(tmp_path, monkeypatch):
+    """Each test runs in its own empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def no_tensorflow(tmp_path, monkeypatch):
-    """In a process started by the test, importing TensorFlow or Keras fails."""
+    """Importing TensorFlow or Keras fails in a process that the test starts."""
     for name in ("tensorflow", "keras", "tensorflow_datasets"):
         package = tmp_path / "stubs" / name
         package.mkdir(parents=True)
@@ -57,7 +57,7 @@ def make_encoder(folder):
     return folder
 
 
-# What is wrong, and words of the line that says so.
+# Mistake -> arguments, and words of the message.
 MISTAKES = {
     "no mode": ([], ["--mode is missing", "protect, attack"]),
     "unknown mode": (["--mode=defend"], ["--mode is defend", "protect, attack"]),
@@ -79,13 +79,35 @@ MISTAKES = {
         ["data.sise", "did you mean data.size?"],
     ),
     "a group": (["--mode=protect", "--config.data=64"], ["no config field data"]),
-    "no number": (["--mode=protect", "--config.data.size=big"], ["config.data.size", "'big'"]),
-    "fraction": (["--mode=protect", "--config.data.size=64.5"], ["config.data.size", "'64.5'"]),
+    "no number": (
+        ["--mode=protect", "--config.data.size=big"],
+        ["data.size is 'big'; it must be a whole number"],
+    ),
+    "fraction": (
+        ["--mode=protect", "--config.data.size=64.5"],
+        ["data.size is '64.5'; it must be a whole number"],
+    ),
+    "settings for reproduce": (
+        ["--mode=reproduce"],
+        ["demo.py defines no get_experiment()", "configs/table1.py"],
+    ),
+    "an experiment for protect": (
+        ["--mode=protect", f"--config={ROOT / 'configs/table1.py'}"],
+        ["table1.py defines no get_config()", "--mode=reproduce"],
+    ),
+    "rows for protect": (["--mode=protect", "--rows=1"], ["--rows goes with --mode=reproduce"]),
+    "no recognizer to hide from": (
+        ["--mode=protect", "--config.loss.excess_identity=1"],
+        ["loss.excess_identity", "--config.recognizer.path", "--mode=recognizer"],
+    ),
     "no boolean": (
         ["--mode=protect", "--config.baseline=maybe"],
-        ["config.baseline", "maybe"],
+        ["baseline is 'maybe'; it must be True or False"],
     ),
-    "no on a number": (["--mode=protect", "--noconfig.data.size"], ["noconfig.data.size"]),
+    "no on a number": (
+        ["--mode=protect", "--noconfig.data.size"],
+        ["write --config.data.size=VALUE"],
+    ),
     "field without value": (["--mode=protect", "--config.data.size"], ["config.data.size"]),
     "nan": (["--mode=protect", "--config.loss.lambda1=nan"], ["loss.lambda1", "nan"]),
     "inf": (["--mode=protect", "--config.loss.lambda1=inf"], ["loss.lambda1", "inf"]),
@@ -198,25 +220,25 @@ def test_another_config_in_the_same_workdir_is_refused(no_tensorflow):
     assert "data.size (was 64, is 96)" in done.stderr
 
 
-def test_a_mistake_leaves_no_folder_behind(no_tensorflow, elsewhere):
+def test_a_mistake_leaves_no_folder_behind(no_tensorflow, empty_folder):
     call("--mode=protect", "--config.train.batch=1")
-    assert {path.name for path in elsewhere.iterdir()} == {"stubs"}
+    assert {path.name for path in empty_folder.iterdir()} == {"stubs"}
 
 
-def test_missing_dataset_is_told_before_tensorflow_is_imported(no_tensorflow):
+def test_a_missing_dataset_is_reported_before_tensorflow_is_imported(no_tensorflow):
     done = call("--mode=protect", "--config.data.dataset=celeba/paper")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "there is no dataset celeba/paper in data.dir=data, only nothing" in done.stderr
 
 
-def test_a_missing_dataset_of_other_shares_is_told_with_these(no_tensorflow):
+def test_a_missing_dataset_of_other_shares_is_reported_with_the_shares(no_tensorflow):
     done = call("--mode=protect", f"--config={ROOT / 'configs/celeba_small.py'}")
     assert "no dataset celeba/identity_70_20_10" in done.stderr
     assert "python -m data_prep.celeba --shares=0.7,0.2,0.1, data_prep.folder" in done.stderr
 
 
-def test_a_missing_further_dataset_is_told_before_tensorflow_is_imported(no_tensorflow):
+def test_a_missing_extra_dataset_is_reported_before_tensorflow_is_imported(no_tensorflow):
     done = call("--mode=protect", "--config.data.extra=synthetic/tiny,lfw")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
@@ -224,7 +246,7 @@ def test_a_missing_further_dataset_is_told_before_tensorflow_is_imported(no_tens
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_help_answers_without_tensorflow(no_tensorflow, flag):
+def test_help_needs_no_tensorflow(no_tensorflow, flag):
     done = call(flag)
     assert done.returncode == 0
     assert done.stderr == ""
@@ -232,7 +254,7 @@ def test_help_answers_without_tensorflow(no_tensorflow, flag):
         assert words in done.stdout
 
 
-def test_a_finished_workdir_says_so_and_ends_well(no_tensorflow):
+def test_a_finished_run_says_so_and_has_exit_code_0(no_tensorflow):
     finished = parse("--mode=protect", "--workdir=here")
     finished.begin()
     finished.finish({"mcc": 0.5})
@@ -242,10 +264,10 @@ def test_a_finished_workdir_says_so_and_ends_well(no_tensorflow):
 
 
 def test_without_flags_the_config_is_the_demo():
-    workdir = parse("--mode=protect")
-    assert workdir.mode == "protect"
-    assert workdir.path == Path("runs/demo/protect")
-    assert workdir.config == config_file.read_config(str(ROOT / "configs/demo.py"), "protect")
+    run = parse("--mode=protect")
+    assert run.mode == "protect"
+    assert run.path == Path("runs/demo/protect")
+    assert run.config == config_file.read_config(str(ROOT / "configs/demo.py"), "protect")
 
 
 def test_the_default_workdir_is_named_after_config_and_mode():
@@ -253,7 +275,7 @@ def test_the_default_workdir_is_named_after_config_and_mode():
     assert parse("--mode=protect", "--config=mine.py").path == Path("runs/mine/protect")
 
 
-def test_a_config_file_is_asked_for_the_mode():
+def test_a_config_file_gets_the_mode():
     Path("mine.py").write_text(GET_CONFIG)
     make_encoder(Path("enc"))
     assert parse("--mode=protect", "--config=mine.py").config.train.steps == 7
@@ -261,14 +283,14 @@ def test_a_config_file_is_asked_for_the_mode():
     assert attack.config.train.steps == 9
 
 
-def test_an_attack_is_on_the_encoder_of_the_same_configs_protect_run():
+def test_an_attack_uses_the_encoder_of_the_protect_run_of_its_config():
     make_encoder(Path("runs/demo/protect/encoder"))
-    workdir = parse("--mode=attack")
-    assert workdir.path == Path("runs/demo/attack")
-    assert workdir.config.encoder == ("runs/demo/protect/encoder",)
+    run = parse("--mode=attack")
+    assert run.path == Path("runs/demo/attack")
+    assert run.config.encoder == ("runs/demo/protect/encoder",)
 
 
-def test_an_attack_elsewhere_looks_for_the_protect_run_beside_it():
+def test_an_attack_in_a_workdir_uses_the_protect_run_in_the_same_folder():
     make_encoder(Path("out/protect/encoder"))
     assert parse("--mode=attack", "--workdir=out/attack").config.encoder == ("out/protect/encoder",)
 
@@ -298,7 +320,7 @@ OVERRIDES = {
         ["--config.train.steps=3", "--config.train.steps=4"],
         {"train.steps": 4},
     ),
-    "further datasets": (
+    "extra datasets": (
         ["--config.data.dataset=synthetic/tiny", "--config.data.extra=synthetic,"],
         {"data.dataset": "synthetic/tiny", "data.extra": ("synthetic",)},
     ),
@@ -310,18 +332,18 @@ OVERRIDES = {
 
 
 @pytest.mark.parametrize(("arguments", "expected"), OVERRIDES.values(), ids=OVERRIDES)
-def test_an_override_changes_its_field_alone(arguments, expected):
+def test_an_override_changes_only_its_field(arguments, expected):
     plain = flatten(parse("--mode=protect", "--workdir=here").config)
     # Flags that follow a value are still read.
-    workdir = parse("--mode=protect", *arguments, "--workdir=here")
-    assert flatten(workdir.config) == plain | expected
-    assert workdir.path == Path("here")
+    run = parse("--mode=protect", *arguments, "--workdir=here")
+    assert flatten(run.config) == plain | expected
+    assert run.path == Path("here")
 
 
 def test_encoders_with_slashes_and_commas_are_a_list_of_paths(tmp_path):
     first, second = (str(make_encoder(tmp_path / name)) for name in ("a b", "1e5"))
-    workdir = parse("--mode=attack", f"--config.encoder={first},{second}")
-    assert workdir.config.encoder == (first, second)
+    run = parse("--mode=attack", f"--config.encoder={first},{second}")
+    assert run.config.encoder == (first, second)
     assert parse("--mode=attack", "--config.encoder=1e5").config.encoder == ("1e5",)
 
 
@@ -343,14 +365,14 @@ def make_recognizer(folder):
     return folder
 
 
-def test_an_attack_takes_the_recogniser_trained_beside_it(tmp_path):
+def test_an_attack_uses_the_recognizer_trained_in_the_same_folder(tmp_path):
     make_encoder(tmp_path / "runs/x/protect/encoder")
     recognizer = make_recognizer(tmp_path / "runs/x/recognizer/recognizer")
     config = parse("--mode=attack", f"--workdir={tmp_path / 'runs/x/attack'}").config
     assert config.recognizer.path == str(recognizer)
 
 
-def test_a_named_recogniser_wins_over_the_one_beside_the_attack(tmp_path):
+def test_a_named_recognizer_wins_over_the_trained_one(tmp_path):
     make_encoder(tmp_path / "runs/x/protect/encoder")
     make_recognizer(tmp_path / "runs/x/recognizer/recognizer")
     mine = make_recognizer(tmp_path / "mine")
@@ -358,7 +380,7 @@ def test_a_named_recogniser_wins_over_the_one_beside_the_attack(tmp_path):
     assert parse(*flags, f"--config.recognizer.path={mine}").config.recognizer.path == str(mine)
 
 
-def test_an_attack_without_any_recogniser_is_fine(tmp_path):
+def test_an_attack_needs_no_recognizer(tmp_path):
     make_encoder(tmp_path / "runs/x/protect/encoder")
     assert (
         parse("--mode=attack", f"--workdir={tmp_path / 'runs/x/attack'}").config.recognizer.path
@@ -367,7 +389,7 @@ def test_an_attack_without_any_recogniser_is_fine(tmp_path):
 
 
 @pytest.mark.parametrize("field", ["path", "others"])
-def test_a_recogniser_that_is_missing_is_told_before_tensorflow_is_imported(no_tensorflow, field):
+def test_a_missing_recognizer_is_reported_before_tensorflow_is_imported(no_tensorflow, field):
     make_encoder(Path("runs/x/protect/encoder"))
     flags = ["--mode=attack", "--workdir=runs/x/attack", f"--config.recognizer.{field}=nowhere.t7"]
     result = call(*flags)
@@ -383,7 +405,7 @@ def test_a_recogniser_that_is_missing_is_told_before_tensorflow_is_imported(no_t
         ("--mode=attack", "--config.loss.mu2=1"),
     ],
 )
-def test_missing_vgg19_weights_are_told_where_a_loss_needs_them(arguments):
+def test_missing_vgg19_weights_are_reported_if_a_loss_needs_them(arguments):
     make_encoder(Path("runs/demo/protect/encoder"))
     with pytest.raises(UserError, match=r"perceptual.weights is no\.h5, which does not exist"):
         parse(*arguments, "--config.perceptual.weights=no.h5")
@@ -398,7 +420,7 @@ def test_missing_vgg19_weights_are_told_where_a_loss_needs_them(arguments):
         ("--mode=recognizer", "--config.loss.mu2=1"),
     ],
 )
-def test_vgg19_weights_are_of_no_concern_where_no_loss_needs_them(arguments):
+def test_vgg19_weights_are_not_checked_if_no_loss_needs_them(arguments):
     make_encoder(Path("runs/demo/protect/encoder"))
     assert parse(*arguments, "--config.perceptual.weights=no.h5") is not None
 
@@ -408,10 +430,10 @@ def test_vgg19_weights_of_another_kind_are_refused():
         parse("--mode=protect", "--config.loss.lambda2=1", "--config.perceptual.weights=vgg.pkl")
 
 
-def test_weights_are_of_no_concern_to_an_attack():
+def test_an_attack_does_not_check_initial_weights():
     make_encoder(Path("enc"))
-    workdir = parse("--mode=attack", "--config.encoder=enc", "--config.model.weights=no.npz")
-    assert workdir.config.model.weights == "no.npz"
+    run = parse("--mode=attack", "--config.encoder=enc", "--config.model.weights=no.npz")
+    assert run.config.model.weights == "no.npz"
 
 
 @hypothesis.settings(deadline=None)  # a busy machine is no failure
@@ -436,7 +458,7 @@ def test_overriding_leaves_the_given_config_alone():
     assert config == Config(loss=Loss(lambda1=3.0))
 
 
-def test_recognisers_that_only_measure_need_a_first_one(tmp_path):
+def test_recognizers_that_only_measure_need_a_first_one(tmp_path):
     make_encoder(tmp_path / "runs/x/protect/encoder")
     flags = ["--mode=attack", f"--workdir={tmp_path / 'runs/x/attack'}"]
     with pytest.raises(UserError, match=r"name that one with --config\.recognizer\.path"):
@@ -476,8 +498,7 @@ def test_a_dry_run_on_synthetic_faces_needs_no_other_command(monkeypatch):
 def test_a_signal_ends_it_with_one_line_and_the_shell_s_exit_code(
     monkeypatch, tmp_path, capsys, number, code
 ):
-    module = cli
-    monkeypatch.setattr(module, "run", lambda command: os.kill(os.getpid(), number))
-    assert module.main(["run.py", "--mode=protect", f"--workdir={tmp_path / 'run'}"]) == code
-    told = capsys.readouterr().err.strip()
-    assert told == "run.py: interrupted; the same command resumes"
+    monkeypatch.setattr(cli, "run", lambda command: os.kill(os.getpid(), number))
+    assert cli.main(["run.py", "--mode=protect", f"--workdir={tmp_path / 'run'}"]) == code
+    message = capsys.readouterr().err.strip()
+    assert message == "run.py: interrupted; the same command resumes"

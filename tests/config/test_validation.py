@@ -151,7 +151,7 @@ def test_an_attribute_named_twice_is_refused():
         ("synthetic", ("synthetic/default",), "synthetic/default, which is data.dataset itself"),
     ],
 )
-def test_a_further_dataset_named_twice_or_the_dataset_itself_is_refused(dataset, extra, message):
+def test_an_extra_dataset_named_twice_or_equal_to_the_dataset_is_refused(dataset, extra, message):
     with pytest.raises(UserError, match=rf"^data\.extra names .*{re.escape(message)}$"):
         checked(data__dataset=dataset, data__extra=extra)
 
@@ -184,7 +184,7 @@ def test_a_group_of_another_type_is_refused(group, value):
 @hypothesis.given(
     st.dictionaries(st.sampled_from(sorted(SETTINGS)), ANYTHING, min_size=1, max_size=3)
 )
-def test_any_values_are_valid_or_refused_by_name(overrides):
+def test_any_value_is_valid_or_refused_by_name(overrides):
     config = changed(**{name.replace(".", "__"): value for name, value in overrides.items()})
     refused = None
     try:
@@ -229,5 +229,5 @@ def test_an_encoder_must_be_a_saved_model(tmp_path):
         validation.check_saved_model(str(tmp_path))
 
 
-def test_a_remote_encoder_is_left_to_the_loader():
+def test_a_remote_encoder_is_not_checked():
     validation.check_saved_model("gs://bucket/encoder")

@@ -53,10 +53,18 @@ def call_file(path: str, function: str, argument: str) -> object:
     if not Path(path).is_file():
         raise UserError(f"--config={path}: there is no such file")
     try:
-        return runpy.run_path(path)[function](argument)
+        defined = runpy.run_path(path)
+        if function in defined:
+            return defined[function](argument)
     except Exception as error:  # a config file is a program: any exception may come from it
         hint = suggestion_for(error)
         raise UserError(f"--config={path}: {type(error).__name__}: {error}{hint}") from None
+    hint = ""
+    if function == "get_experiment":
+        hint = "; name an experiment, such as --config=configs/table1.py"
+    elif "get_experiment" in defined:
+        hint = "; an experiment runs with --mode=reproduce"
+    raise UserError(f"--config={path} defines no {function}(){hint}")
 
 
 def override(config: Config, arguments: list[str]) -> Config:
@@ -78,7 +86,7 @@ def override(config: Config, arguments: list[str]) -> Config:
     try:
         stray = values(arguments)[1:]
     except (flags.Error, ValueError) as error:  # absl raises ValueError for --noFIELD=VALUE
-        raise UserError(error) from None
+        raise UserError(in_our_words(str(error))) from None
     if stray:
         raise UserError(f"unexpected argument {stray[0]!r}; write options as --name=value")
     config = holder.value
@@ -87,11 +95,20 @@ def override(config: Config, arguments: list[str]) -> Config:
     return config
 
 
+def in_our_words(message: str) -> str:
+    """Returns absl's message; on a value of the wrong type, the message of the setting."""
+    pattern = r"flag --config\.([\w.]+)=(.*): (?:invalid literal|could not convert|\('Non-boolean)"
+    match = re.match(pattern, message, re.DOTALL)
+    return f"{match[1]} {SETTINGS[match[1]].type_problem(match[2])}" if match else message
+
+
 def check_override(argument: str) -> None:
     """Raises a UserError unless an argument sets a config field that exists."""
     match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
     if match and match[1] not in SETTINGS:
         raise unknown_field(match[1])
+    if match and "-noconfig" in argument and not isinstance(SETTINGS[match[1]].default, bool):
+        raise UserError(f"{argument}: {match[1]} is no boolean; write --config.{match[1]}=VALUE")
     if not match and re.match(r"--?[a-zA-Z]", argument):
         raise UserError(
             f"there is no flag {argument.partition('=')[0]}; there are --mode, --config, "
