@@ -191,7 +191,7 @@ def test_an_encoder_whose_answers_never_differ_is_attacked(root):
         (["loss.nopeek=1", "train.batch=3"], "train.batch is 3; loss.nopeek needs at least 4"),
         (
             ["bottleneck.flip=0.1"],
-            "bottleneck.flip is 0.1: only yes or no can be turned round; set "
+            "bottleneck.flip is 0.1, but only hard predictions can be flipped; set "
             "--config.bottleneck.predictions=hard",
         ),
         (
@@ -204,7 +204,7 @@ def test_an_encoder_whose_answers_never_differ_is_attacked(root):
         ),
         (
             ["bottleneck.variational=1", "bottleneck.noise_kind=laplace"],
-            "the noise of a variational bottleneck is gaussian",
+            "the noise of a variational bottleneck must be gaussian",
         ),
         (
             ["bottleneck.blur=11"],
