@@ -1,13 +1,7 @@
 import numpy as np
 import pytest
 
-from tfadv.evaluation.moments import (
-    RunningMean,
-    is_informative,
-    standard_scale,
-    sums_of_products,
-    sums_of_squares,
-)
+from tfadv.evaluation.moments import RunningMean, is_informative, moments, standard_scale
 
 
 @pytest.fixture
@@ -21,11 +15,11 @@ def vectors():
 def test_moments_of_batches_are_numpys_moments_of_all_vectors(vectors, parts):
     batches = np.array_split(vectors, parts)
     expected = vectors.astype(np.float64)
-    count, mean, squares = sums_of_squares(batches)
+    count, mean, squares = moments(batches)
     assert count == 60
     np.testing.assert_allclose(mean, expected.mean(0), rtol=1e-12)
     np.testing.assert_allclose(squares / count, expected.var(0), rtol=1e-12)
-    count, mean, products = sums_of_products(batches)
+    count, mean, products = moments(batches, products=True)
     assert count == 60
     np.testing.assert_allclose(mean, expected.mean(0), rtol=1e-12)
     np.testing.assert_allclose(products / count, np.cov(expected.T, bias=True), atol=1e-12)
@@ -34,7 +28,7 @@ def test_moments_of_batches_are_numpys_moments_of_all_vectors(vectors, parts):
 def test_a_small_variance_next_to_a_large_mean_is_kept(vectors):
     # Multiples of 1/16, which float64 holds exactly next to 2**30, but not their squares.
     small = np.round(vectors.astype(np.float64) * 16) / 16
-    _, _, squares = sums_of_squares(np.array_split(small + 2.0**30, 7))
+    _, _, squares = moments(np.array_split(small + 2.0**30, 7))
     np.testing.assert_allclose(squares, 60 * small.var(0), rtol=1e-6, atol=1e-9)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv.config.schema import Train
-from tfadv.evaluation.moments import standard_scale, sums_of_squares
+from tfadv.evaluation.moments import moments, standard_scale
 from tfadv.evaluation.results import Training
 from tfadv.training import distribution
 from tfadv.training.trainer import Trainer
@@ -35,9 +35,7 @@ class Standardisation(keras.layers.Layer):
 
     def adapt(self, features: Iterable[np.ndarray]) -> None:
         """Takes the statistics from batches of features, [N, ..., C]."""
-        count, mean, squares = sums_of_squares(
-            batch.reshape(-1, batch.shape[-1]) for batch in features
-        )
+        count, mean, squares = moments(batch.reshape(-1, batch.shape[-1]) for batch in features)
         self.mean.assign(mean)
         self.scale.assign(standard_scale(mean, np.sqrt(squares / count)))
 

@@ -10,23 +10,16 @@ import numpy as np
 
 
 class RunningMean:
-    """The mean of vectors that arrive in groups.
-
-    Attributes:
-        count: the number of vectors so far.
-        value: their mean, float64 [D].
-    """
+    """The number and the mean, float64 [D], of vectors that arrive in groups."""
 
     def __init__(self):
         self.count = 0
         self.value = 0.0
 
     def merge(self, count: int, mean: np.ndarray) -> tuple[np.ndarray, float]:
-        """Adds a group of `count` vectors with this mean, [D].
+        """Adds a group; returns the shift between both means, [D], and a weight.
 
-        Returns:
-            The shift between both means, [D], and a weight: the squared deviations of all vectors
-            sum to those within both parts plus weight * shift^2.
+        The squared deviations of all vectors sum to those within both parts + weight * shift^2.
         """
         before, self.count = self.count, self.count + count
         shift = mean - self.value
@@ -34,49 +27,31 @@ class RunningMean:
         return shift, before * count / self.count
 
 
-def sums_of_squares(batches: Iterable[np.ndarray]) -> tuple[int, np.ndarray, np.ndarray]:
-    """Returns the count, the mean [D] and the sums of squared deviations from it [D].
+def moments(
+    batches: Iterable[np.ndarray], *, products: bool = False
+) -> tuple[int, np.ndarray, np.ndarray]:
+    """Returns the count of vectors, their mean [D], and sums of squared deviations from it [D].
 
     Args:
         batches: vectors, [N, D].
+        products: whether to sum all products of two deviations, [D, D], instead of squares.
     """
-    mean, squares = RunningMean(), 0.0
+    mean, sums = RunningMean(), 0.0
     for batch in batches:
         batch = batch.astype(np.float64)
         centre = batch.mean(0)
         batch -= centre
-        squares = squares + np.square(batch, out=batch).sum(0)
         shift, weight = mean.merge(len(batch), centre)
-        squares = squares + np.square(shift) * weight
-    return mean.count, mean.value, squares
-
-
-def sums_of_products(batches: Iterable[np.ndarray]) -> tuple[int, np.ndarray, np.ndarray]:
-    """Returns the count, the mean [D] and the sums of products of deviations from it [D, D].
-
-    Args:
-        batches: vectors, [N, D].
-    """
-    mean, products = RunningMean(), 0.0
-    for batch in batches:
-        batch = batch.astype(np.float64)
-        centre = batch.mean(0)
-        batch -= centre
-        products += batch.T @ batch
-        shift, weight = mean.merge(len(batch), centre)
-        products += np.outer(shift, shift * weight)
-    return mean.count, mean.value, products
+        sums += batch.T @ batch if products else np.square(batch, out=batch).sum(0)
+        sums += np.outer(shift, shift * weight) if products else np.square(shift) * weight
+    return mean.count, mean.value, sums
 
 
 def is_informative(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     """Returns whether each dimension varies by more than float32 resolves, bool [D].
 
-    A smaller deviation is rounding, and standardising would amplify it. There is no absolute limit:
-    very small features can vary.
-
-    Args:
-        mean: of each dimension, [D].
-        deviation: its standard deviation, [D].
+    A smaller standard deviation is rounding, and standardising would amplify it. There is no
+    absolute limit: very small features can vary.
     """
     float32 = np.finfo(np.float32)
     return deviation > np.maximum(float32.eps * np.abs(mean), float32.tiny)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tfadv.evaluation.moments import standard_scale, sums_of_products
+from tfadv.evaluation.moments import moments, standard_scale
 
 
 def to_vectors(features: np.ndarray, limit: int = 4096) -> np.ndarray:
@@ -58,7 +58,7 @@ class Whitening:
     """
 
     def __init__(self, batches: Iterable[np.ndarray], emphasis: np.ndarray | float = 1.0):
-        count, self._mean, products = sums_of_products(batches)
+        count, self._mean, products = moments(batches, products=True)
         scale = emphasis * standard_scale(self._mean, np.sqrt(np.diag(products) / count))
         correlation = products * scale * scale[:, None] / count
         variances, directions = np.linalg.eigh(correlation)

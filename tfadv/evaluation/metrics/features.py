@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from tfadv.evaluation.identities import repeated_people
-from tfadv.evaluation.moments import RunningMean, is_informative, sums_of_squares
+from tfadv.evaluation.moments import RunningMean, is_informative, moments
 
 _ROUNDING = 1e-12  # of a standardised dimension's variance
 
@@ -55,7 +55,7 @@ def lda_metrics(batches: Iterable[np.ndarray], identities: np.ndarray) -> dict[s
             break
         for number in np.unique(rows[rows >= 0]):
             own = np.reshape(batch, (len(batch), -1))[rows == number]
-            count, centre, squares = sums_of_squares([own])
+            count, centre, squares = moments([own])
             mean = unfinished.setdefault(number, RunningMean())
             shift, weight = mean.merge(count, centre)
             within = within + squares + weight * np.square(shift)

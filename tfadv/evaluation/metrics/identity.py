@@ -204,15 +204,12 @@ def _compare(probes: np.ndarray, gallery: np.ndarray, person: np.ndarray) -> _Sc
 
         is_right = person[rows, None] == person
         is_right[itself] = False
-        probe, image = np.nonzero(is_right)
-        right = scores[probe, image]
-        nearest = np.full(len(rows), -np.inf)
-        np.maximum.at(nearest, probe, right)
-        tied = (scores == nearest[:, None]).sum(axis=1)
-        tied_right = np.bincount(probe, right == nearest[probe], len(rows)).astype(int)
-        ranks.append([(scores > nearest[:, None]).sum(axis=1), tied - tied_right, tied_right])
-        genuine.append(right)
-        genuine_person.append(person[rows[probe]])
+        nearest = np.where(is_right, scores, -np.inf).max(axis=1, keepdims=True)
+        tied = scores == nearest
+        counted = scores > nearest, tied & ~is_right, tied & is_right
+        ranks.append([np.count_nonzero(images, axis=1) for images in counted])
+        genuine.append(scores[is_right])
+        genuine_person.append(np.repeat(person[rows], is_right.sum(axis=1)))
 
     genuine, impostor = np.concatenate(genuine), np.concatenate(impostor)
     by_score = np.argsort(genuine)
