@@ -1,6 +1,6 @@
-"""Trains the same thing on one device and on several; run by `test_distribution.py`.
+"""Trains the same model on one device and on several; run by `test_distribution.py`.
 
-In a process of its own: how many devices a CPU counts for is settled before TensorFlow starts.
+In a process of its own, because the number of logical CPUs is fixed once TensorFlow has started.
 """
 
 import functools
@@ -31,9 +31,9 @@ SIZE, BATCH, STEPS, ATTRIBUTES, FEATURES = 32, 16, 20, 5, 24
 class Descent(FusedAdam):
     """Plain gradient descent, aggregated as FusedAdam does.
 
-    Adam divides by the size of gradients, which makes of the rounding of those near 0 as much as of
-    others: with it one device and the same one after a change of 1e-7 in the weights end as far
-    apart, 1.2e-3 after 20 steps, as one device and two.
+    Adam divides by the size of gradients, which amplifies rounding errors of those near 0. With
+    Adam, a change of 1e-7 in the first weights has the same effect as a second device: a distance
+    of 1.2e-3 after 20 steps.
     """
 
     def update_step(self, gradient, variable, learning_rate):
@@ -45,7 +45,7 @@ ADAM, DESCENT = training.adam, functools.partial(Descent, 0.0005, global_clipnor
 
 
 class Halves:
-    """Stands in for g: the picture at half of its size."""
+    """Stands in for VGG19: the image at half of its size."""
 
     layers = ("half",)
 
@@ -113,8 +113,8 @@ def make_protector(config):
     def batch(step):
         labels = tf.random.stateless_uniform((BATCH, ATTRIBUTES), (step, 0)) > 0.5
         return {
-            "private": {"images": pictures(step, 1), "labels": tf.cast(labels, tf.uint8)},
-            "public": {"images": tf.stack([pictures(step, 2), pictures(step, 3)], axis=1)},
+            "private": {"images": make_images(step, 1), "labels": tf.cast(labels, tf.uint8)},
+            "public": {"images": tf.stack([make_images(step, 2), make_images(step, 3)], axis=1)},
         }
 
     return model, batch
@@ -135,7 +135,7 @@ def make_inverter(config):
 
     def batch(step):
         features = tf.random.stateless_normal((BATCH, *shape), (step, 0))
-        return {"images": pictures(step, 1), "features": features}
+        return {"images": make_images(step, 1), "features": features}
 
     return model, batch
 
@@ -159,7 +159,7 @@ def make_recognizer(config):
 
     def batch(step):
         labels = tf.random.stateless_uniform((BATCH,), (step, 0), -1, ATTRIBUTES, tf.int64)
-        return {"images": pictures(step, 1), "labels": labels}
+        return {"images": make_images(step, 1), "labels": labels}
 
     return model, batch
 
@@ -167,7 +167,7 @@ def make_recognizer(config):
 MAKERS = {"protect": make_protector, "attack": make_inverter, "recognizer": make_recognizer}
 
 
-def pictures(step, stream):
+def make_images(step, stream):
     shape = (BATCH, SIZE, SIZE, 3)
     drawn = tf.random.stateless_uniform(shape, (step, stream), 0, 256, dtype=tf.int32)
     return tf.cast(drawn, tf.uint8)
@@ -175,9 +175,10 @@ def pictures(step, stream):
 
 @functools.cache
 def strategy_of(count):
-    """That of so many devices: one in a process, for a second one would number its reductions anew.
+    """The strategy of `count` devices.
 
-    For the same reason a process can only have cases with one number of devices beside 1.
+    A second strategy in a process would reuse the first one's reduction numbers. A process can
+    therefore only have cases with 1 and one other number of devices.
     """
     if count == 1:
         return tf.distribute.get_strategy()
@@ -187,8 +188,7 @@ def strategy_of(count):
 def train(make, config, devices):
     """The logged rows, and the weights before and after.
 
-    Of several numbers of devices, each goes on for an equal part of the steps, from the checkpoint
-    that the one before left.
+    Each number of devices trains an equal part of the steps, from the last one's checkpoint.
     """
     folder, starts = tempfile.mkdtemp(), []
     for part, count in enumerate(devices, start=1):
@@ -200,7 +200,7 @@ def train(make, config, devices):
 
 
 def train_in_scope(make, config, folder):
-    """As `train`, of the present strategy; a worker takes its share of each batch."""
+    """As `train`, in the current strategy; a worker takes its share of each batch."""
     training.set_up(config.runtime)
     model, batch = make(config)
     before = model.get_weights()
@@ -213,9 +213,9 @@ def train_in_scope(make, config, folder):
 
 
 def endless(batch, own=slice(None)):
-    """The batches of all steps, or what some of their rows are."""
+    """The batches of all steps, or some rows of each."""
     return tf.data.Dataset.range(10**6).map(
-        lambda step: tf.nest.map_structure(lambda each: each[own], batch(step))
+        lambda step: tf.nest.map_structure(lambda tensor: tensor[own], batch(step))
     )
 
 
@@ -225,12 +225,12 @@ def norm(weights):
 
 @functools.cache
 def train_alone(what, precision, loss):
-    """As `train`, on one device; once for all that is compared with it."""
+    """As `train`, on one device; cached for all comparisons."""
     return train(MAKERS[what], make_config(precision, json.loads(loss)), [1])
 
 
 def compare(case):
-    """How far weights are apart as a share of their size, and of how far they went."""
+    """The distance of the weights, relative to their norm and to their change in training."""
     what, precision, loss = case["what"], case["precision"], case["loss"]
     use()
     rows, start, one = train_alone(what, precision, json.dumps(loss))
@@ -249,7 +249,7 @@ def compare(case):
 
 
 def slots_apart(case):
-    """How far what Adam remembers is from itself after a move to another number of devices."""
+    """The change of Adam's moments after a move to another number of devices."""
     make, config = MAKERS[case["what"]], make_config(case["precision"], case["loss"])
     folder, kept = tempfile.mkdtemp(), []
     config.train.steps = 3
@@ -269,7 +269,7 @@ def slots_apart(case):
 
 
 def use(optimizer=DESCENT):
-    """Has everything trained by an optimiser, by default plain gradient descent."""
+    """Makes an optimiser train all models, by default plain gradient descent."""
     training.adam = lambda *_, **__: optimizer()
 
 

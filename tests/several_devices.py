@@ -1,8 +1,8 @@
-"""`run.py` on a CPU that counts as several devices; run by `test_distribution.py`.
+"""`run.py` on several logical CPUs; run by `test_distribution.py`.
 
     python -m tests.several_devices COUNT --mode=...
 
-In a process of its own: how many devices a CPU counts for is settled before TensorFlow starts.
+In a process of its own, because the number of logical CPUs is fixed once TensorFlow has started.
 """
 
 import sys
@@ -13,7 +13,7 @@ from tfadv import cli
 
 
 def main():
-    """Runs the mode; the process ends as that of `run.py` does."""
+    """Runs the mode; returns the exit code of `run.py`."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     devices = [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1])
     tf.config.set_logical_device_configuration(cpu, devices)

@@ -1,8 +1,8 @@
-"""Trains as one of several processes, or alone; run by `test_distribution.py`.
+"""Trains as one of several workers, or alone; run by `test_distribution.py`.
 
     TF_CONFIG=... python -m tests.workers FOLDER
 
-The first one writes what it trained to FOLDER/weights.npz.
+The first worker writes the weights to FOLDER/weights.npz.
 """
 
 import os
@@ -33,16 +33,16 @@ def main():
 
 @in_scope
 def train(workdir):
-    """Trains what `tests.replicas` does."""
+    """Trains the protector of `tests.replicas`."""
     _, _, weights = replicas.train_in_scope(replicas.make_protector, workdir.config, workdir.path)
     np.savez(workdir.path / "weights.npz", *weights)
-    if distribution.workers() > 1:  # each trace would stay
+    if distribution.workers() > 1:  # every trace uses up memory
         mean = distribution._mean(tf.distribute.get_strategy())
         assert mean.experimental_get_tracing_count() == 1
 
 
 def kill_at(step):
-    """Has this process killed before its first steps after `step`."""
+    """Kills this process before the first step after `step`."""
     plain = replicas.training.Trainer._steps_until_next_event
 
     def counted(trainer):

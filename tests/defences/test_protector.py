@@ -22,7 +22,7 @@ SIZE, BATCH, ATTRIBUTES = 32, 4, 3
 
 
 class Blurs:
-    """Stands in for g: the picture at half of its size."""
+    """Stands in for VGG19: the image at half of its size."""
 
     layers = ("half",)
 
@@ -53,8 +53,8 @@ def make_protector(
         if mu1:
             discriminator = Discriminator(SIZE, width=0.125)
             discriminator.build((None, SIZE, SIZE, 3))
-        g = Blurs() if lambda2 or mu2 else None
-        adversary = Adversary(decoder, discriminator, g, mu1=mu1, mu2=mu2)
+        network = Blurs() if lambda2 or mu2 else None
+        adversary = Adversary(decoder, discriminator, network, mu1=mu1, mu2=mu2)
         adversary.compile(optimizer(0.01), optimizer(0.01) if mu1 else None)
         defences = [Reconstruction(adversary, lambda1, lambda2)]
     protector = Protector(encoder, classifier, defences, warm_up=warm_up)
@@ -65,13 +65,13 @@ def make_protector(
 def make_batch(decoder_steps=1, seed=0):
     rng = np.random.default_rng(seed)
 
-    def pictures(count):
+    def images(count):
         return tf.constant(rng.integers(0, 256, (count, SIZE, SIZE, 3)).astype(np.uint8))
 
     labels = tf.constant(rng.integers(0, 2, (BATCH, ATTRIBUTES)).astype(np.uint8))
     return {
-        "private": {"images": pictures(BATCH), "labels": labels},
-        "public": {"images": tf.stack([pictures(BATCH) for _ in range(decoder_steps)], axis=1)},
+        "private": {"images": images(BATCH), "labels": labels},
+        "public": {"images": tf.stack([images(BATCH) for _ in range(decoder_steps)], axis=1)},
     }
 
 
@@ -127,7 +127,7 @@ def test_update_of_the_encoder_leaves_the_decoder_with_its_statistics():
 
 
 @pytest.mark.parametrize(("step", "strength"), [(0, 0.0), (1, 0.25), (4, 1.0), (9, 1.0)])
-def test_the_defence_grows_from_nothing_over_the_warm_up(step, strength):
+def test_the_weight_of_the_defence_grows_from_0_over_the_warm_up(step, strength):
     protector = make_protector(lambda1=2.0, lambda2=3.0, warm_up=4)
     protector.optimizer.iterations.assign(step)
     losses = protector.train_step(make_batch())
@@ -166,18 +166,18 @@ def test_update_of_the_encoder_descends_the_gradient_of_equation_9(lambda1, lamb
 def test_update_of_the_adversary_trains_the_discriminator_and_that_of_the_encoder_does_not():
     protector = make_protector(lambda2=1.0, mu1=0.1, mu2=0.1)
     encoder, discriminator = protector.encoder, adversary_of(protector).discriminator
-    before, seen = weights_of(encoder), weights_of(discriminator)
+    encoder_before, before = weights_of(encoder), weights_of(discriminator)
     batch = make_batch()
     update_adversary(protector, normalize(batch["public"]["images"][:, 0]))
-    assert_equal(before, encoder.get_weights())
-    assert differs(seen, discriminator.get_weights())
-    seen = weights_of(discriminator)
+    assert_equal(encoder_before, encoder.get_weights())
+    assert differs(before, discriminator.get_weights())
+    before = weights_of(discriminator)
     update_encoder(protector, batch["private"])
-    assert differs(before, encoder.get_weights())
-    assert_equal(seen, discriminator.get_weights())  # its singular vectors among them
+    assert differs(encoder_before, encoder.get_weights())
+    assert_equal(before, discriminator.get_weights())  # with its singular vectors
 
 
-def test_step_updates_the_decoder_first_so_that_the_encoder_meets_the_new_one():
+def test_step_updates_the_decoder_before_the_encoder():
     stepped, by_hand, batch = make_protector(), make_protector(), make_batch()
     stepped.train_step(batch)
     update_adversary(by_hand, normalize(batch["public"]["images"][:, 0]))
@@ -186,7 +186,7 @@ def test_step_updates_the_decoder_first_so_that_the_encoder_meets_the_new_one():
     assert_close(by_hand.get_weights(), stepped.get_weights())
 
 
-def test_decoder_steps_are_that_many_updates_on_different_pictures():
+def test_decoder_steps_are_updates_on_different_images():
     stepped, by_hand = make_protector(), make_protector()
     batch = make_batch(decoder_steps=3)
     stepped.train_step(batch)
@@ -196,7 +196,7 @@ def test_decoder_steps_are_that_many_updates_on_different_pictures():
     assert_close(*decoders)
 
 
-def test_baseline_needs_no_decoder_and_no_public_pictures():
+def test_baseline_needs_no_decoder_and_no_public_images():
     protector = make_protector(lambda1=0.0)
     losses = protector.train_step({"private": make_batch()["private"]})
     assert set(losses) == {"utility"}
@@ -210,7 +210,7 @@ def test_baseline_needs_no_decoder_and_no_public_pictures():
     "weights",
     [{"lambda1": 0.0}, {"lambda1": 1.0}, {"lambda2": 1.0, "mu1": 0.1, "mu2": 0.1}, {"mu1": 0.1}],
 )
-def test_measurements_name_what_a_step_returns(weights):
+def test_measurements_are_the_names_of_a_steps_losses(weights):
     protector = make_protector(**weights)
     assert set(protector.measurements) == set(protector.train_step(make_batch()))
 
@@ -224,17 +224,17 @@ def test_fit_trains_the_protector():
 
 
 def test_defence_hides_what_the_task_does_not_need():
-    """Pictures of one random colour; the task is whether there is more red than half.
+    """Images of one random colour; the task is whether red is above half.
 
-    A channel is uniform in [-1, 1], of variance 1/3. Who knows the task's answer and no more is
-    left with 1/12 of red and 1/3 of green and of blue: a mean error of 0.25.
+    A channel is uniform in [-1, 1], with variance 1/3. Given the task's label, the variance of red
+    is 1/12: the best reconstruction from the label has a mean error of 0.25.
     """
     rng = np.random.default_rng(0)
     colours = rng.integers(0, 256, (256, 1, 1, 3)).astype(np.uint8)
     images = np.broadcast_to(colours, (256, SIZE, SIZE, 3))
     labels = np.repeat((colours[:, 0, 0, :1] > 127).astype(np.uint8), ATTRIBUTES, axis=1)
-    pictures = tf.data.Dataset.from_tensor_slices({"images": images, "labels": labels})
-    batches = pictures.shuffle(256, seed=1).repeat().batch(32).take(160)
+    dataset = tf.data.Dataset.from_tensor_slices({"images": images, "labels": labels})
+    batches = dataset.shuffle(256, seed=1).repeat().batch(32).take(160)
     batches = batches.map(
         lambda batch: {"private": batch, "public": {"images": batch["images"][:, tf.newaxis]}}
     )
@@ -248,9 +248,9 @@ def test_defence_hides_what_the_task_does_not_need():
         errors[lambda1] = reconstruction_loss(
             whole["images"], adversary_of(protector).decoder(features)
         ).numpy()
-        assert utility_loss(labels, protector.classifier(features)).numpy() < 0.5  # a guess: 0.69
-    # Over seeds: 0.15 to 0.24 without a defence, 0.26 to 0.42 with it, and never less than 0.02
-    # apart; the bounds leave room for sums that another machine rounds otherwise.
+        assert utility_loss(labels, protector.classifier(features)).numpy() < 0.5  # 0.69 by chance
+    # Over seeds: 0.15 to 0.24 without a defence, 0.26 to 0.42 with it, and at least 0.02 apart. The
+    # bounds leave room for rounding on other machines.
     assert errors[3.0] > max(0.24, errors[1e-6] + 0.01)
 
 
@@ -266,13 +266,13 @@ def test_on_a_cpu_a_step_is_made_of_products_and_of_one_kernel_for_each_update(m
     updates = [each for each in operations if each.type == "ResourceApplyAdam"]
     assert len(updates) == len(protector.trainable_variables)
     plain = [each for each in operations if each.type == "Conv2DBackpropFilter"]
-    assert plain  # of the picture, and of maps of 8 channels
+    assert plain  # of the image, and of maps of 8 channels
     for each in plain:
         assert min(each.inputs[0].shape[-1], each.inputs[2].shape[-1]) < convolution.FEWEST_CHANNELS
 
 
 def test_products_and_the_fused_adam_train_as_plain_convolutions_and_keras_adam_do(monkeypatch):
-    """At a small rate: at a large one, training blows the last bits of the weights up."""
+    """At a small rate: a large one amplifies rounding errors."""
 
     def train(adam):
         protector = make_protector(lambda1=0.5, optimizer=lambda rate: adam(1e-3 * rate))
@@ -284,7 +284,7 @@ def test_products_and_the_fused_adam_train_as_plain_convolutions_and_keras_adam_
     monkeypatch.setattr(convolution, "_is_on_cpu", lambda: False)
     expected_losses, expected = train(Adam)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
-    # The way that Adam went in these steps is 2e-4 for each of the weights.
+    # Adam changed each weight by 2e-4 in these steps.
     np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-5)
     assert np.abs(weights - expected).mean() < 1e-8
 

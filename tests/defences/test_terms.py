@@ -44,7 +44,7 @@ def test_thumbnails_are_means_over_areas():
     np.testing.assert_allclose(thumbnails(tf.constant(images)), expected, atol=1e-6)
 
 
-def test_nopeek_weighs_the_distance_correlation_with_the_picture():
+def test_nopeek_weighs_the_distance_correlation_with_the_image():
     batch, features = make_batch(), make_features()
     losses, penalty = NoPeek(2.5).penalize(batch, features)
     expected = distance_correlation(features, thumbnails(batch["images"]))
@@ -89,9 +89,9 @@ def test_features_that_say_what_the_labels_say_have_no_excess():
     batch = {"labels": tf.constant(labels), "embeddings": tf.constant(targets, tf.float32)}
     defence = Excess("identity", 1.0, ATTRIBUTES, EMBEDDING)
     defence.adapt([batch])
-    answers = tf.constant(labels, tf.float32)
-    assert abs(float(defence.penalize(batch, answers)[1])) < 0.02
-    assert float(distance_correlation(answers, batch["embeddings"])) > 0.3
+    predictions = tf.constant(labels, tf.float32)
+    assert abs(float(defence.penalize(batch, predictions)[1])) < 0.02
+    assert float(distance_correlation(predictions, batch["embeddings"])) > 0.3
     assert float(defence.penalize(batch, batch["embeddings"])[1]) > 0.1
 
 
@@ -109,8 +109,8 @@ def test_the_identity_classifier_learns_who_is_who_and_nobody_unknown():
     batch["identity"] = tf.concat([batch["identity"][:-1], [-1]], axis=0)
     for _ in range(200):
         last = defence.update(batch, features)
-    answers = tf.argmax(defence.classifier(features), axis=1).numpy()
-    np.testing.assert_array_equal(answers[:-1], batch["identity"][:-1])
+    predictions = tf.argmax(defence.classifier(features), axis=1).numpy()
+    np.testing.assert_array_equal(predictions[:-1], batch["identity"][:-1])
     assert float(last["identity"]) < 0.3
     nobody = batch | {"identity": tf.fill((BATCH,), tf.constant(-1, tf.int64))}
     assert float(defence.update(nobody, features)["identity"]) == 0.0
@@ -149,7 +149,7 @@ TERMS = {
 
 @pytest.mark.parametrize("field", TERMS)
 def test_training_lowers_what_a_term_penalises(field):
-    """Beside the same training without it, which has a term of no weight to speak of."""
+    """Compared with the same training and a negligible weight."""
     data, ends = as_data(make_batch(16)), []
     for weight in (1e-9, 10.0):
         protector = make_protector(**{field: weight})
@@ -167,7 +167,7 @@ def test_max_entropy_leaves_the_adversary_more_uncertain():
 
 
 def test_no_gradient_of_the_adversary_of_identity_reaches_the_encoder():
-    """With a weight of next to nothing, the encoder learns as if it weren't there."""
+    """With a negligible weight, the encoder learns as without the adversary."""
     data, weights = as_data(make_batch()), []
     for term in ({"max_entropy": 1e-30}, {"nopeek": 1e-30}):
         protector = make_protector(**term)
@@ -187,7 +187,7 @@ def test_no_gradient_of_the_adversary_of_identity_reaches_the_encoder():
         ({"size": 4, "noise": 1.0, "bits": 1}, {"excess_pixels": 1.0, "excess_identity": 1.0}),
     ],
 )
-def test_terms_and_codes_add_up_in_any_combination(bottleneck, weights):
+def test_terms_and_bottlenecks_add_up_in_any_combination(bottleneck, weights):
     protector = make_protector(bottleneck, **weights)
     losses = tf.function(protector.train_step)(as_data(make_batch()))
     assert set(losses) == set(protector.measurements)
@@ -199,14 +199,14 @@ def test_terms_and_codes_add_up_in_any_combination(bottleneck, weights):
     assert float(losses["protector"]) == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_the_variational_term_is_this_steps_and_pulls_towards_the_prior():
+def test_the_variational_term_is_of_this_step_and_pulls_towards_the_prior():
     data, ends = as_data(make_batch(16)), []
     for weight in (1e-9, 1.0):
         protector = make_protector({"variational": weight})
         step = tf.function(protector.train_step)
         for _ in range(60):
             last = step(data)
-        protector(make_batch()["images"])  # leaves losses of its own behind
+        protector(make_batch()["images"])  # another call, which must not count
         last = step(data)
         ends.append(float(last["private_bottleneck"]) / weight)
     assert ends[1] < 0.5 * ends[0]

@@ -14,7 +14,7 @@ SIZE, BATCH, FEATURES = 32, 6, 5
 
 
 class Blurs:
-    """Stands in for g: the picture at half and at a quarter of its size."""
+    """Stands in for VGG19: the image at half and at a quarter of its size."""
 
     layers = ("half", "quarter")
 
@@ -77,20 +77,22 @@ def test_decoder_descends_the_gradient_of_equation_5_through_the_updated_discrim
 def test_discriminator_learns_from_the_reconstructions_without_moving_the_decoder():
     adversary = make_adversary(mu1=1.0)
     images, features = make_batch()
-    before = copies(adversary.decoder.trainable_variables)
-    seen = copies(adversary.discriminator.trainable_variables)
+    decoder = copies(adversary.decoder.trainable_variables)
+    discriminator = copies(adversary.discriminator.trainable_variables)
     adversary._update_discriminator(images, adversary.decoder(features, training=True))
     assert all(
         np.array_equal(a, b)
-        for a, b in zip(before, copies(adversary.decoder.trainable_variables), strict=True)
+        for a, b in zip(decoder, copies(adversary.decoder.trainable_variables), strict=True)
     )
     assert any(
         not np.array_equal(a, b)
-        for a, b in zip(seen, copies(adversary.discriminator.trainable_variables), strict=True)
+        for a, b in zip(
+            discriminator, copies(adversary.discriminator.trainable_variables), strict=True
+        )
     )
 
 
-def test_discriminator_comes_to_tell_pictures_from_reconstructions():
+def test_discriminator_learns_to_tell_images_from_reconstructions():
     adversary = make_adversary(mu1=1e-3, optimizer=lambda _: keras.optimizers.Adam(1e-3, 0.5))
     update = tf.function(adversary.update)
     losses = [float(update(*make_batch(seed))["discriminator"]) for seed in range(40)]

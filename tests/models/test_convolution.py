@@ -53,7 +53,7 @@ def test_transposed_convolution_has_the_plain_gradients(shape, channels, trainin
     assert_equal(lambda x, w: convolve_transposed(x, w, training), plain, inputs, kernel)
 
 
-def test_transposed_convolution_to_a_picture_has_the_plain_gradients():
+def test_transposed_convolution_to_an_image_has_the_plain_gradients():
     def plain(inputs, kernel):
         return tf.nn.conv2d_transpose(inputs, kernel, (2, 16, 16, 3), 2, "SAME")
 

@@ -15,7 +15,7 @@ def built(size=32, width=0.125, **kwargs):
     return discriminator
 
 
-def pictures(count, size=32, seed=0):
+def make_images(count, size=32, seed=0):
     return tf.random.stateless_uniform((count, size, size, 3), (seed, 0), -1, 1)
 
 
@@ -33,8 +33,8 @@ def largest_singular_value(kernel):
 
 
 @pytest.mark.parametrize("size", [32, 64, 96, 224])
-def test_every_size_gives_one_logit_a_picture(size):
-    logits = built(size)(pictures(2, size))
+def test_every_size_gives_one_logit_per_image(size):
+    logits = built(size)(make_images(2, size))
     assert logits.shape == (2,)
     assert logits.dtype == tf.float32
 
@@ -60,7 +60,7 @@ def test_width_scales_the_channels():
 def test_build_creates_all_variables():
     discriminator = built()
     count = len(discriminator.variables)
-    discriminator(pictures(2), training=True)
+    discriminator(make_images(2), training=True)
     # 3 convolutions and the last layer, each with kernel, bias and singular vector.
     assert count == len(discriminator.variables) == 4 * 3
     assert len(discriminator.trainable_variables) == 4 * 2
@@ -68,7 +68,7 @@ def test_build_creates_all_variables():
 
 def test_mixed_precision_keeps_variables_and_logits_float32():
     discriminator = built(dtype="mixed_bfloat16")
-    logits = discriminator(pictures(8), training=True)
+    logits = discriminator(make_images(8), training=True)
     assert discriminator.convolutions[0].compute_dtype == "bfloat16"
     assert {variable.dtype for variable in discriminator.variables} == {"float32"}
     assert logits.dtype == tf.float32
@@ -80,7 +80,7 @@ def test_mixed_precision_keeps_variables_and_logits_float32():
 def test_no_call_changes_a_trainable_variable(training):
     discriminator = built()
     before = [variable.numpy() for variable in discriminator.trainable_variables]
-    tf.function(discriminator)(pictures(4), training=training)
+    tf.function(discriminator)(make_images(4), training=training)
     for variable, value in zip(discriminator.trainable_variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
 
@@ -88,17 +88,17 @@ def test_no_call_changes_a_trainable_variable(training):
 def test_inference_leaves_all_variables_and_training_moves_the_estimates():
     discriminator = built()
     before = discriminator.get_weights()
-    tf.function(discriminator)(pictures(4), training=False)
+    tf.function(discriminator)(make_images(4), training=False)
     np.testing.assert_equal(discriminator.get_weights(), before)
     vectors = [layer.singular_vector.numpy() for layer in normalised_layers(discriminator)]
-    tf.function(discriminator)(pictures(4), training=True)
+    tf.function(discriminator)(make_images(4), training=True)
     for layer, vector in zip(normalised_layers(discriminator), vectors, strict=True):
         assert np.any(layer.singular_vector.numpy() != vector)
 
 
-def test_logit_of_a_picture_depends_on_no_other_picture():
+def test_logit_of_an_image_depends_on_no_other_image():
     discriminator = built()
-    images = pictures(6)
+    images = make_images(6)
     together = discriminator(images, training=True)
     discriminator = built()  # as it was before that call
     alone = discriminator(images[:1], training=True)
@@ -131,7 +131,7 @@ def test_every_kernel_of_the_model_is_divided_by_its_norm(dtype):
     discriminator = built(dtype=dtype)
     step = tf.function(discriminator)
     for _ in range(100):
-        step(pictures(1), training=True)
+        step(make_images(1), training=True)
     shapes = [(2, 32, 32, 3), (2, 16, 16, 8), (2, 8, 8, 16), (2, 4 * 4 * 32)]
     for layer, shape in zip(normalised_layers(discriminator), shapes, strict=True):
         inputs = tf.random.stateless_normal(shape, (1, 2))
@@ -175,7 +175,7 @@ def test_gradient_passes_where_every_convolution_is_negative():
     discriminator = built()
     for layer in normalised_layers(discriminator)[:-1]:
         layer.layer.bias.assign(tf.fill(layer.layer.bias.shape, -100.0))
-    images = pictures(1)
+    images = make_images(1)
     with tf.GradientTape() as tape:
         tape.watch(images)
         logit = discriminator(images)
@@ -185,14 +185,14 @@ def test_gradient_passes_where_every_convolution_is_negative():
 def test_checkpoint_restores_everything(tmp_path):
     saved = built()
     for seed in range(3):
-        saved(pictures(2, seed=seed), training=True)
+        saved(make_images(2, seed=seed), training=True)
     path = tf.train.Checkpoint(model=saved).save(str(tmp_path / "checkpoint"))
     keras.utils.set_random_seed(1)
     restored = Discriminator(32, 0.125)
     restored.build()
-    assert np.any(restored(pictures(4)) != saved(pictures(4)))
+    assert np.any(restored(make_images(4)) != saved(make_images(4)))
     tf.train.Checkpoint(model=restored).restore(path).assert_consumed()
-    np.testing.assert_array_equal(restored(pictures(4)), saved(pictures(4)))
+    np.testing.assert_array_equal(restored(make_images(4)), saved(make_images(4)))
     np.testing.assert_equal(restored.get_weights(), saved.get_weights())
 
 
@@ -203,16 +203,16 @@ def test_the_estimate_is_the_same_under_a_strategy():
 
     @tf.function
     def step():
-        return strategy.run(lambda: discriminator(pictures(2), training=True))
+        return strategy.run(lambda: discriminator(make_images(2), training=True))
 
     plain = built()
-    np.testing.assert_allclose(step(), plain(pictures(2), training=True), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(step(), plain(make_images(2), training=True), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(
         discriminator.head[1].singular_vector, plain.head[1].singular_vector, rtol=1e-4
     )
 
 
-def test_it_learns_to_tell_two_sets_of_pictures_apart():
+def test_it_learns_to_tell_two_sets_of_images_apart():
     # Noise about a grey ramp from left to right, and from right to left.
     discriminator = built()
     ramp = tf.linspace(-0.5, 0.5, 32)[None, None, :, None]
@@ -220,7 +220,7 @@ def test_it_learns_to_tell_two_sets_of_pictures_apart():
     optimizer.build(discriminator.trainable_variables)
 
     def draw(seed):
-        noise = 0.5 * pictures(64, seed=seed)
+        noise = 0.5 * make_images(64, seed=seed)
         return noise[:32] + ramp, noise[32:] - ramp
 
     @tf.function

@@ -19,7 +19,7 @@ def test_features_have_the_promised_shape(images, split):
     assert encoder(images).shape == (2, *encoder.feature_shape(64))
 
 
-def test_one_encoder_takes_pictures_of_any_size():
+def test_one_encoder_takes_images_of_any_size():
     encoder = Encoder(**SMALL, split="conv3")
     encoder.build((None, 64, 64, 3))
     assert encoder(tf.zeros((1, 96, 96, 3))).shape == (1, *encoder.feature_shape(96))
@@ -33,7 +33,7 @@ def test_build_creates_all_variables(images):
     assert count == len(encoder.variables) == 102  # 20 convolutions, 20 x 4 statistics, fc's 2
 
 
-def test_normalises_pictures_as_imagenet(images):
+def test_images_are_normalised_as_imagenet(images):
     normalised = Encoder(**SMALL, split="conv1").normalize(images)
     expected = ((images + 1) / 2 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(normalised, expected, rtol=1e-5, atol=1e-5)
@@ -105,7 +105,7 @@ def test_checkpoint_restores_every_variable(images, tmp_path):
 def test_saved_model_gives_the_same_features(images, tmp_path):
     encoder = Encoder(**SMALL, split="conv4")
     features = encoder(images)
-    encode = tf.function(lambda pictures: {"features": encoder(pictures, training=False)})
+    encode = tf.function(lambda images: {"features": encoder(images, training=False)})
     signature = encode.get_concrete_function(tf.TensorSpec((None, None, None, 3)))
     tf.saved_model.save(encoder, tmp_path, signatures=signature)
     loaded = tf.saved_model.load(tmp_path).signatures["serving_default"]

@@ -30,7 +30,7 @@ def test_reconstruction_loss_of_black_against_white_is_four():
     assert reconstruction_loss(white, -white).numpy() == 4.0
 
 
-def test_reconstruction_loss_of_bfloat16_pictures_is_computed_in_float32(rng):
+def test_reconstruction_loss_of_bfloat16_images_is_computed_in_float32(rng):
     images = tf.cast(rng.uniform(-1, 1, (2, 64, 64, 3)), tf.bfloat16)
     loss = reconstruction_loss(images, tf.zeros_like(images))
     assert loss.dtype == tf.float32
@@ -105,7 +105,7 @@ def test_perceptual_loss_is_each_layers_squared_error_over_its_mean_square_summe
     assert loss.numpy() == pytest.approx(expected, rel=1e-5)
 
 
-def test_perceptual_loss_of_nothing_against_a_picture_is_the_number_of_layers(rng):
+def test_perceptual_loss_of_zero_features_is_the_number_of_layers(rng):
     features = [rng.normal(size=(4, 6, 6, 3)).astype(np.float32) for _ in range(3)]
     squares = [np.square(feature).mean() for feature in features]
     nothing = [np.zeros_like(feature) for feature in features]

@@ -1,4 +1,4 @@
-"""Protect and attack with every kind of defence, on drawn faces, as a user runs them."""
+"""Protect and attack with every kind of defence, on synthetic faces, as a user runs them."""
 
 import functools
 import json
@@ -14,7 +14,7 @@ from tfadv.attacks.gradient_search import Search
 from tfadv.config.schema import BlackBox
 from tfadv.modes import protect
 
-CONSTANT = "Bald"  # too rare among so few faces to be learned in one step
+CONSTANT = "Bald"  # too rare among few faces to be learned in one step
 CONFIG = """
 from tfadv.config.schema import *
 
@@ -35,7 +35,7 @@ def get_config(mode):
 
 @pytest.fixture(scope="module")
 def root(tiny_faces, tmp_path_factory):
-    """A folder with a config and a recogniser."""
+    """A folder with a config and a recognizer."""
     root = tmp_path_factory.mktemp("defended")
     (root / "tiny.py").write_text(CONFIG.format(dir=tiny_faces.dir))
     assert call(root, "recognizer", "recognizer", "--config.train.steps=10") == 0
@@ -52,60 +52,60 @@ def metrics(root, name):
     return json.loads((root / name / "metrics.json").read_text())
 
 
-def pictures():
+def make_images():
     return np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype(np.uint8)
 
 
-def test_answers_leave_as_what_they_are_and_f_gives_them_back(root):
+def test_predictions_leave_the_encoder_and_the_classifier_returns_them(root):
     assert call(root, "protect", "hard/protect", "--config.bottleneck.predictions=hard") == 0
     encoder = SavedEncoder(str(root / "hard/protect/encoder"), BlackBox(), 32)
     classify = load_classifier(encoder.path)
-    answers = encoder(pictures())
-    assert answers.shape == (5, len(classify.attributes))
-    assert set(np.unique(answers)) <= {-1.0, 1.0}
-    np.testing.assert_array_equal(classify(answers), answers)
-    # The answers of logits at the thresholds that were best on held-out pictures.
+    predictions = encoder(make_images())
+    assert predictions.shape == (5, len(classify.attributes))
+    assert set(np.unique(predictions)) <= {-1.0, 1.0}
+    np.testing.assert_array_equal(classify(predictions), predictions)
+    # Logits are relative to the thresholds that were best on held-out images.
     assert call(root, "protect", "logits/protect", "--config.bottleneck.predictions=logits") == 0
-    logits = SavedEncoder(str(root / "logits/protect/encoder"), BlackBox(), 32)(pictures())
-    np.testing.assert_array_equal(np.where(logits > 0, 1.0, -1.0), answers)
+    logits = SavedEncoder(str(root / "logits/protect/encoder"), BlackBox(), 32)(make_images())
+    np.testing.assert_array_equal(np.where(logits > 0, 1.0, -1.0), predictions)
     hard, soft = metrics(root, "hard/protect"), metrics(root, "logits/protect")
     assert hard["mcc"] == hard["mcc_tuned"] == pytest.approx(soft["mcc"], abs=1e-9)
-    # Some turned round: the same ones each time.
+    # Some are inverted, the same ones in each call.
     flags = ["--config.bottleneck.predictions=hard", "--config.bottleneck.flip=0.3"]
     assert call(root, "protect", "flip/protect", *flags) == 0
     encoder = SavedEncoder(str(root / "flip/protect/encoder"), BlackBox(), 32)
-    flipped = encoder(pictures())
-    np.testing.assert_array_equal(encoder(pictures()), flipped)
-    assert set(np.unique(flipped * answers)) == {-1.0, 1.0}
+    flipped = encoder(make_images())
+    np.testing.assert_array_equal(encoder(make_images()), flipped)
+    assert set(np.unique(flipped * predictions)) == {-1.0, 1.0}
 
 
-def test_answers_are_those_of_the_network_beside_them_which_is_trained_once(root, capsys):
+def test_predictions_are_those_of_the_baseline_which_is_trained_once(root, capsys):
     assert call(root, "protect", "hard/protect", "--config.bottleneck.predictions=hard") == 0
-    alone = SavedEncoder(str(root / "hard/protect/encoder"), BlackBox(), 32)(pictures())
+    alone = SavedEncoder(str(root / "hard/protect/encoder"), BlackBox(), 32)(make_images())
     capsys.readouterr()
     flags = ["--config.bottleneck.predictions=hard", "--config.baseline"]
-    assert call(root, "protect", "beside/protect", *flags) == 0
+    assert call(root, "protect", "both/protect", *flags) == 0
     progress = capsys.readouterr().err
     assert "unprotected  1/30" in progress
     assert "\nprotected  " not in progress
-    path = str(root / "beside/protect/unprotected/encoder")
+    path = str(root / "both/protect/unprotected/encoder")
     classify = load_classifier(path)
-    logits = classify(SavedEncoder(path, BlackBox(), 32)(pictures()))
-    answers = SavedEncoder(str(root / "beside/protect/encoder"), BlackBox(), 32)(pictures())
-    np.testing.assert_array_equal(answers, np.where(logits > classify.thresholds, 1.0, -1.0))
-    np.testing.assert_array_equal(answers, alone)
-    both = [root / "beside/protect" / name / "history.jsonl" for name in (".", "unprotected")]
-    assert both[0].read_text() == both[1].read_text()
+    logits = classify(SavedEncoder(path, BlackBox(), 32)(make_images()))
+    predictions = SavedEncoder(str(root / "both/protect/encoder"), BlackBox(), 32)(make_images())
+    np.testing.assert_array_equal(predictions, np.where(logits > classify.thresholds, 1.0, -1.0))
+    np.testing.assert_array_equal(predictions, alone)
+    histories = [root / "both/protect" / name / "history.jsonl" for name in (".", "unprotected")]
+    assert histories[0].read_text() == histories[1].read_text()
 
 
-def test_a_network_whose_checkpoints_are_gone_is_not_taken_over(tmp_path):
+def test_a_training_without_checkpoints_is_not_inherited(tmp_path):
     (tmp_path / "unprotected").mkdir()
     protect.inherit(tmp_path / "unprotected", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["unprotected"]
 
 
 @pytest.mark.slow
-def test_an_encoder_with_codes_and_terms_is_trained_and_attacked(root, capsys, monkeypatch):
+def test_an_encoder_with_a_bottleneck_and_terms_is_trained_and_attacked(root, capsys, monkeypatch):
     searches = (Search(1.0, 0.1, 5),)
     brief = functools.partial(registry.GradientSearch, searches=searches, restarts=1)
     monkeypatch.setattr(registry, "GradientSearch", brief)
@@ -137,7 +137,7 @@ def test_an_encoder_with_codes_and_terms_is_trained_and_attacked(root, capsys, m
     assert "λ₁ = 0.5" in page
     assert "excess identity = 0.1" in page
     assert metrics(root, "all/protect")["dfil"] > 0
-    levels = SavedEncoder(str(root / "all/protect/encoder"), BlackBox(), 32)(pictures())
+    levels = SavedEncoder(str(root / "all/protect/encoder"), BlackBox(), 32)(make_images())
     assert set(np.unique(levels)) <= {-1.5, -0.5, 0.5, 1.5}
     baseline = json.loads((root / "all/protect/unprotected/config.json").read_text())["config"]
     assert not any(baseline["loss"][name] for name in ("lambda1", "nopeek", "max_entropy"))
@@ -150,7 +150,7 @@ def test_an_encoder_with_codes_and_terms_is_trained_and_attacked(root, capsys, m
     assert message in capsys.readouterr().out
     found = metrics(root, "all/attack")
     assert {"psnr", "unprotected/psnr", "linkage_auc", "info_nce_bits"} <= set(found)
-    # Levels have no gradient; the encoder without them has.
+    # Quantised features have no gradient; those of the unprotected encoder do.
     assert "gradient_search/psnr" not in found
     assert found["unprotected/gradient_search/test_examples"] == 3
     low, high = found["unprotected/gradient_search/psnr_ci95"]
@@ -164,24 +164,26 @@ def test_a_variational_bottleneck_is_trained_and_resumed(root):
     flags = ["--config.bottleneck.variational=0.01", "--config.loss.warm_up=0.5"]
     assert call(root, "protect", "variational/protect", *flags) == 0
     name = root / "variational/protect/encoder"
-    answers = [SavedEncoder(str(name), BlackBox(), 32)(pictures()) for _ in range(2)]
-    np.testing.assert_array_equal(*answers)  # repeatable, from one process's call to the next
+    predictions = [SavedEncoder(str(name), BlackBox(), 32)(make_images()) for _ in range(2)]
+    np.testing.assert_array_equal(*predictions)  # the same in each load
     history = [json.loads(line) for line in (name.parent / "history.jsonl").open()]
     assert "private_bottleneck" in history[0]
 
 
-def test_an_encoder_whose_answers_never_differ_is_attacked(root):
+def test_an_encoder_with_constant_predictions_is_attacked(root):
     flags = ["--config.bottleneck.predictions=hard", "--config.train.steps=1"]
     flags.append(f"--config.task.attributes={CONSTANT}")
     assert call(root, "protect", "constant/protect", *flags) == 0
-    answers = SavedEncoder(str(root / "constant/protect/encoder"), BlackBox(), 32)(pictures())
-    assert len(np.unique(answers)) == 1
+    predictions = SavedEncoder(str(root / "constant/protect/encoder"), BlackBox(), 32)(
+        make_images()
+    )
+    assert len(np.unique(predictions)) == 1
     assert call(root, "attack", "constant/attack", "--config.train.steps=2") == 0
     assert "linkage_auc" not in metrics(root, "constant/attack")
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (
             ["bottleneck.variational=1", "bottleneck.noise=1"],
@@ -214,12 +216,12 @@ def test_an_encoder_whose_answers_never_differ_is_attacked(root):
         (["bottleneck.bits=17"], "bottleneck.bits is 17; it must be from 0 to 16"),
     ],
 )
-def test_a_mistake_about_defences_is_one_line(root, capsys, flags, told):
+def test_a_mistake_about_defences_is_one_line(root, capsys, flags, message):
     assert call(root, "protect", "mistake", *(f"--config.{flag}" for flag in flags)) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_hiding_a_face_embedding_needs_a_recogniser(tiny_faces, tmp_path, capsys):
+def test_hiding_a_face_embedding_needs_a_recognizer(tiny_faces, tmp_path, capsys):
     (tmp_path / "tiny.py").write_text(CONFIG.format(dir=tiny_faces.dir))
     assert call(tmp_path, "protect", "protect", "--config.loss.excess_identity=1") == 2
     assert "--config.recognizer.path, or train one" in capsys.readouterr().err

@@ -52,16 +52,16 @@ def case(what, devices, precision="float32", loss=EVERYTHING, **more):
 
 @pytest.fixture(scope="module")
 def replicas():
-    """What `tests/replicas.py` finds in each case: what one device trains, it trains once."""
+    """The results of `tests/replicas.py` for each case."""
     cases = [case(*each[:4]) for each in CASES]
     cases += [case("attack", devices, adam=True) for devices in MOVES]
-    found = {}
+    results = {}
     for count in (2, 4):  # the most devices of a case: see `strategy_of`
         some = [each for each in cases if max(json.loads(each)["devices"]) == count]
         lines = in_process("tests/replicas.py", *some).splitlines()
-        found |= zip(some, map(json.loads, lines), strict=True)
-    assert found.keys() == set(cases)
-    return found
+        results |= zip(some, map(json.loads, lines), strict=True)
+    assert results.keys() == set(cases)
+    return results
 
 
 @pytest.mark.slow
@@ -69,14 +69,14 @@ def replicas():
 def test_several_devices_train_the_weights_that_one_trains(
     replicas, what, devices, precision, loss, bound
 ):
-    found = replicas[case(what, devices, precision, loss)]
-    # Of the weights' size, and of how far they went from where they started.
-    assert max(found.values()) < bound
+    results = replicas[case(what, devices, precision, loss)]
+    # Relative to the weights' norm, and to their change in training.
+    assert max(results.values()) < bound
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", MOVES)
-def test_what_adam_remembers_moves_between_numbers_of_devices(replicas, devices):
+def test_adams_moments_move_between_numbers_of_devices(replicas, devices):
     assert replicas[case("attack", devices, adam=True)] == {"apart": 0.0, "least": 1.0}
 
 
@@ -101,29 +101,29 @@ def tiny_run(mode, faces, folder, **flags):
 
 
 @pytest.mark.slow
-def test_whatever_is_measured_is_the_same_on_three_devices(tiny_faces, tmp_path):
-    """Trained on one device; measured there, and again on three, of pictures no 3 divides."""
+def test_all_measures_are_the_same_on_three_devices(tiny_faces, tmp_path):
+    """Trained and measured on one device, then measured on three; 3 does not divide the images."""
     commands = {
         mode: tiny_run(mode, tiny_faces, tmp_path, **{"train.steps": 6, "train.batch": 12})
         for mode in ("recognizer", "protect", "attack")
     }
     for command in commands.values():
         in_process("-m", "tests.several_devices", "1", *command)
-    # In this order: an encoder or a recogniser that is exported anew is another one.
+    # In this order, because a new export is another encoder or recognizer.
     for mode in ("attack", "protect", "recognizer"):
         path = tmp_path / mode / "metrics.json"
         alone = json.loads(path.read_text())
         path.unlink()
         shutil.rmtree(Path(tiny_faces.dir) / "embeddings", ignore_errors=True)  # by one device
         in_process("-m", "tests.several_devices", "3", *commands[mode])
-        found = json.loads(path.read_text())
-        assert found.keys() == alone.keys()
+        results = json.loads(path.read_text())
+        assert results.keys() == alone.keys()
         for name, value in alone.items():
-            np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-6, err_msg=name)
+            np.testing.assert_allclose(results[name], value, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 def start_workers(arguments, count, **environment):
-    """Starts workers that run the same together; the last one gets more of an environment."""
+    """Starts workers of one cluster; the last one gets more environment variables."""
     ports = free_ports(count)
     cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
     processes = []
@@ -158,7 +158,7 @@ def weights_of(folder):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """What one process trains."""
+    """The weights that one process trains."""
     folder = tmp_path_factory.mktemp("alone")
     in_process("-m", "tests.workers", str(folder))
     return weights_of(folder)
@@ -169,12 +169,12 @@ def test_two_processes_train_the_weights_that_one_trains(tmp_path, alone):
     for process in start_workers(["-m", "tests.workers", str(tmp_path)], 2):
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors[-2000:]
-    found = weights_of(tmp_path)
-    assert np.linalg.norm(found - alone) < 1e-4 * np.linalg.norm(alone)
+    results = weights_of(tmp_path)
+    assert np.linalg.norm(results - alone) < 1e-4 * np.linalg.norm(alone)
 
 
 @pytest.mark.slow
-def test_where_a_worker_is_killed_the_others_end_and_all_of_them_resume(tmp_path, alone):
+def test_if_a_worker_is_killed_the_others_end_and_all_resume(tmp_path, alone):
     script = ["-m", "tests.workers", str(tmp_path)]
     first, second = start_workers(script, 2, STOP_AT="10")
     assert second.wait(300) == -signal.SIGKILL
@@ -186,12 +186,12 @@ def test_where_a_worker_is_killed_the_others_end_and_all_of_them_resume(tmp_path
     _, errors = first.communicate(timeout=300)
     assert first.returncode == second.wait(60) == 0
     assert "resuming at step 10 of 20" in errors
-    found = weights_of(tmp_path)
-    assert np.linalg.norm(found - alone) < 1e-4 * np.linalg.norm(alone)
+    results = weights_of(tmp_path)
+    assert np.linalg.norm(results - alone) < 1e-4 * np.linalg.norm(alone)
 
 
 @pytest.mark.slow
-def test_two_processes_protect_and_attack_and_one_of_them_leaves_a_run(tiny_faces, tmp_path):
+def test_two_processes_protect_and_attack_and_leave_one_run(tiny_faces, tmp_path):
     flags = {"train.steps": 4, "train.batch": 8, "runtime.strategy": "multi_worker"}
     for mode in ("protect", "attack"):
         arguments = tiny_run(mode, tiny_faces, tmp_path, **flags)
@@ -200,9 +200,9 @@ def test_two_processes_protect_and_attack_and_one_of_them_leaves_a_run(tiny_face
             assert process.returncode == 0, errors[-2000:]
     assert {path.name for path in tmp_path.iterdir()} == {"protect", "attack"}
     utility = json.loads((tmp_path / "protect/metrics.json").read_text())
-    found = json.loads((tmp_path / "attack/metrics.json").read_text())
-    assert found["mcc"] == pytest.approx(utility["mcc"], abs=1e-6)
-    assert found["attack_steps"] == 4
+    results = json.loads((tmp_path / "attack/metrics.json").read_text())
+    assert results["mcc"] == pytest.approx(utility["mcc"], abs=1e-6)
+    assert results["attack_steps"] == 4
     encoder = SavedEncoder(str(tmp_path / "protect/encoder"), BlackBox(), 32)
     assert encoder.feature_shape == (1000,)
 
@@ -236,12 +236,12 @@ with strategy.scope():
     over, mean = distribution.over_devices(rows), distribution.mean_over_devices(means)
     for count in (1, 2, 3, 7):
         batch = np.arange(4.0 * count, dtype=np.float32).reshape(count, 4)
-        found = over(batch)
-        np.testing.assert_array_equal(found["sum"], batch.sum(1))
-        np.testing.assert_array_equal(found["more"], batch[:, None] + 1.0)
-        found = mean({"x": batch, "y": np.arange(count, dtype=np.float32)})
-        np.testing.assert_allclose(found["x"], batch.mean(), rtol=1e-6)
-        np.testing.assert_allclose(found["y"], np.arange(count).mean(), rtol=1e-6)
+        results = over(batch)
+        np.testing.assert_array_equal(results["sum"], batch.sum(1))
+        np.testing.assert_array_equal(results["more"], batch[:, None] + 1.0)
+        results = mean({"x": batch, "y": np.arange(count, dtype=np.float32)})
+        np.testing.assert_allclose(results["x"], batch.mean(), rtol=1e-6)
+        np.testing.assert_allclose(results["y"], np.arange(count).mean(), rtol=1e-6)
     drawn = strategy.experimental_local_results(tf.function(lambda: strategy.run(draw))())
     whole = tf.random.stateless_uniform((6, 2), (1, 2))
     np.testing.assert_array_equal(np.concatenate(drawn), whole)
@@ -257,7 +257,7 @@ with strategy.scope():
 """
 
 
-def test_batches_are_shared_out_and_results_brought_together():
+def test_batches_are_shared_and_results_are_combined():
     printed = in_process("-c", PASSES)
     assert printed.strip().endswith(
         "train.batch is 7; it must be a multiple of the number of devices, 3 (or set "
@@ -275,10 +275,10 @@ def test_one_device_needs_no_strategy():
     assert distribution.all_reduce_mean([1.0]) == [1.0]
 
 
-def test_a_pass_over_one_device_takes_numpy_and_gives_numpy():
-    found = distribution.over_devices(lambda batch: batch * 2.0)(np.ones((3, 2), np.float32))
-    assert isinstance(found, np.ndarray)
-    np.testing.assert_array_equal(found, np.full((3, 2), 2.0))
+def test_a_pass_over_one_device_takes_and_returns_numpy():
+    results = distribution.over_devices(lambda batch: batch * 2.0)(np.ones((3, 2), np.float32))
+    assert isinstance(results, np.ndarray)
+    np.testing.assert_array_equal(results, np.full((3, 2), 2.0))
 
 
 def task(workers='["a:1", "b:1"]', index="0", kind="worker", **others):
@@ -306,7 +306,7 @@ CLUSTERS = {
 
 
 @pytest.mark.parametrize("config", CLUSTERS)
-def test_what_is_wrong_with_the_cluster_is_told(config, monkeypatch):
+def test_errors_name_what_is_wrong_with_the_cluster(config, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config)
     with pytest.raises(UserError, match=re.escape(f"TF_CONFIG, which {CLUSTERS[config]}")):
         distribution.make_strategy(Runtime(strategy="multi_worker"))
@@ -338,7 +338,7 @@ with socket.socket() as taken:
 """
 
 
-def test_a_worker_whose_port_is_taken_says_so():
+def test_an_error_names_a_worker_whose_port_is_taken():
     printed = in_process("-c", TAKEN).splitlines()
     printed[0] = re.sub(r"at \S+", "at HERE", printed[0])
     assert printed == [

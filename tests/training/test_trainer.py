@@ -16,7 +16,7 @@ TRUTH = np.arange(1.0, DIMENSIONS + 1).astype(np.float32)
 
 
 class Regression(keras.Model):
-    """Least squares with a known answer, and a batch-normalised branch for its statistics."""
+    """Least squares with a known solution, and a batch-normalised branch for its statistics."""
 
     measurements = ("loss", "error")
 
@@ -67,7 +67,7 @@ def train(folder, steps, config=None, evaluate=lambda step: ({}, True)):
     return trainer
 
 
-def test_training_finds_the_known_answer(tmp_path):
+def test_training_finds_the_known_solution(tmp_path):
     trainer = train(tmp_path, 400)
     weights = trainer.model.linear.kernel.numpy()[:, 0]
     np.testing.assert_allclose(weights, TRUTH, atol=0.02)
@@ -121,9 +121,9 @@ def test_checkpoint_holds_every_variable_of_model_and_optimizer(tmp_path):
     kept = [v for v in trainer.model.variables if "seed" not in v.path]
     slots = trainer.model.optimizer.variables
     shapes = sorted(tuple(v.shape) for v in {id(v): v for v in [*kept, *slots]}.values())
-    found = [tuple(shape) for name, shape in saved if name.endswith("VARIABLE_VALUE")]
+    stored = [tuple(shape) for name, shape in saved if name.endswith("VARIABLE_VALUE")]
     for shape in set(shapes):
-        assert found.count(shape) >= shapes.count(shape), shape
+        assert stored.count(shape) >= shapes.count(shape), shape
 
 
 def test_finished_training_is_not_trained_again(tmp_path):
@@ -137,9 +137,9 @@ def test_finished_training_is_not_trained_again(tmp_path):
 
 
 def test_evaluation_comes_at_its_steps_and_at_the_end_and_can_stop_the_training(tmp_path):
-    seen = []
-    trainer = train(tmp_path / "a", 60, evaluate=lambda step: (seen.append(step) or {}, True))
-    assert seen == [25, 50, 60]
+    steps_seen = []
+    trainer = train(tmp_path / "a", 60, evaluate=lambda step: (steps_seen.append(step) or {}, True))
+    assert steps_seen == [25, 50, 60]
     trainer = train(tmp_path / "b", 60, evaluate=lambda step: ({"held_out": step}, step < 50))
     assert trainer.step == 50
     assert trainer.history.series("held_out") == ([25, 50], [25, 50])
@@ -168,12 +168,12 @@ def test_loss_that_is_not_finite_stops_with_its_name_and_keeps_the_checkpoint(tm
 
 
 def spoiled(at, until=10**9):
-    """Batches of which those of some steps have no finite answer, the first time they come."""
-    seen = []
+    """Batches that are not finite at some steps, the first time that they are read."""
+    steps_seen = []
 
     def batches_from(start):
-        seen.append(start)
-        end = until if len(seen) == 1 else 0
+        steps_seen.append(start)
+        end = until if len(steps_seen) == 1 else 0
 
         def spoil(i, batch):
             bad = (i + start >= at) & (i + start < end)
@@ -220,7 +220,7 @@ def test_training_that_diverged_goes_back_to_its_checkpoint_at_a_lower_rate(tmp_
     assert resumed.model.optimizer.rate_scale.numpy() == np.float32(0.3)
 
 
-def test_training_goes_back_only_so_often_each_time_at_a_lower_rate(tmp_path, capsys):
+def test_training_goes_back_rollbacks_times_each_time_at_a_lower_rate(tmp_path, capsys):
     config = Train(steps=60, batch=8, log_every=10, checkpoint_every=20, rollbacks=2)
 
     def always(start):
@@ -271,12 +271,12 @@ def test_signals_do_what_they_did_afterwards():
 def test_tensorboard_gets_every_row(tmp_path):
     train(tmp_path, 20).writer.close()
     (events,) = (tmp_path / "tensorboard").iterdir()
-    found = {
+    written = {
         (value.tag, event.step)
         for event in tf.compat.v1.train.summary_iterator(str(events))
         for value in event.summary.value
     }
-    assert {("loss", 10), ("loss", 20), ("error", 20), ("images_per_s", 10)} <= found
+    assert {("loss", 10), ("loss", 20), ("error", 20), ("images_per_s", 10)} <= written
 
 
 def test_progress_line_shows_step_losses_speed_and_time_left(tmp_path, capsys):
