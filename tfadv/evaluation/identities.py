@@ -29,7 +29,7 @@ def number_people(identities: np.ndarray) -> np.ndarray:
 
 
 def repeated_people(identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns where the images of known people with at least two images are, and who is in them.
+    """Returns the images of known people who have at least two.
 
     Args:
         identities: integers, -1 unknown, [N].
@@ -39,7 +39,7 @@ def repeated_people(identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         the order of the identities, [M].
 
     Raises:
-        ValueError: identities are not integers [N].
+        ValueError: as `number_people`.
     """
     person = number_people(identities)
     positions = np.flatnonzero(np.bincount(person)[person] > 1)

@@ -60,7 +60,8 @@ def dfil(
         vectors = (np.tile(row, (len(images), 1)) for row in np.eye(count, dtype=np.float32))
     else:
         random = np.random.default_rng(seed)
-        vectors = (_signs(random, features.shape) for _ in range(probes))
+        signs = np.array([-1.0, 1.0], np.float32)
+        vectors = (random.choice(signs, features.shape) for _ in range(probes))
     squares = [_squares(tape, features, images, vector) for vector in vectors]
     trace = np.sum(squares, axis=0) / (1 if count <= probes else probes)
     if not np.isfinite(trace).all():
@@ -129,7 +130,3 @@ def _squares(
     if gradient is None:
         raise ValueError("h has no gradient: TensorFlow must compute features from images")
     return np.square(gradient.numpy(), dtype=np.float64).sum(axis=(1, 2, 3))
-
-
-def _signs(random: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    return random.choice(np.array([-1.0, 1.0], np.float32), shape)

@@ -52,12 +52,12 @@ def check_test_people(dataset: Dataset) -> None:
 
 
 class TrainingImages:
-    """Images of the people to learn and the number of each person, in memory if they fit.
+    """Images of the train part of a split, in memory if they fit, and the number of each person.
 
     Args:
         dataset: where the images come from.
-        split: of the data set; its train part is used.
-        people: the identities to learn, ascending.
+        split: of the data set.
+        people: the identities that are numbered, ascending.
     """
 
     def __init__(self, dataset: Dataset, split: str, people: np.ndarray):
@@ -66,12 +66,7 @@ class TrainingImages:
         self._arrays = self._read_known() if fits else None
 
     def batches(self, batch: int, seed: int, start: int = 0) -> tf.data.Dataset:
-        """Returns shuffled batches for `IdentityClassifier.train_step`, without end.
-
-        Args:
-            batch: images per batch.
-            seed: of the order.
-            start: the batch to start from.
+        """Returns shuffled batches for `IdentityClassifier.train_step`, without end, from `start`.
 
         Raises:
             UserError: there are fewer images than a batch takes.
@@ -101,13 +96,7 @@ class TrainingImages:
 
 
 class HeldOutVerification:
-    """Measures verification on held-out people of a split, during training.
-
-    Args:
-        embedder: built.
-        dataset: where the images come from.
-        split: of the data set; its held-out part is used.
-    """
+    """Measures verification on the held-out people of a split, during training."""
 
     def __init__(self, embedder: FaceEmbedder, dataset: Dataset, split: str):
         self._embed = over_devices(lambda images: embedder(normalize(images))["embedding"])
@@ -151,12 +140,7 @@ def pairwise_auc(embeddings: np.ndarray, identities: np.ndarray) -> float | None
 def embed_known(
     batches: Iterable[dict[str, tf.Tensor]], embed: Embed
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the identities, int64 [N], and the embeddings, [N, ...], of images of known people.
-
-    Args:
-        batches: as from `Dataset.batches`.
-        embed: images to embeddings.
-    """
+    """Returns identities, int64 [N], and embeddings, [N, ...], of the images of known people."""
     identities, embeddings = [], []
     for batch in batches:
         is_known = batch["identity"].numpy() >= 0
@@ -176,11 +160,8 @@ def measure_recognizer(
     Args:
         folder: the SavedModel.
         dataset: where the images come from.
-        replicates: number of bootstrap samples of the people, for intervals.
-        seed: of the bootstrap.
-
-    Returns:
-        The metrics of `identify`, and `test_examples`.
+        replicates: as for `IdentityBootstrap`.
+        seed: as for `IdentityBootstrap`.
     """
     model = tf.saved_model.load(str(folder))  # it dies with its last reference
     signature = over_devices(lambda images: model.signatures["serving_default"](images=images))
