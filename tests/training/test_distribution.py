@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -103,22 +104,27 @@ def tiny_run(mode, faces, folder, **flags):
 @pytest.mark.slow
 def test_all_measures_are_the_same_on_three_devices(tiny_faces, tmp_path):
     """Trained and measured on one device, then measured on three; 3 does not divide the images."""
-    commands = {
-        mode: tiny_run(mode, tiny_faces, tmp_path, **{"train.steps": 6, "train.batch": 12})
-        for mode in ("recognizer", "protect", "attack")
-    }
-    for command in commands.values():
-        in_process("-m", "tests.several_devices", "1", *command)
-    # In this order, because a new export is another encoder or recognizer.
-    for mode in ("attack", "protect", "recognizer"):
-        path = tmp_path / mode / "metrics.json"
-        alone = json.loads(path.read_text())
-        path.unlink()
-        shutil.rmtree(Path(tiny_faces.dir) / "embeddings", ignore_errors=True)  # by one device
-        in_process("-m", "tests.several_devices", "3", *commands[mode])
-        results = json.loads(path.read_text())
-        assert results.keys() == alone.keys()
-        for name, value in alone.items():
+    flags = {"train.steps": 6, "train.batch": 12}
+
+    def run(devices, modes):
+        commands = [["--", *tiny_run(mode, tiny_faces, tmp_path, **flags)] for mode in modes]
+        in_process("-m", "tests.several_devices", str(devices), *itertools.chain(*commands))
+
+    def read(mode):
+        return json.loads((tmp_path / mode / "metrics.json").read_text())
+
+    modes = ("recognizer", "protect", "attack")
+    run(1, modes)
+    alone = {mode: read(mode) for mode in modes}
+    for mode in modes:
+        (tmp_path / mode / "metrics.json").unlink()
+    shutil.rmtree(Path(tiny_faces.dir) / "embeddings", ignore_errors=True)  # by one device
+    # The attack first, because a new export is another encoder or recognizer.
+    run(3, reversed(modes))
+    for mode, measures in alone.items():
+        results = read(mode)
+        assert results.keys() == measures.keys()
+        for name, value in measures.items():
             np.testing.assert_allclose(results[name], value, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
