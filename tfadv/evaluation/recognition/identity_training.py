@@ -18,8 +18,6 @@ from tfadv.models.bottleneck import downscaled
 from tfadv.training.distribution import over_devices
 from tfadv.training.trainer import TrainingError
 
-Embed = Callable[[np.ndarray], np.ndarray]  # images, uint8 [N, S, S, 3], to embeddings, [N, ...]
-
 _MEMORY = 2**30  # bytes of decoded images: decoding a small image takes a third of a step
 _COMPARED = 2000  # images compared with each other during training: two million pairs
 
@@ -62,8 +60,12 @@ class TrainingImages:
 
     def __init__(self, dataset: Dataset, split: str, people: np.ndarray):
         self._dataset, self._split, self._people = dataset, split, people
-        fits = dataset.count(split, TRAIN) * 3 * dataset.size**2 <= _MEMORY
-        self._arrays = self._read_known() if fits else None
+        self._arrays = None
+        if dataset.count(split, TRAIN) * 3 * dataset.size**2 <= _MEMORY:
+            identities, images = compute_for_known(
+                dataset.batches(split, TRAIN), lambda images: images
+            )
+            self._arrays = {"images": images, "labels": np.searchsorted(people, identities)}
 
     def batches(self, batch: int, seed: int, start: int = 0) -> tf.data.Dataset:
         """Returns shuffled batches for `IdentityClassifier.train_step`, without end, from `start`.
@@ -85,15 +87,6 @@ class TrainingImages:
             self._split, TRAIN, batch, seed=seed, start=start
         ).map(with_labels)
 
-    def _read_known(self) -> dict[str, np.ndarray]:
-        images, identities = [], []
-        for batch in self._dataset.batches(self._split, TRAIN).as_numpy_iterator():
-            is_known = batch["identity"] >= 0
-            images.append(batch["images"][is_known])
-            identities.append(batch["identity"][is_known])
-        labels = np.searchsorted(self._people, np.concatenate(identities))
-        return {"images": np.concatenate(images), "labels": labels.astype(np.int64)}
-
 
 class HeldOutVerification:
     """Measures verification on the held-out people of a split, during training."""
@@ -108,7 +101,7 @@ class HeldOutVerification:
         Raises:
             TrainingError: embeddings are not finite.
         """
-        identities, embeddings = embed_known(self._batches, self._embed)
+        identities, embeddings = compute_for_known(self._batches, self._embed)
         if not np.isfinite(embeddings).all():
             raise TrainingError(
                 f"embeddings are not finite at step {step}; lower train.learning_rate (the last "
@@ -137,16 +130,16 @@ def pairwise_auc(embeddings: np.ndarray, identities: np.ndarray) -> float | None
     return float(roc_auc_score(is_genuine, (embeddings @ embeddings.T)[one, other]))
 
 
-def embed_known(
-    batches: Iterable[dict[str, tf.Tensor]], embed: Embed
+def compute_for_known(
+    batches: Iterable[dict[str, tf.Tensor]], compute: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns identities, int64 [N], and embeddings, [N, ...], of the images of known people."""
-    identities, embeddings = [], []
+    """Returns identities, int64 [N], and computed values, [N, ...], of images of known people."""
+    identities, values = [], []
     for batch in batches:
         is_known = batch["identity"].numpy() >= 0
         identities.append(batch["identity"].numpy()[is_known])
-        embeddings.append(embed(batch["images"].numpy())[is_known])
-    return np.concatenate(identities), np.concatenate(embeddings)
+        values.append(compute(batch["images"].numpy())[is_known])
+    return np.concatenate(identities), np.concatenate(values)
 
 
 def measure_recognizer(
@@ -171,7 +164,7 @@ def measure_recognizer(
         pair = images, tf.cast(soft, tf.uint8).numpy()
         return np.stack([signature(each)["embedding"] for each in pair], axis=1)
 
-    identities, embeddings = embed_known(dataset.batches(TEST, WHOLE), embed_both)
+    identities, embeddings = compute_for_known(dataset.batches(TEST, WHOLE), embed_both)
     sharp, blurred = embeddings[:, 0], embeddings[:, 1]
     bootstrap = IdentityBootstrap(identities, replicates, seed)
     metrics = dict(identify(sharp, sharp, identities, bootstrap).metrics)
