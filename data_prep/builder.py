@@ -1,7 +1,7 @@
-"""The TFDS builder that every dataset here derives from: sources in, TFRecords out.
+"""The TFDS builder that every dataset here derives from: from a source to TFRecords.
 
-Written shard by shard rather than through TFDS's shuffle buffer (1 GB), so that memory stays flat
-whatever the size of the source; the order within a split is a seeded shuffle made beforehand.
+It writes shard by shard, not through TFDS's shuffle buffer (1 GB), so that the memory does not
+depend on the size of the source. The order in a split is a seeded shuffle made beforehand.
 """
 
 import abc
@@ -20,24 +20,25 @@ from tensorflow_datasets.core import writer
 
 from data_prep import spec
 from tfadv.config.errors import UserError
+from tfadv.data.labels import UNKNOWN_IDENTITY
 
 SEED = 0
 IMAGES_PER_SHARD = 2048
 SKIPPED_NAMES_KEPT = 20
 SKIPPED_FILE = "skipped.tsv"
-THREADS = 2  # that read and check; more of them wait for Python's lock
-IMAGES_AT_A_TIME = 8  # of a thread
-TASKS_AHEAD = 3  # of so many images, before what is written
+THREADS = 2  # that read and check images; more threads would wait for Python's lock
+IMAGES_PER_TASK = 8  # of a thread
+TASKS_AHEAD = 3  # that are started before their images are written
 
 
 @dataclasses.dataclass(eq=False)
 class SplitConfig(tfds.core.BuilderConfig):
-    """A variant of a dataset: how its images are dealt to the splits.
+    """A variant of a dataset: how its images are assigned to splits.
 
     Attributes:
         scheme: one of `spec.SCHEMES`.
-        shares: of private, public and test images; they sum to 1. `official` has no use for them.
-        split: name of the only split, where there is to be one; it needs no scheme and no shares.
+        shares: of private, public and test images; they sum to 1. `official` ignores them.
+        split: name of the only split, if there is to be one; scheme and shares are then ignored.
     """
 
     scheme: str = "identity"
@@ -46,12 +47,12 @@ class SplitConfig(tfds.core.BuilderConfig):
 
 
 class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """Writes a source's images, unmodified, with attributes, identity and name.
+    """Writes the images of a source, unmodified, with attributes, identity and name.
 
-    Subclasses say what the attributes are called and how a source is read. `info.metadata` holds
-    `attributes` (their names), `scheme`, `shares`, `seed`, `source` (its digest), `identities`
-    (how many known ones each split has) and `skipped` (`count`, and the first `names`; all of them,
-    with what is wrong, are in `skipped.tsv` beside the records).
+    Subclasses name the attributes and read the source. `info.metadata` holds `attributes` (their
+    names), `scheme`, `shares`, `seed`, `source` (its digest), `identities` (the number of known
+    identities in each split) and `skipped` (`count`, and the first `names`). `skipped.tsv`, in the
+    folder of the records, lists all skipped images with the reason.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -64,8 +65,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         """Creates the builder.
 
         Args:
-            on_error: what to do about an image that is missing or doesn't decode: `stop` or
-                `skip` it.
+            on_error: `stop` at an image that is missing or doesn't decode, or `skip` it.
             **kwargs: as for any TFDS builder: `data_dir`, `config`, ...
         """
         self.skip = on_error == "skip"
@@ -84,7 +84,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             folder: holds the source; None for a builder without `MANUAL_DOWNLOAD_INSTRUCTIONS`.
 
         Raises:
-            UserError: if the source is at fault.
+            UserError: the source is wrong.
         """
 
     def split(self, source: spec.Source) -> dict[str, np.ndarray]:
@@ -95,7 +95,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return spec.split_images(source, config.scheme, config.shares, SEED)
 
     def metadata(self) -> dict[str, Any]:
-        """Returns what is known before any image is read; a prepared set must agree with it."""
+        """Returns the settings that a prepared dataset of this name must have."""
         config = self.builder_config
         unshared = config.split or config.scheme == "official"
         return {
@@ -106,7 +106,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         }
 
     def digest(self, source: spec.Source) -> str:
-        """Returns what tells this source's lists from others, as far as the scheme reads them."""
+        """Returns a digest of the source's lists that the scheme uses."""
         return spec.digest(source, with_partition=self.builder_config.scheme == "official")
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -181,7 +181,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return OrderedWriter(file_format=self.info.file_format)
 
     def _gather(self, split: str) -> list[int]:
-        """Moves what the shards of a split noted to the metadata; returns their lengths."""
+        """Moves the notes of a split's shards to the metadata; returns the shards' lengths."""
         identities, skipped = set(), self.info.metadata["skipped"]
         lines, lengths = [], []
         for notes in self._notes(split):
@@ -191,7 +191,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
             skipped["count"] += len(notes.skipped)
             skipped["names"] += [name for name, _ in notes.skipped]
         del skipped["names"][SKIPPED_NAMES_KEPT:]
-        self.info.metadata["identities"][split] = len(identities - {spec.UNKNOWN_IDENTITY})
+        self.info.metadata["identities"][split] = len(identities - {UNKNOWN_IDENTITY})
         if lines:
             listed = self.data_path / SKIPPED_FILE
             before = listed.read_text() if listed.exists() else ""
@@ -211,13 +211,13 @@ _NOTES = "{}-{}.notes.json"
 
 @dataclasses.dataclass
 class Notes:
-    """What is known of a shard once it is written.
+    """The facts about a shard that was written.
 
     Attributes:
-        count: of its examples.
-        identities: of its images, each once.
-        skipped: name of each image that was left out, and why.
-        fault: what stopped it, if something did.
+        count: number of examples.
+        identities: each identity once.
+        skipped: name of each skipped image, and the reason.
+        fault: the error that stopped the shard, or empty.
     """
 
     count: int = 0
@@ -227,14 +227,14 @@ class Notes:
 
 
 class OrderedWriter(writer.ExampleWriter):
-    """Writes the features of each example in one order, which protobuf draws anew in each process.
+    """Writes the features of each example in a fixed order, so that files are reproducible.
 
-    The same images then make the same bytes.
+    Protobuf's own order differs from process to process.
     """
 
     def write(self, path: epath.Path, examples: Iterable[tuple[str, bytes]]) -> Any:
         """Writes one file of serialized examples."""
-        from tensorflow import train  # faults of the lists are told without waiting for it
+        from tensorflow import train  # slow to import; wrong lists are found before
 
         ordered = (
             (key, train.Example.FromString(example).SerializeToString(deterministic=True))
@@ -244,13 +244,13 @@ class OrderedWriter(writer.ExampleWriter):
 
 
 class Shard:
-    """The examples of one record file, made in whichever process writes it.
+    """The examples of one record file; with Beam, another process may make them.
 
     Args:
-        source: of its images alone, in order.
-        skip: whether a broken image is left out, not a fault.
-        notes: where to leave `Notes`.
-        progress: counts the images; it stays behind where this moves to another process.
+        source: the images of the shard, in order.
+        skip: whether to skip broken images.
+        notes: file for the `Notes`.
+        progress: counts the images; not sent to another process.
     """
 
     def __init__(self, source: spec.Source, skip: bool, notes: epath.Path, progress: Any):
@@ -263,7 +263,7 @@ class Shard:
         return vars(self) | {"_progress": None}
 
     def __call__(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yields names and examples, then leaves its notes."""
+        """Yields names and examples, then writes the notes."""
         identities, notes = set(), Notes()
         for name, example in zip(self._source.names, self._examples(), strict=True):
             if self._progress:
@@ -286,13 +286,13 @@ class Shard:
         self._notes.write_text(json.dumps(dataclasses.asdict(notes)))
 
     def _examples(self) -> Iterator[dict[str, Any] | UserError]:
-        """The examples in order, or what is wrong with them; a little ahead."""
+        """Yields examples in order, or their errors; reads a few images ahead."""
 
         def examples(few: np.ndarray) -> list[dict[str, Any] | UserError]:
             return [self._try_example(index) for index in few]
 
         count = len(self._source.names)
-        starts = range(IMAGES_AT_A_TIME, count, IMAGES_AT_A_TIME)
+        starts = range(IMAGES_PER_TASK, count, IMAGES_PER_TASK)
         with futures.ThreadPoolExecutor(THREADS) as pool:
             pending: collections.deque[futures.Future] = collections.deque()
             for few in np.split(np.arange(count), starts):

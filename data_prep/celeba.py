@@ -24,6 +24,7 @@ from etils import epath
 
 from data_prep import builder, command, images, spec
 from tfadv.config.errors import UserError
+from tfadv.data.labels import UNKNOWN_IDENTITY
 
 WEB_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 IMAGES = "img_align_celeba"
@@ -78,7 +79,7 @@ def read_source(folder: epath.Path, scheme: str, *, skip: bool = False) -> spec.
     _check_images(folder / IMAGES, names, skip=skip)
     identities = _read_column(folder, IDENTITIES, names, needed=scheme == "identity")
     if identities is None:
-        identities = np.full(len(names), spec.UNKNOWN_IDENTITY, np.int64)
+        identities = np.full(len(names), UNKNOWN_IDENTITY, np.int64)
     partition = _read_column(folder, PARTITION, names, needed=scheme == "official")
     if partition is not None and partition.max() >= len(spec.SPLITS):
         raise UserError(f"{folder / PARTITION}: {partition.max()} isn't 0, 1 or 2")

@@ -26,6 +26,7 @@ from etils import epath
 
 from data_prep import builder, command, images, spec
 from tfadv.config.errors import UserError
+from tfadv.data.labels import UNKNOWN_IDENTITY
 
 VALUES = {"-1": -1, "0": 0, "1": 1}
 DEFAULT_CONFIG = "default"
@@ -212,7 +213,7 @@ def _number(people: Sequence[str]) -> np.ndarray:
     known = {person for person in people if person}
     whole = all(re.fullmatch("-?[0-9]{1,18}", person) for person in known)
     numbers = {person: i for i, person in enumerate(sorted(known, key=int if whole else str))}
-    return np.array([numbers.get(person, spec.UNKNOWN_IDENTITY) for person in people], np.int64)
+    return np.array([numbers.get(person, UNKNOWN_IDENTITY) for person in people], np.int64)
 
 
 def define_flags() -> flags.FlagValues:

@@ -26,6 +26,7 @@ from etils import epath
 
 from data_prep import builder, command, packings, spec
 from tfadv.config.errors import UserError
+from tfadv.data.labels import UNKNOWN_IDENTITY
 
 PACKINGS = {
     "FaceImageCroppedWithAlignment.tsv": packings.TsvFile,
@@ -157,7 +158,7 @@ def sample(
     found = [_person_and_name(file, place, skip=skip) for place in places]
     people, names = zip(*found, strict=True)
     known = [i for i, person in enumerate(people) if person is not None]
-    identities = np.full(count, spec.UNKNOWN_IDENTITY, np.int64)
+    identities = np.full(count, UNKNOWN_IDENTITY, np.int64)
     _, identities[known] = np.unique([people[i] for i in known], return_inverse=True)
     return SampledSource(
         root=file.path.parent,

@@ -1,11 +1,11 @@
-"""What every prepared dataset has in common: its features, and how images are dealt to splits.
+"""The features of every prepared dataset, and how images are assigned to splits.
 
-Splits: `private` (X1 of the paper: the service's images), `public` (X2: what an attacker may own)
-and `test` (T). Schemes:
+Splits: `private` (X1 of the paper, the images of the service), `public` (X2, the images that an
+attacker may own) and `test` (T). Schemes:
 
-- `identity`: no identity in two splits; the default, as a shared one flatters an attacker's score.
+- `identity`, the default: no identity is in two splits. A shared identity raises attack scores.
 - `paper`: by position, as in the paper (160,000 / 40,000 / 2,599 of CelebA's 202,599 images).
-- `official`: CelebA's own partition file (train, valid, test).
+- `official`: the partition file of CelebA (train, valid, test).
 """
 
 import dataclasses
@@ -19,24 +19,24 @@ from etils import epath
 
 from data_prep import images
 from tfadv.config.errors import UserError
+from tfadv.evaluation.identities import number_people
 
 SPLITS = ("private", "public", "test")
 SCHEMES = ("identity", "paper", "official")
 PAPER_COUNTS = (160_000, 40_000, 2_599)
 PAPER_SHARES = tuple(count / sum(PAPER_COUNTS) for count in PAPER_COUNTS)
-UNKNOWN_IDENTITY = -1
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The images of a source, in its own order, and what its lists say of each.
+    """The images of a source, in its own order, with attributes and identities.
 
     Attributes:
         root: folder that `names` are relative to.
         names: file name of each image, with `/` between folders.
         attributes: uint8 [N, A], 0 or 1.
         identities: int64 [N], -1 where unknown.
-        partition: uint8 [N], CelebA's own split (0, 1, 2), or None where the source has none.
+        partition: uint8 [N], the official split (0, 1, 2), or None if there is none.
     """
 
     root: epath.Path
@@ -56,14 +56,11 @@ class Source:
         )
 
     def image(self, index: int) -> bytes:
-        """Returns an image's bytes; raises `UserError` if they are missing or don't decode."""
+        """Returns the encoded image; raises `UserError` if it is missing or doesn't decode."""
         return images.read_image(self.root / self.names[index])
 
     def example(self, index: int) -> dict[str, Any]:
-        """Returns one example; raises `UserError` if there is something wrong with its image.
-
-        Several threads call it at the same time.
-        """
+        """Returns one example, or raises `UserError` as in `image`; several threads call it."""
         return {
             "image": self.image(index),
             "attributes": self.attributes[index],
@@ -85,7 +82,7 @@ def features(attribute_count: int) -> tfds.features.FeaturesDict:
 
 
 def parse_shares(text: str) -> tuple[float, ...]:
-    """Returns the shares of private, public and test images that `0.7,0.2,0.1` says.
+    """Returns the shares of private, public and test images from a text such as `0.7,0.2,0.1`.
 
     Raises:
         UserError: unless these are three positive numbers that sum to 1.
@@ -110,7 +107,7 @@ def config_name(scheme: str, shares: Sequence[float]) -> str:
 
 
 def split_by_position(count: int, shares: Sequence[float]) -> dict[str, np.ndarray]:
-    """Deals the first images to `private`, the next to `public`, the rest to `test`.
+    """Assigns the first images to `private`, the next to `public`, the rest to `test`.
 
     Returns:
         For each split, the positions of its images, in ascending order.
@@ -121,10 +118,10 @@ def split_by_position(count: int, shares: Sequence[float]) -> dict[str, np.ndarr
 def split_by_identity(
     identities: np.ndarray, shares: Sequence[float], seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Deals whole identities, shuffled, so that no identity is in two splits.
+    """Assigns shuffled identities to splits, so that no identity is in two splits.
 
-    A split's size differs from its share by less than the images of the largest identity. A
-    image of unknown identity (-1) counts as an identity of its own.
+    The size of a split differs from its share by less than the images of the largest identity. Each
+    image of an unknown person counts as a person of its own.
 
     Args:
         identities: int64 [N].
@@ -134,10 +131,8 @@ def split_by_identity(
     Returns:
         For each split, the positions of its images, in ascending order.
     """
-    owners = identities.astype(np.int64)
-    unknown = owners < 0
-    owners[unknown] = owners.max(initial=0) + 1 + np.arange(unknown.sum())
-    _, owners, sizes = np.unique(owners, return_inverse=True, return_counts=True)
+    owners = number_people(identities)
+    sizes = np.bincount(owners)
     order = np.random.default_rng(seed).permutation(len(sizes))
     starts = np.cumsum(sizes[order]) - sizes[order]
     split_of_owner = np.empty_like(order)
@@ -148,10 +143,10 @@ def split_by_identity(
 def split_images(
     source: Source, scheme: str, shares: Sequence[float], seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Deals the images of a source to `private`, `public` and `test`.
+    """Assigns the images of a source to `private`, `public` and `test`.
 
     Raises:
-        UserError: if a split would be empty, or the source has no partition for `official`.
+        UserError: a split would be empty, or the source has no partition for `official`.
     """
     if scheme == "official":
         if source.partition is None:
@@ -174,8 +169,8 @@ def digest(source: Source, *, with_partition: bool) -> str:
     """Returns the SHA-256, in hex, of a source's names, attributes and identities.
 
     Args:
-        source: its `root` and its images' bytes don't count.
-        with_partition: whether the partition counts too.
+        source: the root folder and the content of the images do not count.
+        with_partition: whether the partition counts.
     """
     names = "\0".join(source.names).encode("utf-8", "surrogateescape")
     arrays = [source.attributes, source.identities]

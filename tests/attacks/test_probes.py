@@ -9,7 +9,7 @@ from tfadv.attacks.attack import NotApplicableError
 from tfadv.attacks.probes import LinearProbe, MlpProbe, accurate_thresholds
 from tfadv.attacks.scoring import EvaluationSet
 from tfadv.data.dataset import TEST, WHOLE
-from tfadv.data.schema import UNKNOWN
+from tfadv.data.labels import UNKNOWN
 
 NAMES = ("linear", "folded", "absent", "constant")
 

@@ -21,7 +21,7 @@ from tfadv import cli
 from tfadv.config.errors import UserError
 from tfadv.data.dataset import PRIVATE, PUBLIC, TEST, WHOLE, Dataset, explain
 from tfadv.data.images import MAX_PIXELS, decode_image
-from tfadv.data.schema import UNKNOWN
+from tfadv.data.labels import UNKNOWN
 from tfadv.modes.runner import DATA_ERRORS
 
 

@@ -14,7 +14,7 @@ from tfadv.config.errors import UserError
 from tfadv.config.schema import Data
 from tfadv.data import overlap
 from tfadv.data.dataset import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset
-from tfadv.data.schema import UNKNOWN
+from tfadv.data.labels import UNKNOWN
 
 OWN, LABELLED, BARE = 100, 30, 12  # public pictures of each dataset
 

@@ -15,8 +15,8 @@ from tfadv.config.errors import UserError
 from tfadv.config.schema import Data
 from tfadv.data import dataset as data
 from tfadv.data.dataset import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset
+from tfadv.data.labels import UNKNOWN
 from tfadv.data.records import Records
-from tfadv.data.schema import UNKNOWN
 
 SIZES = {"train": 40, "validation": 6, "test": 10}
 SLICES = {"private": "train[:80%]", "public": "train[80%:]", "test": "test"}

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data_prep import ms_celeb_1m, packings, spec
+from data_prep import ms_celeb_1m, packings
 from tests.data_prep import packed_faces
 from tests.data_prep.packed_faces import MAGIC, face, insightface, packed, row
 from tfadv.config.errors import UserError
+from tfadv.data.labels import UNKNOWN_IDENTITY
 
 TSV, RECORDS = ms_celeb_1m.PACKINGS
 MIDS = ("m.0107_f", "m.01_0d4", "m.02vfw0")
@@ -301,7 +302,7 @@ def test_a_damaged_line_or_record_leaves_the_rest_of_a_sample_as_it_was(source):
             assert len(expected - set(found.names)) <= 1 + (fifth in expected)
         if name in found.names:
             at, times = found.names.index(name), times + 1
-            assert found.identities[at] == spec.UNKNOWN_IDENTITY
+            assert found.identities[at] == UNKNOWN_IDENTITY
             with pytest.raises(UserError) as told:
                 found.image(at)
             assert str(told.value) == reason
@@ -313,7 +314,7 @@ def test_all_may_be_damaged(source):
     if source.name == RECORDS:
         source.with_suffix(".idx").write_text("0\t0\n1\t2\n2\t4\n")
     found = sample(source, 3, skip=True)
-    assert found.identities.tolist() == 3 * [spec.UNKNOWN_IDENTITY]
+    assert found.identities.tolist() == 3 * [UNKNOWN_IDENTITY]
     assert len(set(found.names)) == 3
 
 

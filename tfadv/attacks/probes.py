@@ -16,7 +16,7 @@ from tfadv.attacks.attack import (
 )
 from tfadv.attacks.knowledge import Knowledge
 from tfadv.attacks.ridge import Ridge
-from tfadv.data.schema import UNKNOWN
+from tfadv.data.labels import UNKNOWN
 from tfadv.evaluation.metrics.utility import tuned_thresholds
 from tfadv.evaluation.whitening import Whitening, to_vectors
 

@@ -15,7 +15,7 @@ from tensorflow_datasets.core.utils.shard_utils import FileInstruction
 from tfadv.config.errors import UserError
 from tfadv.config.schema import Data
 from tfadv.data.images import decode_images
-from tfadv.data.schema import INVALID
+from tfadv.data.labels import INVALID
 from tfadv.training.tf_errors import error_line
 
 _AT_ONCE = 64  # records

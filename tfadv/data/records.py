@@ -14,7 +14,8 @@ from tfadv.config.errors import UserError
 from tfadv.config.schema import Data
 from tfadv.config.validation import missing_dataset
 from tfadv.data.corruption import Examiner, Fault, damage_error
-from tfadv.data.schema import INVALID, UNKNOWN, UNKNOWN_IDENTITY, find_schema
+from tfadv.data.labels import INVALID, UNKNOWN, UNKNOWN_IDENTITY
+from tfadv.data.schema import find_schema
 from tfadv.data.split import Parse, Split
 from tfadv.training.history import Progress
 

@@ -8,12 +8,7 @@ import tensorflow as tf
 from tensorflow_datasets import features as tfds_features
 
 from tfadv.config.errors import UserError
-
-UNKNOWN = 255  # a label that is not known
-INVALID = 254  # a label other than 0 and 1; reading a batch with such a label fails
-# The identity of an unknown person. Each image with this identity counts as a person of its own:
-# two such images are never a genuine pair, and either may be held out without the other.
-UNKNOWN_IDENTITY = -1
+from tfadv.data.labels import INVALID, UNKNOWN_IDENTITY
 
 _IDENTITY_TYPES = (tf.int64, tf.string)  # a string is hashed to a number
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils.shard_utils import FileInstruction
 
-from tfadv.data.schema import INVALID
+from tfadv.data.labels import INVALID
 
 Parse = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
