@@ -72,7 +72,7 @@ def read_source(folder: epath.Path, scheme: str, *, skip: bool = False) -> spec.
         skip: whether images may be missing.
 
     Raises:
-        UserError: if a file that is needed is missing, or two of them disagree.
+        UserError: a file that is needed is missing, or two of them disagree.
     """
     _require(folder, IMAGES)
     names, attributes = _read_attributes(folder)

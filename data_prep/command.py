@@ -124,7 +124,7 @@ def source_folder(values: flags.FlagValues) -> epath.Path:
     """Returns `--source`.
 
     Raises:
-        UserError: if it isn't given, is no folder or is empty.
+        UserError: it is missing, no folder, or empty.
     """
     if not values.source:
         raise UserError("--source=DIR is missing: the folder that holds the images")
@@ -137,7 +137,7 @@ def source_folder(values: flags.FlagValues) -> epath.Path:
 
 
 def prepare(builder: ImageBuilder, source: epath.Path | None, beam: Any = None) -> None:
-    """Prepares a dataset unless it is there, and prints what it holds.
+    """Prepares a dataset unless it exists, and prints a summary.
 
     Args:
         builder: of the dataset.
@@ -145,9 +145,9 @@ def prepare(builder: ImageBuilder, source: epath.Path | None, beam: Any = None) 
         beam: from `beam_options`.
 
     Raises:
-        UserError: if the source is at fault, or another set of this name is there; the lists are
+        UserError: the source is wrong, or another dataset of this name exists. The lists are
             checked before TensorFlow is imported.
-        OSError: if a file can't be read or written.
+        OSError: a file can't be read or written.
     """
     lists = builder.read_source(source)
     if builder.data_path.exists():
@@ -160,13 +160,13 @@ def prepare(builder: ImageBuilder, source: epath.Path | None, beam: Any = None) 
 
 
 def build(builder: ImageBuilder, source: epath.Path | None, beam: Any = None) -> None:
-    """Writes a dataset, without TFDS's words about a download of unknown size.
+    """Writes a dataset, without TFDS's lines about a download of unknown size.
 
     Raises:
-        UserError: if an image is at fault, or a Beam runner other than the direct one fails.
-        OSError: if a file can't be read or written.
+        UserError: an image is broken, or a Beam runner other than the direct one fails.
+        OSError: a file can't be read or written.
     """
-    import tensorflow as tf  # here, as faults of the lists are told without waiting for it
+    import tensorflow as tf  # slow to import; wrong lists are found before
 
     config = tfds.download.DownloadConfig(manual_dir=source)
     if beam is not None:
@@ -179,11 +179,11 @@ def build(builder: ImageBuilder, source: epath.Path | None, beam: Any = None) ->
         raise OSError(error.message) from error
     except (UserError, OSError):
         raise
-    except Exception as error:  # a cluster's faults come as whatever its runner's libraries raise
+    except Exception as error:  # a cluster's runner may raise anything
         if beam is None or _is_direct(config.beam_runner):
             raise
-        told = f"{type(error).__name__}: {error}"
-        raise UserError(f"--beam_options: {config.beam_runner}: {told}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"--beam_options: {config.beam_runner}: {reason}") from error
 
 
 def dataset_name(builder: ImageBuilder) -> str:
@@ -243,8 +243,8 @@ def _flags_help(values: flags.FlagValues) -> str:
     ours = [flag for module in by_module if module != "absl.flags" for flag in by_module[module]]
     lines = []
     for flag in sorted(ours, key=lambda flag: flag.name):
-        told = flag.default not in (None, "") and not flag.boolean
-        default = f" (default: {flag.default})" if told else ""
+        has_default = flag.default not in (None, "") and not flag.boolean
+        default = f" (default: {flag.default})" if has_default else ""
         lines.append(flags.text_wrap(f"--{flag.name}: {flag.help}{default}", 79, " " * 6, "  "))
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""How one image of a drawn face was taken, and the CelebA attributes that show in it."""
+"""The conditions of one image of a synthetic face, and the CelebA attributes that it shows."""
 
 import dataclasses
 
@@ -35,7 +35,7 @@ LIPSTICKS: tuple[Colour, ...] = ((190, 24, 48), (164, 22, 60), (214, 44, 88), (1
 
 @dataclasses.dataclass(frozen=True)
 class Conditions:
-    """What changes from one image of an identity to the next. Angles are in radians."""
+    """What differs between the images of an identity. Angles are in radians."""
 
     yaw: float
     pitch: float

@@ -1,4 +1,4 @@
-"""Who a drawn face is: what stays the same over the images of an identity.
+"""The traits of a synthetic person, the same in all images of an identity.
 
 Lengths are in head units: one unit is half the height of an average head, x points right, y
 points down, and the origin is the middle of the head. Colours are RGB in [0, 255].

@@ -19,7 +19,7 @@ __all__ = ["ATTRIBUTES", "Face", "render_face"]
 
 @dataclasses.dataclass(frozen=True)
 class Face:
-    """A synthetic face and what shows in it."""
+    """A synthetic face and its attributes."""
 
     image: np.ndarray  # uint8 [size, size, 3], RGB
     attributes: np.ndarray  # uint8 [len(ATTRIBUTES)], 0 or 1
@@ -229,7 +229,7 @@ def render_face(identity: int, image: int, *, size: int = 128, seed: int = 0) ->
     """Renders one image of an identity.
 
     Args:
-        identity: number of the identity, 0 or more: alone with the seed it decides the person.
+        identity: number of the identity, 0 or more; with the seed it decides the person.
         image: number of the image, 0 or more: pose, light, expression and what is worn.
         size: side of the image in pixels.
         seed: of the whole set of people, 0 or more.

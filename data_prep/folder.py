@@ -3,7 +3,7 @@
     python -m data_prep.folder --source=DIR --data_dir=data [--name=NAME] [--shares=0.7,0.2,0.1]
 
 With a CSV in DIR (or `--csv=FILE`): a header, a column of file names relative to DIR (the first, or
-`--name_column`), 0/1 or -1/1 columns, which are the attributes, and perhaps `--identity_column`.
+`--name_column`), 0/1 or -1/1 columns with the attributes, and perhaps `--identity_column`.
 Images that the CSV doesn't list are left out. Without a CSV there are no attributes, and each
 subfolder that holds images is an identity, as in LFW.
 
@@ -42,7 +42,7 @@ class FolderConfig(builder.SplitConfig):
         attributes: names of the CSV's 0/1 columns.
         csv: file with the attributes; by default the only `.csv` file in the folder, if any.
         name_column: column of the file names, by default the first.
-        identity_column: column that says who is in an image; by default nobody knows.
+        identity_column: column with the identity; by default identities are unknown.
     """
 
     shares: tuple[float, ...] = SHARES
@@ -79,7 +79,7 @@ def read_attribute_names(folder: epath.Path, config: FolderConfig) -> tuple[str,
     """Returns the names of the CSV's attribute columns; none without a CSV.
 
     Raises:
-        UserError: if the CSV is missing, empty, or lacks a column that the config names.
+        UserError: the CSV is missing, empty, or lacks a column that the config names.
     """
     path = _find_csv(folder, config)
     if path is None:
@@ -98,7 +98,7 @@ def read_source(folder: epath.Path, config: FolderConfig, *, skip: bool = False)
         skip: whether images may be missing.
 
     Raises:
-        UserError: if the folder holds no image or the CSV is at fault.
+        UserError: the folder holds no image, or the CSV is wrong.
     """
     there = images.list_images(folder)
     path = _find_csv(folder, config)
@@ -144,7 +144,7 @@ def _rows(path: epath.Path) -> Iterator[list[str]]:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text: save it as UTF-8") from error
-    # csv itself tells the line breaks that end a row from those inside quotes.
+    # The csv module knows which line breaks are inside quotes.
     rows = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
     count = 0
     try:
@@ -194,8 +194,8 @@ def _value(path: epath.Path, line: int, column: str, cell: str) -> int:
     value = VALUES.get(cell.strip())
     if value is None:
         raise UserError(
-            f"{path}: row {line}, column {column!r}: {cell!r} is neither 0 nor 1 (if it says who "
-            f"is in the image: --identity_column={column})"
+            f"{path}: row {line}, column {column!r}: {cell!r} is neither 0 nor 1 (if it holds "
+            f"identities: --identity_column={column})"
         )
     return value
 
@@ -204,7 +204,7 @@ def _check_one_coding(path: epath.Path, table: np.ndarray, columns: Sequence[str
     mixed = np.flatnonzero((table == -1).any(axis=0) & (table == 0).any(axis=0))
     if len(mixed):
         raise UserError(
-            f"{path}: column {columns[mixed[0]]!r} holds both 0 and -1: which one says no?"
+            f"{path}: column {columns[mixed[0]]!r} holds both 0 and -1: which one means no?"
         )
 
 
@@ -223,7 +223,7 @@ def define_flags() -> flags.FlagValues:
         ("name", "the dataset becomes folder/NAME; by default that of the source folder"),
         ("csv", "file with the attributes; by default the CSV file in the source folder"),
         ("name_column", "column of the file names; by default the first"),
-        ("identity_column", "column that says who is in the image"),
+        ("identity_column", "column with the identity"),
         ("split", "put all images in one split of this name"),
     ):
         flags.DEFINE_string(name, "", text, flag_values=values)

@@ -28,7 +28,7 @@ def list_images(root: epath.Path) -> list[str]:
         root: local, or in object storage.
 
     Raises:
-        UserError: if root is no folder or holds no image.
+        UserError: root is no folder or holds no image.
     """
     root = epath.Path(root)
     if not root.is_dir():
@@ -40,7 +40,7 @@ def list_images(root: epath.Path) -> list[str]:
 
 
 def check_inside(names: Iterable[str], listed_by: epath.Path) -> None:
-    """Raises a UserError if a list names an image that isn't below the folder of its images."""
+    """Raises a UserError if a list names an image outside the folder of its images."""
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\0" in name:
@@ -63,11 +63,11 @@ def read_image(path: epath.Path) -> bytes:
 def check_image(encoded: bytes, name: str) -> bytes:
     """Returns the bytes of an image that is a whole JPEG or PNG and decodes.
 
-    Decodes at an eighth of the size; an image cut short, which decoders fill up with grey, is told
-    by its missing end marker.
+    It decodes at an eighth of the size. Decoders fill an image that is cut short with grey; a
+    missing end marker shows it.
 
     Raises:
-        UserError: says what is wrong with the image of this name.
+        UserError: names the image and what is wrong with it.
     """
     if fault := _fault(encoded):
         raise UserError(f"{name}: {fault}")
@@ -94,7 +94,7 @@ def _fault(encoded: bytes) -> str | None:
         return "is neither a JPEG nor a PNG image"
     if not whole:
         return "is cut short"
-    # A file of a few kB can hold what fills the memory.
+    # A file of a few kB can hold an image that fills the memory.
     if height * width > MAX_PIXELS:
         return f"has {width:,} x {height:,} pixels; at most {MAX_PIXELS:,} are read"
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
@@ -105,7 +105,7 @@ def _jpeg_header(encoded: bytes) -> tuple[int | None, int, int]:
     """Returns where a JPEG's first scan starts, None where it has none, and height and width.
 
     The segments before it are stepped over, as one may hold a thumbnail with an end marker of its
-    own. What follows the image's own end marker (a phone's film, a second image) isn't read.
+    own. Bytes after the image's own end marker (a phone's film, a second image) are not read.
     """
     at, height, width = len(JPEG_START) - 1, 0, 0
     while segment := JPEG_SEGMENT.search(encoded, at):

@@ -53,7 +53,7 @@ class SampleConfig(builder.SplitConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SampledSource(spec.Source):
-    """Images sampled from a file; `root` is the file's folder, which `names` have no part in.
+    """Images sampled from a file; `root` is the file's folder, and `names` are not paths.
 
     Attributes:
         file: holds the images.
@@ -87,7 +87,7 @@ class MsCeleb1m(builder.ImageBuilder):
         """Creates the builder.
 
         Args:
-            file_name: of the file in the source's folder; by default one of the usual two.
+            file_name: the file in the source folder; by default one of the usual two.
             **kwargs: as for any `ImageBuilder`.
         """
         self._file_name = file_name
@@ -95,7 +95,7 @@ class MsCeleb1m(builder.ImageBuilder):
         super().__init__(**kwargs)
 
     def read_source(self, folder: epath.Path) -> SampledSource:
-        """Samples the images, once: both `data_prep.command` and TFDS ask for them."""
+        """Samples the images, once: `data_prep.command` and TFDS both call it."""
         if self._sampled is None:
             config = self.builder_config
             file = find_file(folder / self._file_name)
@@ -107,7 +107,7 @@ def find_file(source: epath.Path) -> packings.PackedFile:
     """Returns the file of images that is at a path, or in the folder there.
 
     Raises:
-        UserError: if there is no such path, none of the packings, or both.
+        UserError: there is no such path, none of the packings, or both.
     """
     names = " or ".join(PACKINGS)
     if not source.exists():
@@ -128,12 +128,12 @@ def sample(
 ) -> SampledSource:
     """Samples images from a file in one pass, in constant memory.
 
-    Those whose keys have the smallest hashes are taken, the seed being part of the hash, so that
-    the order of the file doesn't matter.
+    It takes the images whose keys have the smallest hashes. The hash includes the seed, and the
+    order of the file does not matter.
 
-    A damaged line or record is sampled like any other if it is no fault, of unknown identity and
-    named by its number, such as `record 7`. Reading its image then raises a UserError, as with
-    an image that doesn't decode; no other is sampled in its place.
+    With `skip`, a damaged line or record is sampled like any other. Its identity is unknown and its
+    name is its number, such as `record 7`. Reading its image then raises a UserError, as for an
+    image that doesn't decode. No other image replaces it.
 
     Args:
         file: holds the images.
@@ -145,7 +145,7 @@ def sample(
         The images in the order of the file, with no attributes; people are numbered from 0.
 
     Raises:
-        UserError: if the file is at fault or holds fewer images.
+        UserError: the file is wrong or holds fewer images.
     """
 
     def hashed(place: packings.Place) -> tuple[bytes, packings.Place]:
@@ -173,7 +173,7 @@ def sample(
 def _person_and_name(
     file: packings.PackedFile, place: packings.Place, *, skip: bool
 ) -> tuple[str | int | None, str]:
-    """Returns who is in an image and its name; where that is damaged and may be, None."""
+    """Returns the identity and the name of an image; with `skip`, None for a damaged identity."""
     try:
         return file.person_and_name(place)
     except UserError:

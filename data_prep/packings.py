@@ -31,7 +31,7 @@ class Place(NamedTuple):
     Attributes:
         offset: of its line or record, in bytes.
         number: of its line, from 1, or of its record.
-        key: what the file calls it; of a line that doesn't say, its number.
+        key: its name in the file, or the number of a line that has no name.
     """
 
     offset: int
@@ -40,17 +40,17 @@ class Place(NamedTuple):
 
 
 class PackedFile(abc.ABC):
-    """A file of images that says who is in each.
+    """A file of images with identities.
 
     Attributes:
         path: of the file.
-        unit: what in the file holds an image.
+        unit: the word for the part of the file that holds an image.
     """
 
     unit: str
 
     def __init__(self, path: epath.Path):
-        """Takes a file, which isn't opened yet."""
+        """Keeps the path; does not open the file."""
         self.path = epath.Path(path)
 
     @abc.abstractmethod
@@ -58,19 +58,19 @@ class PackedFile(abc.ABC):
         """Yields the place of every image; shows how far it is.
 
         Args:
-            skip: whether a damaged line or record is no fault of the file. It has a place too,
-                at which no image can be read.
+            skip: whether to accept damaged lines and records. They have places, at which no image
+                can be read.
 
         Raises:
-            UserError: if the file is at fault.
+            UserError: the file is wrong.
         """
 
     @abc.abstractmethod
     def person_and_name(self, place: Place) -> tuple[str | int, str]:
-        """Returns who is in the image at a place, and what to call the image.
+        """Returns the identity and the name of the image at a place.
 
         Raises:
-            UserError: if the file doesn't say.
+            UserError: the file does not say.
         """
 
     @abc.abstractmethod
@@ -78,19 +78,19 @@ class PackedFile(abc.ABC):
         """Returns the bytes of the image at a place, whatever they are.
 
         Raises:
-            UserError: if they can't be read, or the file doesn't say who is in the image.
+            UserError: they can't be read, or the file gives no identity.
         """
 
     def image(self, place: Place) -> bytes:
         """Returns the bytes of the image at a place, a whole JPEG or PNG that decodes.
 
         Raises:
-            UserError: if they can't be read or don't decode.
+            UserError: they can't be read or don't decode.
         """
         return images.check_image(self.encoded(place), self.where(place))
 
     def where(self, place: Place) -> str:
-        """Returns what leads a user to a place."""
+        """Returns a place as text for an error: file, number and byte."""
         return f"{self.path}: {self.unit} {place.number}, at byte {place.offset}"
 
 
@@ -114,12 +114,12 @@ class TsvFile(PackedFile):
     def person_and_name(self, place: Place) -> tuple[str, str]:
         """Returns the MID, and `MID/RANK-FACE.jpg`."""
         if b"\t" not in place.key:
-            raise UserError(f"{self.where(place)}, has too few columns to say who is in it")
+            raise UserError(f"{self.where(place)}, has too few columns to hold an identity")
         mid, rank, face = place.key.decode("utf-8", "backslashreplace").split("\t")
         return mid, f"{mid}/{rank}-{face}.jpg"
 
     def encoded(self, place: Place) -> bytes:
-        """Returns what the last column holds in base64."""
+        """Returns the bytes that the last column holds in base64."""
         with _open(self.path) as file:
             file.seek(place.offset)
             columns = self._columns(place, file.readline(LONGEST_LINE))
@@ -154,11 +154,13 @@ class RecordFile(PackedFile):
     def places(self, *, skip: bool = False) -> Iterator[Place]:
         """Yields the place of every image that the `.idx` file lists; its key is its number.
 
-        Where record 0 is damaged and that is no fault, all records count as images.
+        With `skip`, all records count as images where record 0 is damaged.
         """
         index = self.path.with_suffix(".idx")
         if not index.exists():
-            raise UserError(f"{index} is missing: it says where in {self.path.name} images are")
+            raise UserError(
+                f"{index} is missing: it holds the places of the images in {self.path.name}"
+            )
         size = self.path.stat().length
         head = next((place for place in self._listed(index, size) if place.number == 0), None)
         end = None
@@ -184,7 +186,7 @@ class RecordFile(PackedFile):
         return person, f"{person}/{place.number}"
 
     def encoded(self, place: Place) -> bytes:
-        """Returns what follows the labels."""
+        """Returns the bytes after the labels."""
         _, encoded = self._person_and_image(place)
         return encoded
 
@@ -233,7 +235,7 @@ class RecordFile(PackedFile):
 
 
 def _suppressed(skip: bool) -> contextlib.suppress:
-    """Returns a context that swallows a UserError if faults are skipped."""
+    """Returns a context that ignores a UserError if damage is skipped."""
     return contextlib.suppress(*[UserError] if skip else [])
 
 

@@ -24,7 +24,7 @@ def read_record(file: BinaryIO, offset: int) -> bytes:
     """Returns the record that starts at an offset; the file is then at the end of it.
 
     Raises:
-        UserError: if no record starts there, or the file ends within it.
+        UserError: no record starts there, or the file ends within it.
     """
     file.seek(offset)
     parts: list[bytes] = []
@@ -41,7 +41,7 @@ def unpack(record: bytes) -> tuple[tuple[float, ...], bytes]:
     """Returns the labels, at least one, and the encoded image of a record.
 
     Raises:
-        UserError: if the record is too short for its header.
+        UserError: the record is too short for its header.
     """
     count, label = HEADER.unpack_from(record)[:2] if len(record) >= HEADER.size else (0, 0.0)
     start = HEADER.size + 4 * count

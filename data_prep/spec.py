@@ -85,7 +85,7 @@ def parse_shares(text: str) -> tuple[float, ...]:
     """Returns the shares of private, public and test images from a text such as `0.7,0.2,0.1`.
 
     Raises:
-        UserError: unless these are three positive numbers that sum to 1.
+        UserError: these are not three positive numbers that sum to 1.
     """
     try:
         shares = tuple(float(share) for share in text.split(","))

@@ -83,5 +83,5 @@ def test_few_images_of_a_shard_are_held_at_a_time(tmp_path, monkeypatch):
     prepare(tmp_path)
     assert len(held) == 500
     # What is ahead, what the threads work on, and what is being written.
-    assert max(held) <= (builder.TASKS_AHEAD + 2) * builder.IMAGES_AT_A_TIME < PRIVATE
+    assert max(held) <= (builder.TASKS_AHEAD + 2) * builder.IMAGES_PER_TASK < PRIVATE
     assert not np.any([bool(each) for each in made])

@@ -103,7 +103,7 @@ def test_official_scheme_needs_a_partition():
 
 @pytest.mark.parametrize("scheme", ["paper", "identity"])
 def test_an_empty_split_is_an_error_that_names_it(scheme):
-    with pytest.raises(UserError, match=f"scheme {scheme} leaves the split test empty: 3 pic"):
+    with pytest.raises(UserError, match=f"scheme {scheme} leaves the split test empty: 3 ima"):
         spec.split_images(source([1, 2, 3]), scheme, SHARES)
 
 
