@@ -233,11 +233,7 @@ def check_parts(plan: Plan) -> None:
 
 
 def choose_encoder(config: Config, path: Path) -> None:
-    """Fills in the encoder of the protect run in the same folder, if none is named; checks it.
-
-    Args:
-        config: is changed in place.
-        path: the folder of the attack.
+    """Fills in the encoder of the protect run next to an attack's folder, if none is named.
 
     Raises:
         UserError: there is no encoder, or it is no SavedModel.
@@ -255,11 +251,7 @@ def choose_encoder(config: Config, path: Path) -> None:
 
 
 def choose_recognizer(config: Config, path: Path) -> None:
-    """Fills in the recognizer trained in the same folder, if none is named; checks all of them.
-
-    Args:
-        config: is changed in place.
-        path: the folder of the run that uses the recognizer.
+    """Fills in the recognizer trained next to a run's folder, if none is named.
 
     Raises:
         UserError: a recognizer is missing.

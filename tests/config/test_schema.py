@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from tfadv.config.fields import SETTINGS
-from tfadv.config.schema import SPLITS, Config, Data
+from tfadv.config.schema import Config, Data
 
 
 @pytest.mark.parametrize("group", ["", *(f.name for f in dataclasses.fields(Config))])
@@ -18,12 +18,6 @@ def test_configs_share_no_group():
     first, second = Config(), Config()
     first.data.size = 96
     assert second.data.size == Data().size
-
-
-def test_splits_are_those_of_the_networks():
-    from tfadv.models import resnet
-
-    assert resnet.SPLITS == SPLITS
 
 
 def test_every_number_has_a_range():

@@ -11,19 +11,18 @@ from tfadv.config.errors import UserError
 from tfadv.config.schema import Config
 from tfadv.config.setting import Setting
 
-_GROUPS = {item.name: item.type for item in dataclasses.fields(Config)}
-_GROUPS = {name: kind for name, kind in _GROUPS.items() if dataclasses.is_dataclass(kind)}
+
+def _declared(group: type = Config, prefix: str = "") -> Iterator[tuple[str, Setting]]:
+    for item in dataclasses.fields(group):
+        if "setting" in item.metadata:
+            yield prefix + item.name, item.metadata["setting"]
+        else:
+            yield from _declared(item.type, f"{prefix}{item.name}.")
 
 
-def _declared() -> Iterator[tuple[str, Setting]]:
-    for prefix, group in {"": Config, **{f"{n}.": kind for n, kind in _GROUPS.items()}}.items():
-        for item in dataclasses.fields(group):
-            if "setting" in item.metadata:
-                yield prefix + item.name, item.metadata["setting"]
-
-
+GROUPS = {item.name: item.type for item in dataclasses.fields(Config) if not item.metadata}
 SETTINGS = dict(_declared())
-DEFENCES = {name: setting for name, setting in SETTINGS.items() if setting.defence}
+DEFENCES = {name: setting for name, setting in SETTINGS.items() if setting.off is not None}
 PENALTIES = tuple(name for name in DEFENCES if name.startswith("loss."))
 
 
@@ -51,7 +50,7 @@ def defences(values: Mapping[str, Any]) -> dict[str, Any]:
         values: values of the config's fields, as from `flatten`. A missing field is off.
     """
     return {
-        setting.defence: values[name]
+        setting.defence or name.rpartition(".")[2].replace("_", " "): values[name]
         for name, setting in DEFENCES.items()
         if name in values and values[name] != setting.off
     }
@@ -65,7 +64,7 @@ def unknown_field(name: str) -> UserError:
 def suggestion_for(error: Exception) -> str:
     """Returns a suggestion if an exception says that a dataclass lacks a field, else ""."""
     words = re.findall(r"\w+(?=\.__init__)|(?<=')\w+(?=')", str(error))
-    names = {kind.__name__: name for name, kind in _GROUPS.items()}
+    names = {kind.__name__: name for name, kind in GROUPS.items()}
     if len(words) < 2 or words[0] not in names:
         return ""
     return _suggestion(f"{names[words[0]]}.{words[1]}")
@@ -85,7 +84,7 @@ def describe() -> str:
     for name, setting in SETTINGS.items():
         if (now := name.rpartition(".")[0]) != group:
             group = now
-            lines += ["", f"{group}: {_GROUPS[group].__doc__}"]
+            lines += ["", f"{group}: {GROUPS[group].__doc__}"]
         option = f"  --config.{name}={setting.shown_default()}"
         meaning = textwrap.wrap(setting.help(), 100 - _COLUMN)
         if len(option) >= _COLUMN:

@@ -38,16 +38,12 @@ class Data:
     labels: str = setting("attributes", "feature of the dataset that holds the 0/1 labels")
     size: int = setting(64, "images' height and width in pixels", low=32, high=1024, multiple_of=32)
     held_out: float = setting(
-        0.1, "share of a split's identities for tuning and stopping", low=0.01, high=0.5
+        0.1, "share of identities for tuning and stopping", low=0.01, high=0.5
     )
-    on_error: str = setting(
-        "stop", "at damaged records; skip reads all records first", choices=("stop", "skip")
-    )
-    skip_at_most: float = setting(
-        0.01, "share of a split's records that may be skipped", low=0, high=1
-    )
+    on_error: str = setting("stop", "what to do at damaged records", choices=("stop", "skip"))
+    skip_at_most: float = setting(0.01, "share of records that may be skipped", low=0, high=1)
     shuffle_buffer: int = setting(
-        10_000, "encoded images in the shuffle buffer, at most 512 MiB", low=1
+        10_000, "encoded images in the shuffle buffer, up to 512 MiB", low=1
     )
 
 
@@ -65,9 +61,7 @@ class Model:
     depth: int = setting(50, "depth of the ResNet; the paper's is 50", choices=(18, 34, 50))
     width: float = setting(1.0, "factor on the ResNet's channels", **_WIDTH)
     split: str = setting("fc", "layer whose output is the feature Z", choices=SPLITS)
-    decoder: str = setting(
-        "figure6", "architecture of decoders; figure6: the paper's", choices=_DECODERS
-    )
+    decoder: str = setting("figure6", "decoders; figure6 is the paper's", choices=_DECODERS)
     decoder_width: float = setting(1.0, "factor on the channels of decoders", **_WIDTH)
     discriminator_width: float = setting(1.0, "factor on the discriminator's channels", **_WIDTH)
     weights: str = setting("", "initial weights: a torchvision-named .safetensors or .npz file")
@@ -78,44 +72,33 @@ class Bottleneck:
     """What happens to an image or a feature before the feature is sent, in this order."""
 
     downscale: int = setting(
-        1,
-        "factor by which the image is shrunk and enlarged again",
-        low=1,
-        high=1024,
-        defence="downscale",
+        1, "factor by which the image is shrunk and enlarged again", low=1, high=1024, off=1
     )
     blur: float = setting(
-        0.0, "standard deviation of a blur of the image, in pixels", low=0, high=32, defence="blur"
+        0.0, "standard deviation of a blur of the image, in pixels", low=0, high=32, off=0.0
     )
     size: int = setting(
-        0, "values after a linear layer at the split point", low=0, high=65_536, defence="size"
+        0, "values after a linear layer at the split point", low=0, high=65_536, off=0
     )
     variational: float = setting(
-        0.0, "KL weight per value of a variational bottleneck", low=0, defence="variational"
+        0.0, "KL weight per value of a variational bottleneck", low=0, off=0.0
     )
     noise: float = setting(
         0.0,
         "standard deviation of noise, fixed per image, on values of variance 1",
         low=0,
         high=1_000_000,
-        defence="noise",
+        off=0.0,
     )
     noise_kind: str = setting("gaussian", "distribution of the noise", choices=NOISES)
     bits: int = setting(
-        0, "bits per value, in evenly spaced levels; 1: the sign", low=0, high=16, defence="bits"
+        0, "bits per value, in evenly spaced levels; 1: the sign", low=0, high=16, off=0
     )
     predictions: str = setting(
-        "",
-        "send the classifier's predictions and no feature",
-        choices=("", "logits", "hard"),
-        defence="predictions",
+        "", "send the classifier's predictions, no feature", choices=("", "logits", "hard"), off=""
     )
     flip: float = setting(
-        0.0,
-        "probability that a hard prediction is flipped, fixed per image",
-        low=0,
-        high=0.5,
-        defence="flip",
+        0.0, "probability of flipping a hard prediction, fixed per image", low=0, high=0.5, off=0.0
     )
 
 
@@ -124,35 +107,31 @@ class Loss:
     """Weights of the terms in the loss: lambda for the encoder, mu for decoders."""
 
     lambda1: float = setting(
-        1.0, "negative reconstruction error in Eq. 9", low=0, defence="λ₁", off=0.0
+        1.0, "negative reconstruction error in Eq. 9", low=0, off=0.0, defence="λ₁"
     )
-    lambda2: float = setting(0.0, "negative perceptual distance in Eq. 9", low=0, defence="λ₂")
+    lambda2: float = setting(
+        0.0, "negative perceptual distance in Eq. 9", low=0, off=0.0, defence="λ₂"
+    )
     mu1: float = setting(0.0, "adversarial loss in Eq. 5", low=0)
     mu2: float = setting(0.0, "perceptual distance in Eq. 5", low=0)
     nopeek: float = setting(
-        0.0, "distance correlation of feature and image", low=0, defence="NoPeek"
+        0.0, "distance correlation of feature and image", low=0, off=0.0, defence="NoPeek"
     )
     excess_pixels: float = setting(
-        0.0,
-        "the same for the part of the image that the labels do not explain",
-        low=0,
-        defence="excess pixels",
+        0.0, "the same for what the labels do not explain of the image", low=0, off=0.0
     )
     excess_identity: float = setting(
-        0.0, "the same for the face embedding of recognizer.path", low=0, defence="excess identity"
+        0.0, "the same for the face embedding of recognizer.path", low=0, off=0.0
     )
     max_entropy: float = setting(
         0.0,
         "negative entropy of an adversary's predictions",
         low=0,
+        off=0.0,
         defence="maximum entropy",
     )
-    warm_up: float = setting(
-        0.0, "share of steps in which weights of defences grow from 0", low=0, high=1
-    )
-    saturating: bool = setting(
-        False, "Dec minimises log(1 - D(X_hat)) as in Eq. 2, not -log D(X_hat)"
-    )
+    warm_up: float = setting(0.0, "share of steps in which weights grow from 0", low=0, high=1)
+    saturating: bool = setting(False, "minimise log(1 - D(X_hat)) as in Eq. 2, not -log D(X_hat)")
 
 
 @dataclass(slots=True)
@@ -171,7 +150,7 @@ class Train:
         2e-4, "Adam's learning rate of the discriminator, constant", **_RATE
     )
     decoder_steps: int = setting(
-        1, "updates of the decoder per update of encoder and classifier", low=1, high=100
+        1, "updates of the decoder per update of the encoder", low=1, high=100
     )
     clip_norm: float = setting(5.0, "largest global norm of the gradients; 0: no limit", low=0)
     log_every: int = setting(50, "steps between two rows of the log", low=1)
@@ -196,9 +175,7 @@ class Attack:
     cache_mb: int = setting(
         4096, "MiB of memory for features and images; without space they are computed again", low=0
     )
-    random_features: int = setting(
-        2000, "random features of the closed-form decoder", low=1, high=20_000
-    )
+    random_features: int = setting(2000, "size of the random-features decoder", low=1, high=20_000)
     white_box: int = setting(0, "test images to attack with the encoder's gradients", low=0)
 
 
@@ -207,7 +184,7 @@ class Audit:
     """How thorough an audit is."""
 
     unprotected: str = setting(
-        "", "SavedModel without a defence; empty: the baseline of the protect run"
+        "", "SavedModel without a defence; empty: the protect run's baseline"
     )
     decoders: tuple[str, ...] = setting(
         _DECODERS, "architectures of the attackers' decoders", choices=_DECODERS
@@ -223,9 +200,7 @@ class Audit:
         ("250", "500", "1000", "2000"), "numbers of public images, for attackers with less data"
     )
     domain: str = setting("", "dataset of another domain, for attackers without images of this one")
-    repeats: int = setting(
-        16, "queries per image, averaged, if the encoder is random", low=1, high=10_000
-    )
+    repeats: int = setting(16, "queries per image if the encoder is random", low=1, high=10_000)
     fail_above: tuple[str, ...] = setting(
         (), "limits such as face_rank1:0.2; a larger leak ends the run with exit code 3"
     )
@@ -236,9 +211,7 @@ class FeatureMap:
     """M of Eq. 10, which predicts the face embedding C(X) from the feature Z."""
 
     pooling: str = setting("flatten", "what M does with maps", choices=("flatten", "average"))
-    hidden: int = setting(
-        1024, "hidden units of M, and of the adversary of loss.max_entropy", low=1
-    )
+    hidden: int = setting(1024, "hidden units of M and of max_entropy's adversary", low=1)
     steps: int = setting(50_000, "training steps; M may stop earlier", low=1)
     learning_rate: float = setting(1e-3, "Adam's learning rate", **_RATE)
 
@@ -257,18 +230,16 @@ class Perceptual:
 class Recognizer:
     """The face recognizer C, which measures identity."""
 
-    path: str = setting(
-        "", "a .t7, .caffemodel, .onnx or SavedModel; M learns to predict its embeddings"
-    )
+    path: str = setting("", "a .t7, .caffemodel, .onnx or SavedModel; M learns its embeddings")
     others: tuple[str, ...] = setting((), "more recognizers, used to measure only")
     alignment: str = setting(
         "auto",
         "celeba: placed as in CelebA; whole: whole image",
         choices=("auto", "celeba", "whole"),
     )
-    layer: str = setting("", "inner layer to compare faces at, too; empty: a default")
+    layer: str = setting("", "inner layer at which faces are also compared; empty: a default")
     split: str = setting(
-        "public", "split whose identities recognizer mode learns", choices=("private", "public")
+        "public", "split that recognizer mode learns", choices=("private", "public")
     )
 
 
@@ -302,9 +273,7 @@ class Runtime:
         "one device, this machine's GPUs, or several machines",
         choices=("one", "mirrored", "multi_worker"),
     )
-    synchronised: bool = setting(
-        False, "batch normalisation uses the whole batch, not each device's share"
-    )
+    synchronised: bool = setting(False, "normalise over the whole batch, not each device's share")
     precision: str = setting(
         "auto",
         "auto: mixed_bfloat16 where it is fast, else float32",
@@ -326,9 +295,7 @@ class Report:
 class Config:
     """Everything that a run depends on."""
 
-    encoder: tuple[str, ...] = setting(
-        (), "attack, audit: SavedModels; empty: the encoder of the same config's protect run"
-    )
+    encoder: tuple[str, ...] = setting((), "SavedModels to attack; empty: that of the protect run")
     scale: str = setting(
         "paper", "reproduce: the paper's, or 64 pixels on two cores", choices=("paper", "small")
     )

@@ -29,8 +29,8 @@ class Setting:
         high: the largest number that is allowed; None: no limit beyond the type's own.
         multiple_of: divides the number.
         choices: the values that are allowed, or the items of a list; empty: any.
-        defence: what the defence is called that this field turns on; empty: it is no defence.
-        off: the value at which that defence does nothing; by default the default.
+        off: the value at which a defence does nothing; None: the field is no defence.
+        defence: what the defence is called; empty: by the field's own name.
     """
 
     default: Any
@@ -39,8 +39,8 @@ class Setting:
     high: float | None = None
     multiple_of: int = 1
     choices: tuple[Any, ...] = ()
-    defence: str = ""
     off: Any = None
+    defence: str = ""
 
     @property
     def is_list(self) -> bool:
@@ -75,7 +75,7 @@ class Setting:
             rules.append(_listed(choice or repr(choice) for choice in self.choices))
         elif self.high is not None:
             rules.append(self._range())
-        if self.defence:
+        if self.off is not None:
             rules.append(f"off: {self.off!r}")
         return f"{self.meaning} ({'; '.join(rules)})" if rules else self.meaning
 
@@ -105,7 +105,6 @@ class Setting:
 
 def setting(default: Any, meaning: str, **rules: Any) -> Any:
     """Returns a dataclass field that carries its `Setting`; `rules` are attributes of it."""
-    rules.setdefault("off", default)
     metadata = {"setting": Setting(default=default, meaning=meaning, **rules)}
     return dataclasses.field(default=default, metadata=metadata)
 

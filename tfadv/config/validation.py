@@ -3,14 +3,13 @@
 Every mistake is a `UserError` of one line: the field, its value and the way out.
 """
 
-import dataclasses
 import math
 import re
 from pathlib import Path
 from typing import Any
 
 from tfadv.config.errors import UserError
-from tfadv.config.fields import SETTINGS, get, put
+from tfadv.config.fields import GROUPS, SETTINGS, get, put
 from tfadv.config.schema import Bottleneck, Config, Data
 
 RENDERED = ("synthetic/default", "synthetic/tiny")  # datasets that a run prepares by itself
