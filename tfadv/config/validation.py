@@ -60,11 +60,11 @@ def check_field(name: str, value: Any) -> None:
 
 def check_types(config: Config) -> None:
     """Raises a UserError unless every field of a config from a file has a value of its type."""
-    for group in dataclasses.fields(Config):
-        value = getattr(config, group.name)
-        if dataclasses.is_dataclass(group.type) and type(value) is not group.type:
+    for name, group in GROUPS.items():
+        value = getattr(config, name)
+        if type(value) is not group:
             raise UserError(
-                f"{group.name} is {value!r}; it must be a tfadv.config.schema.{group.type.__name__}"
+                f"{name} is {value!r}; it must be a tfadv.config.schema.{group.__name__}"
             )
     for name, setting in SETTINGS.items():
         if problem := setting.type_problem(get(config, name)):
