@@ -41,17 +41,17 @@ def test_predictions_are_those_of_the_trained_networks_at_their_thresholds(image
     assert network.feature_shape(32) == predictions.shape[1:] == (200,)
 
 
-def test_the_asked_share_of_predictions_is_inverted(images):
+def test_the_asked_share_of_predictions_is_flipped(images):
     plain, flipped = build(hard=True), build(hard=True, flip=0.1)
     flipped.encoder.set_weights(plain.encoder.get_weights())
     flipped.classifier.set_weights(plain.classifier.get_weights())
-    inverted = plain(images).numpy() != flipped(images).numpy()
+    changed = plain(images).numpy() != flipped(images).numpy()
     # Of 8,000 predictions: the standard error is 0.0034.
-    assert inverted.mean() == pytest.approx(0.1, abs=0.014)
-    assert 0 < inverted.mean(1).min() < inverted.mean(1).max() < 0.25  # they differ by image
+    assert changed.mean() == pytest.approx(0.1, abs=0.014)
+    assert 0 < changed.mean(1).min() < changed.mean(1).max() < 0.25  # they differ by image
     # Randomised response: the same share of yes and of no.
     for prediction in (1.0, -1.0):
-        share = inverted[plain(images).numpy() == prediction].mean()
+        share = changed[plain(images).numpy() == prediction].mean()
         assert share == pytest.approx(0.1, abs=0.03)
 
 
@@ -63,6 +63,6 @@ def test_an_image_gets_the_same_predictions_in_any_batch_and_from_a_copy(images)
     np.testing.assert_array_equal(network(images), copy(images))
 
 
-def test_logits_cannot_be_inverted():
-    with pytest.raises(ValueError, match="only hard predictions can be inverted"):
+def test_logits_cannot_be_flipped():
+    with pytest.raises(ValueError, match="only hard predictions can be flipped"):
         build(hard=False, flip=0.1)

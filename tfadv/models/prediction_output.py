@@ -19,7 +19,7 @@ class PredictionOutput(keras.Model):
         encoder: arguments of `Encoder`.
         classifier: arguments of `Classifier`, whose attributes are A.
         hard: whether a prediction is 1 (yes) or -1 (no); else it is the logit.
-        flip: probability that a hard prediction is inverted: randomised response (Warner 1965). As
+        flip: probability that a hard prediction is flipped: randomised response (Warner 1965). As
             in `bottleneck.Noise`, an image always gets the same output.
         dtype: Keras dtype policy; None is the global one.
         name: name of the model.
@@ -42,7 +42,7 @@ class PredictionOutput(keras.Model):
         name: str = "predictions",
     ):
         if flip and not hard:
-            raise ValueError(f"flip is {flip}: only hard predictions can be inverted")
+            raise ValueError(f"flip is {flip}: only hard predictions can be flipped")
         super().__init__(dtype=dtype, name=name, autocast=False)
         self.encoder = Encoder(**encoder, dtype=dtype)
         self.classifier = Classifier(**classifier, dtype=dtype)
