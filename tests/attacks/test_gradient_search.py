@@ -60,7 +60,7 @@ def mean_psnr(images, found):
     return psnr(images, np.broadcast_to(found, images.shape)).mean()
 
 
-# Known answers
+# Known solutions
 
 
 def test_an_invertible_map_is_inverted():

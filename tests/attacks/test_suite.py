@@ -3,7 +3,14 @@ import math
 import numpy as np
 import pytest
 
-from tests.public_images import FixedDataset
+from tests.public_people import (
+    ATTRIBUTES,
+    SIZE,
+    Halves,
+    HalvesRecognizer,
+    make_dataset,
+    make_part,
+)
 from tfadv.attacks import decoder
 from tfadv.attacks.attack import (
     GRADIENTS,
@@ -19,58 +26,7 @@ from tfadv.attacks.ridge import RidgeDecoder
 from tfadv.attacks.suite import Suite, differs
 from tfadv.config import schema
 from tfadv.config.errors import UserError
-from tfadv.data.dataset import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE
-from tfadv.evaluation.recognition.recognizer import Embeddings
 from tfadv.training.trainer import TrainingError
-
-SIZE = 32
-ATTRIBUTES = ("Bright", "Red")
-
-
-def make_part(people, seed, images_each=4, offset=0):
-    """Images in two halves of one colour each; a person has a colour, which varies a little."""
-    random = np.random.default_rng(seed)
-    colours = random.uniform(60, 200, (people, 1, 2, 3)).repeat(images_each, axis=0)
-    colours = colours + random.normal(0, 10, colours.shape)
-    images = np.rint(colours.repeat(SIZE, 1).repeat(SIZE // 2, 2)).astype(np.uint8)
-    labels = np.stack([colours.mean((1, 2, 3)) > 130, colours[:, 0, 0, 0] > 130], axis=1)
-    return images, np.arange(people).repeat(images_each) + offset, labels.astype(np.uint8)
-
-
-def make_dataset(train=None):
-    parts = {
-        (PUBLIC, TRAIN): train or make_part(15, 0),
-        (PUBLIC, HELD_OUT): make_part(6, 1, offset=100),
-        (TEST, WHOLE): make_part(6, 2, offset=200),
-    }
-    return FixedDataset(parts, ATTRIBUTES)
-
-
-class Halves:
-    """An encoder: the mean colours of both halves."""
-
-    feature_shape, split = (6,), None
-
-    def __init__(self):
-        self.count = 0
-
-    def __call__(self, images):
-        self.count += len(images)
-        halves = images.reshape(len(images), SIZE, 2, SIZE // 2, 3).mean((1, 3))
-        return np.float32(halves.reshape(len(images), 6) / 127.5 - 1.0)
-
-
-class Recognizer:
-    """Knows people by the mean colours of both halves; no gradient passes it."""
-
-    name, digest, alignment, layer = "faces", "0", "whole", "none"
-
-    def __call__(self, images):
-        vectors = Halves()((images + 1.0) * 127.5) + 0.5
-        return Embeddings(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), vectors)
-
-    def differentiable(self):
-        return None
 
 
 def make_suite(folder, attacks, *, recognizers=(), dataset=None, **options):
@@ -124,7 +80,7 @@ def everything(tmp_path_factory):
     attacks |= build_audit_attacks(config, lambda adversary: None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoder, "RATES", (1e-3,))
-        suite = make_suite(folder, attacks, recognizers=[Recognizer()])
+        suite = make_suite(folder, attacks, recognizers=[HalvesRecognizer()])
         return attacks, suite.run("mine", Halves(), folder, task=ATTRIBUTES[:1])
 
 
@@ -185,7 +141,7 @@ class GuessBlack(Attack):
 
 
 def test_a_new_attack_needs_nothing_but_its_entry(tmp_path):
-    suite = make_suite(tmp_path, {"black": GuessBlack()}, recognizers=[Recognizer()])
+    suite = make_suite(tmp_path, {"black": GuessBlack()}, recognizers=[HalvesRecognizer()])
     metrics = encoder_metrics(suite.run("mine", Halves(), tmp_path))
     assert metrics["black/feature_verification_auc"] == pytest.approx(0.5)
     assert {"black/feature_reid_rank1", "black/feature_similarity"} <= set(metrics)
@@ -202,6 +158,22 @@ def test_an_attack_learns_from_public_images_and_is_scored_on_both_sets(tmp_path
     expected = [np.square(images).mean() for images in parts]
     score = result.scores["mse"]
     assert [score.value, score.held_out] == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_attacker_knows_the_first_recognizer_and_the_networks_of_its_losses(tmp_path):
+    class Differentiable(HalvesRecognizer):
+        def differentiable(self):
+            return "faces with gradients"
+
+    attack = Fake()
+    suite = make_suite(tmp_path, {"fake": attack}, recognizers=[Differentiable()], g="VGG19")
+    suite.run("mine", Halves(), tmp_path, task=["Bright"])
+    known = attack.known[0]
+    assert (known.name, known.recognizer) == ("mine", "faces")
+    assert (known.g, known.faces) == ("VGG19", "faces with gradients")
+    assert known.attributes == (["Red"], [1])
+    expected = HalvesRecognizer()(make_part(15, 0)[0] / 127.5 - 1.0).embedding
+    np.testing.assert_allclose(known.train.embeddings.embedding, expected, atol=1e-6)
 
 
 def test_an_attack_on_a_few_images_has_no_held_out_score(tmp_path):
@@ -240,7 +212,7 @@ def test_an_attack_whose_needs_are_not_met_does_not_apply(tmp_path, capsys, need
 
 def test_an_attack_whose_needs_are_met_runs(tmp_path):
     attack = Fake(needs={RECOGNIZER, LABELS, IDENTITIES, GRADIENTS})
-    assert run(tmp_path, attack, recognizers=[Recognizer()], task=["Red"]).scores
+    assert run(tmp_path, attack, recognizers=[HalvesRecognizer()], task=["Red"]).scores
 
 
 def test_an_attack_that_does_not_apply_is_recorded_with_its_reason(tmp_path):
