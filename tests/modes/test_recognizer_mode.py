@@ -32,14 +32,18 @@ def root(tiny_faces, tmp_path_factory):
     """A folder with a finished run and the list of splits that it read."""
     root = tmp_path_factory.mktemp("runs")
     (root / "tiny.py").write_text(CONFIG.format(dir=tiny_faces.dir))
-    splits, read = set(), data.Dataset._records
+    splits = set()
 
-    def spy(self, split, *args):
-        splits.add(split)
-        return read(self, split, *args)
+    def spied(method):
+        def spy(self, split, *args, **kwargs):
+            splits.add(split)
+            return method(self, split, *args, **kwargs)
+
+        return spy
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data.Dataset, "_records", spy)
+        for name in ("annotations", "batches", "training_batches"):
+            patch.setattr(data.Dataset, name, spied(getattr(data.Dataset, name)))
         assert call(root) == 0
     (root / "splits.json").write_text(json.dumps(sorted(splits)))
     return root
@@ -142,4 +146,4 @@ def test_an_interrupted_run_resumes_and_ends_like_an_uninterrupted_one(
 
 def test_a_batch_larger_than_the_part_is_one_clear_line(root, tmp_path, capsys):
     assert call(root, f"--workdir={tmp_path}", "--config.train.batch=41") == 2
-    assert "40 pictures, fewer than a batch of 41" in capsys.readouterr().err
+    assert "40 images, fewer than a batch of 41" in capsys.readouterr().err
