@@ -181,6 +181,23 @@ def test_a_saved_model_of_ours_is_called_at_its_size(tmp_path):
     np.testing.assert_allclose(found.inner, means, atol=1e-6)
 
 
+def test_a_saved_model_is_a_function_that_gradients_pass(tmp_path):
+    import tensorflow as tf
+
+    recognizer = load(saved_model(tmp_path / "ours"))
+    images = smooth_images(3, 16)
+    with tf.GradientTape() as tape:
+        variable = tf.Variable(images)
+        (faces,) = recognizer.differentiable()(variable)
+        total = tf.reduce_sum(faces[:, 0, 0, 0])
+    np.testing.assert_allclose(faces[:, 0, 0], recognizer(images).embedding, atol=1e-5)
+    assert np.abs(tape.gradient(total, variable)).max() > 0
+
+
+def test_a_file_that_opencv_reads_has_no_gradients(tmp_path):
+    assert load(onnx(tmp_path / "faces.onnx")).differentiable() is None
+
+
 @pytest.mark.parametrize("changes", [{"outputs": ("embedding",)}, {"signature": "other"}])
 def test_a_saved_model_without_the_signature_is_an_error(tmp_path, changes):
     folder = saved_model(tmp_path / "ours", **changes)
