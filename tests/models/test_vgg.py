@@ -1,5 +1,4 @@
 import hashlib
-import re
 from pathlib import Path
 
 import h5py
@@ -8,29 +7,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.models.conftest import SHALLOW
 from tfadv.config.errors import UserError
 from tfadv.config.schema import VGG19_LAYERS
 from tfadv.data.images import decode_image, normalize
 from tfadv.models import vgg
 from tfadv.models.vgg import DEFAULT_LAYERS, VGGFeatures, mean_squares, preprocess
 
-SHALLOW = ("block1_conv1", "block1_conv2", "block2_conv1")
 SHARED = Path(__file__).parents[2] / "../shared/data"
 REAL = SHARED / "vgg19/vgg19_block3_conv1_normalised.weights.h5"
 FACES = SHARED / "celeba/img_align_celeba"
-
-
-@pytest.fixture(scope="module")
-def vgg19():
-    """A VGG19 of Keras with random weights, biases too."""
-    keras.utils.set_random_seed(0)
-    network = keras.applications.VGG19(include_top=False, weights=None, input_shape=(32, 32, 3))
-    generator = np.random.default_rng(0)
-    for layer in network.layers:
-        if layer.weights:
-            kernel, bias = layer.get_weights()
-            layer.set_weights([kernel, 0.1 * generator.normal(size=bias.shape)])
-    return network
 
 
 @pytest.fixture(scope="module")
@@ -38,27 +24,6 @@ def keras_3_file(vgg19, tmp_path_factory):
     path = tmp_path_factory.mktemp("vgg19") / "vgg19.weights.h5"
     vgg19.save_weights(path)
     return path
-
-
-@pytest.fixture(scope="module")
-def short_files(vgg19, tmp_path_factory):
-    """Files that end after block2_conv1, in both formats: legacy flat, legacy nested, Keras 3."""
-    folder = tmp_path_factory.mktemp("short")
-    short = keras.Model(vgg19.input, vgg19.get_layer("block2_conv1").output)
-    short.save_weights(folder / "short.weights.h5")
-    names = {
-        # As Keras 1 wrote the ImageNet file that Keras still downloads, and as Keras 2 did later.
-        "flat.h5": ("{0}/{0}_W_1:0", "{0}/{0}_b_1:0"),
-        "nested.h5": ("{0}/{0}/kernel:0", "{0}/{0}/bias:0"),
-    }
-    for file_name, (kernel_name, bias_name) in names.items():
-        with h5py.File(folder / file_name, "w") as file:
-            for name in SHALLOW:
-                kernel, bias = vgg19.get_layer(name).get_weights()
-                file[bias_name.format(name)] = bias
-                file[kernel_name.format(name)] = kernel
-            file.create_group("block2_pool")
-    return folder
 
 
 def make_images(count, size=32, dtype=tf.float32):
@@ -77,13 +42,6 @@ def assert_equal_maps(maps, expected):
     for one, other in zip(maps, expected, strict=True):
         assert one.dtype == tf.float32
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
-
-
-def write(path, tensors):
-    with h5py.File(path, "w") as file:
-        for name, tensor in tensors.items():
-            file[name] = tensor
-    return str(path)
 
 
 def test_preprocessing_is_that_of_keras():
@@ -237,84 +195,6 @@ def test_no_layers_are_the_first_of_each_block_as_in_the_paper(short_files):
     with pytest.raises(UserError, match="lacks block2_conv2; the deepest layer"):
         VGGFeatures(str(short_files / "flat.h5"), (), 32)
     assert DEFAULT_LAYERS[::4] == ("block1_conv1", "block5_conv1")
-
-
-@pytest.mark.parametrize("name", ["flat.h5", "nested.h5", "short.weights.h5"])
-def test_error_names_layer_file_and_deepest_layer(short_files, name):
-    pattern = rf"{name} lacks block2_conv2; the deepest layer .* has is block2_conv1"
-    with pytest.raises(UserError, match=pattern) as caught:
-        VGGFeatures(str(short_files / name), ("block1_conv1", "block3_conv1"), 32)
-    assert "\n" not in str(caught.value)
-
-
-def test_error_names_a_wrong_shape(tmp_path):
-    tensors = {"block1_conv1/kernel": np.zeros((3, 3, 3, 32)), "block1_conv1/bias": np.zeros(32)}
-    path = write(tmp_path / "narrow.h5", tensors)
-    with pytest.raises(UserError, match=r"\(3, 3, 3, 32\).*block1_conv1.*\(3, 3, 3, 64\)"):
-        VGGFeatures(path, ("block1_conv1",), 32)
-
-
-def test_error_for_a_layer_without_bias(tmp_path):
-    path = write(tmp_path / "bare.h5", {"block1_conv1/kernel": np.zeros((3, 3, 3, 64))})
-    with pytest.raises(UserError, match=r"has shapes \[\(3, 3, 3, 64\)\] for block1_conv1"):
-        VGGFeatures(path, ("block1_conv1",), 32)
-
-
-def test_error_for_values_that_are_not_finite(tmp_path):
-    tensors = {
-        "block1_conv1/kernel": np.full((3, 3, 3, 64), np.nan),
-        "block1_conv1/bias": np.zeros(64),
-    }
-    path = write(tmp_path / "nan.h5", tensors)
-    with pytest.raises(UserError, match="block1_conv1 that are not finite"):
-        VGGFeatures(path, ("block1_conv1",), 32)
-
-
-@pytest.mark.parametrize("name", ["dense_1/kernel", "layers/dense/vars/0", "conv2d/kernel"])
-def test_error_for_a_file_without_convolutions(tmp_path, name):
-    path = write(tmp_path / "other.h5", {name: np.zeros((4, 4))})
-    with pytest.raises(UserError, match=r"other\.h5 holds no convolution of VGG19"):
-        VGGFeatures(path, ("block1_conv1",), 32)
-
-
-def test_error_for_text_in_place_of_numbers(tmp_path):
-    tensors = {
-        "block1_conv1/kernel": np.full((3, 3, 3, 64), b"a"),
-        "block1_conv1/bias": np.full(64, b"a"),
-    }
-    path = write(tmp_path / "text.h5", tensors)
-    with pytest.raises(UserError, match=r"text\.h5 can't be read as \.h5"):
-        VGGFeatures(path, ("block1_conv1",), 32)
-
-
-def test_error_for_a_file_that_is_not_hdf5(tmp_path):
-    path = tmp_path / "vgg19.h5"
-    path.write_bytes(b"not hdf5" * 100)
-    with pytest.raises(UserError, match=r"vgg19\.h5 can't be read as \.h5") as caught:
-        VGGFeatures(str(path), ("block1_conv1",), 32)
-    assert "\n" not in str(caught.value)
-
-
-def test_error_for_a_truncated_file(short_files, tmp_path):
-    path = tmp_path / "half.h5"
-    content = (short_files / "flat.h5").read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match=r"half\.h5 can't be read as \.h5"):
-        VGGFeatures(str(path), SHALLOW, 32)
-
-
-def test_error_for_a_link_to_another_file(short_files, tmp_path):
-    path = tmp_path / "link.h5"
-    with h5py.File(path, "w") as file:
-        file["block1_conv1"] = h5py.ExternalLink(str(short_files / "flat.h5"), "block1_conv1")
-    with pytest.raises(UserError, match=r"link\.h5 holds no convolution"):
-        VGGFeatures(str(path), ("block1_conv1",), 32)
-
-
-@pytest.mark.parametrize("path", ["missing.h5", "."])
-def test_error_for_a_path_that_is_no_file(path):
-    with pytest.raises(UserError, match=f"perceptual.weights is {re.escape(path)}, which is no"):
-        VGGFeatures(path, ("block1_conv1",), 32)
 
 
 @pytest.fixture

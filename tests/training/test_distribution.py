@@ -25,8 +25,7 @@ EVERYTHING = {"lambda1": 1.0, "lambda2": 1.0, "mu1": 0.1, "mu2": 1.0}
 
 def in_process(*arguments):
     """What a script printed in a process of its own."""
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -228,13 +227,10 @@ assert strategy.num_replicas_in_sync == 3
 
 def rows(batch):
     return {"sum": tf.reduce_sum(batch, 1), "more": batch[:, None] + 1.0}
-
 def means(batch):
     return {"x": tf.reduce_mean(batch["x"]), "y": tf.reduce_mean(batch["y"])}
-
 def draw():
     return distribution.uniform_by_row(6 // distribution.replicas(), 2, (1, 2))
-
 def batches():
     return tf.data.Dataset.from_tensors({"x": tf.range(6), "y": tf.reshape(tf.range(12), (6, 2))})
 
