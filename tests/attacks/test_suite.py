@@ -26,6 +26,7 @@ from tfadv.attacks.ridge import RidgeDecoder
 from tfadv.attacks.suite import Suite, differs
 from tfadv.config import schema
 from tfadv.config.errors import UserError
+from tfadv.evaluation.leakage_measures import MEASURES
 from tfadv.training.trainer import TrainingError
 
 
@@ -38,7 +39,7 @@ def make_suite(folder, attacks, *, recognizers=(), dataset=None, **options):
 class Fake(Attack):
     """An attack that reconstructs grey images, or fails."""
 
-    title, meaning, metrics = "grey images", "Shows a grey image.", ("mse",)
+    title, meaning, diverges_in = "grey images", "Shows a grey image.", ("mse",)
 
     def __init__(self, error=None, *, needs=(), examples=0):
         self._error, self._examples = error, examples
@@ -98,19 +99,23 @@ def test_every_attack_of_the_registry_has_a_result(everything):
     }
 
 
-def test_every_attack_has_the_metrics_that_it_names_on_test_and_held_out_people(everything):
+def test_every_measure_is_scored_on_test_and_held_out_people_by_some_attack(everything):
     attacks, result = everything
+    measured, metrics = set(), {measure.metric for measure in MEASURES.values()}
     for name, each in result.attacks.items():
         assert (each.family, each.budget) == (attacks[name].family, attacks[name].budget)
         if each.not_applicable:
             assert not each.scores
             continue
         assert each.examples == 24
-        for metric in attacks[name].metrics:
+        assert set(attacks[name].diverges_in) <= set(each.scores)
+        for metric in metrics & set(each.scores):
             score = each.scores[metric]
             assert math.isfinite(score.value)
             assert math.isfinite(score.held_out)
             assert len(score.replicates) == 20
+            measured.add(metric)
+    assert measured == metrics
 
 
 def test_attributes_of_the_task_are_not_inferred(everything):

@@ -415,7 +415,10 @@ def replace_line(path, number, line):
 
 
 RECORD_FAULTS = {
-    "no index": (lambda rec, idx: idx.unlink(), "train.idx is missing: it holds the places of the images in"),
+    "no index": (
+        lambda rec, idx: idx.unlink(),
+        "train.idx is missing: it holds the places of the images in",
+    ),
     "another file": (
         lambda rec, idx: rec.write_bytes(b"PK\3\4" + bytes(100)),
         "train.rec: record 0, at byte 0: no RecordIO record starts here",

@@ -78,6 +78,9 @@ def test_a_network_that_used_all_its_steps_or_diverged_has_not_converged():
     assert verdicts.have_converged(results, GUESS)
     results["feature_map"] = result("feature_reid_rank1", math.nan, diverged="the loss is nan")
     assert not verdicts.have_converged(results, GUESS)
+    assert verdicts.have_converged(results, PIXELS)
+    results["feature_map"] = AttackResult(diverged="the loss is nan")  # of what is not known
+    assert not verdicts.have_converged(results, PIXELS)
 
 
 def test_a_verdict_by_another_recognizer_is_of_the_attack_that_the_first_one_chose():

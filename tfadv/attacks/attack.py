@@ -90,7 +90,8 @@ class Attack:
         title: its name in a table.
         meaning: what it does, in one plain sentence.
         needs: of RECOGNIZER, IDENTITIES, LABELS and GRADIENTS, those that it cannot do without.
-        metrics: the measures' metrics that it gives; NaN where its training diverges.
+        diverges_in: of an attack that is trained by gradients, the metrics that it would give; a
+            divergence makes no verdict by these converge. Empty: by any.
         is_quick: whether it learns in seconds.
         family: the name that one attack has in common at all budgets; empty without budgets.
         budget: how many times the smallest budget it has; 0 without budgets.
@@ -99,7 +100,7 @@ class Attack:
     title: str
     meaning: str
     needs: ClassVar[frozenset[str]] = frozenset()
-    metrics: ClassVar[tuple[str, ...]] = ()
+    diverges_in: ClassVar[tuple[str, ...]] = ()
     is_quick: bool = True
     family: str = ""
     budget: int = 0
@@ -116,7 +117,3 @@ class Attack:
             TrainingError: its training diverges.
         """
         raise NotImplementedError
-
-
-RECONSTRUCTION_METRICS = ("mse", "reid_rank1_centred", "verification_auc_centred")
-EMBEDDING_METRICS = ("feature_reid_rank1", "feature_verification_auc")

@@ -8,7 +8,6 @@ from pathlib import Path
 import keras
 
 from tfadv.attacks.attack import (
-    RECONSTRUCTION_METRICS,
     Attack,
     FittedAttack,
     NotApplicableError,
@@ -24,6 +23,8 @@ from tfadv.training.trainer import TrainingError, adam, write_images
 
 BUDGETS = (1, 2, 4)  # times the smallest budget of steps
 RATES = (3e-4, 1e-3, 3e-3)  # learning rates that the smallest budget is tried at
+
+METRICS = ("mse", "reid_rank1_centred", "verification_auc_centred")  # of the measures
 
 # From a feature's shape, the encoder's feature layer and g, to Dec^a with its D; not compiled.
 BuildAdversary = Callable[[tuple[int, ...], str | None, Callable | None], Adversary]
@@ -106,7 +107,7 @@ class Decoder(Attack):
 
     title = "decoder Dec^a"
     meaning = "A network trained to reconstruct the image from its feature (Eq. 1 to 5)."
-    metrics = RECONSTRUCTION_METRICS
+    diverges_in = METRICS
     is_quick = False
 
     def __init__(self, training: DecoderTraining):
@@ -132,7 +133,7 @@ class BudgetedDecoder(Attack):
         by_recognizer: whether the recognizer's embedding takes the place of g.
     """
 
-    metrics = RECONSTRUCTION_METRICS
+    diverges_in = METRICS
     is_quick = False
 
     def __init__(

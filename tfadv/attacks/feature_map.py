@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfadv.attacks.attack import EMBEDDING_METRICS, RECOGNIZER, Attack, FittedAttack
+from tfadv.attacks.attack import RECOGNIZER, Attack, FittedAttack
 from tfadv.attacks.knowledge import Knowledge
 from tfadv.attacks.network_training import Schedule, Standardisation, train_network
 from tfadv.config.errors import UserError
@@ -102,7 +102,7 @@ class FeatureMap(Attack):
     title = "M(Z)"
     meaning = "A network that guesses the face embedding from the feature (Eq. 10)."
     needs = frozenset({RECOGNIZER})
-    metrics = EMBEDDING_METRICS
+    diverges_in = ("feature_reid_rank1", "feature_verification_auc")
     is_quick = False
 
     def __init__(self, settings: Settings, schedule: Schedule):

@@ -101,7 +101,6 @@ class FeatureLinkage(Attack):
     title = "linkage"
     meaning = "Compares features with features, by a metric learned on public people."
     needs = frozenset({IDENTITIES})
-    metrics = ("linkage_rank1", "linkage_auc")
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Learns the metric."""
@@ -123,7 +122,6 @@ class LinkageByGuesses(Attack):
     title = "linkage by guessed faces"
     meaning = "Compares the face embeddings that ridge regression guesses from two features."
     needs = frozenset({IDENTITIES, RECOGNIZER})
-    metrics = ("linkage_rank1", "linkage_auc")
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Solves the regression."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfadv.attacks.attack import RECONSTRUCTION_METRICS, Attack, FittedAttack
+from tfadv.attacks.attack import Attack, FittedAttack
 from tfadv.attacks.knowledge import Knowledge
 from tfadv.attacks.ridge import thumbnails
 from tfadv.data.images import normalize
@@ -25,7 +25,6 @@ class NearestNeighbour(Attack):
 
     title = "nearest neighbour"
     meaning = "Shows the public image whose feature is nearest."
-    metrics = RECONSTRUCTION_METRICS
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Chooses the strength of the whitening."""

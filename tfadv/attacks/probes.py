@@ -41,7 +41,6 @@ class LinearProbe(Attack):
     title = "linear probe"
     meaning = "Ridge regression from features to attributes that the task does not train."
     needs = frozenset({LABELS})
-    metrics = ("attribute_mcc",)
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Solves the regression."""
@@ -60,7 +59,6 @@ class MlpProbe(Attack):
         "A network with one hidden layer, from features to attributes that the task does not train."
     )
     needs = frozenset({LABELS})
-    metrics = ("attribute_mcc",)
 
     def __init__(self, seed: int = 0):
         self._seed = seed

@@ -14,9 +14,7 @@ import cv2
 import numpy as np
 
 from tfadv.attacks.attack import (
-    EMBEDDING_METRICS,
     RECOGNIZER,
-    RECONSTRUCTION_METRICS,
     Attack,
     FittedAttack,
 )
@@ -202,7 +200,6 @@ class RidgeDecoder(Attack):
 
     title = "linear decoder"
     meaning = "Ridge regression from features to pixels, in closed form."
-    metrics = RECONSTRUCTION_METRICS
 
     def __init__(self, random_features: int = 0, seed: int = 0):
         self._random_features, self._seed = random_features, seed
@@ -235,7 +232,6 @@ class RidgeFeatureMap(Attack):
     title = "linear M(Z)"
     meaning = "Ridge regression from features to face embeddings, in closed form."
     needs = frozenset({RECOGNIZER})
-    metrics = EMBEDDING_METRICS
 
     def __init__(self, random_features: int = 0, seed: int = 0):
         self._random_features, self._seed = random_features, seed

@@ -205,7 +205,7 @@ class Suite:
         except NotApplicableError as error:
             return AttackResult(not_applicable=str(error))
         except TrainingError as error:
-            scores = dict.fromkeys(attack.metrics, Score(math.nan))
+            scores = dict.fromkeys(attack.diverges_in, Score(math.nan))
             return AttackResult(scores, diverged=str(error))
         result = self.test.score(fitted, tested)
         scores = dict(result.scores)

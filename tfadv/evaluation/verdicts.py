@@ -107,6 +107,8 @@ def have_converged(results: Results, measure: Measure, most: float = math.inf) -
     """
     budgets: dict[str, dict[int, Score | None]] = {}
     for result in results.values():
+        if result.diverged and not result.scores:  # it is not known what it would have measured
+            return False
         if measure.metric not in result.scores:
             continue
         if result.budget:
