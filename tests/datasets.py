@@ -1,4 +1,4 @@
-"""Small TFDS datasets whose pictures and labels are known, and ways to read them."""
+"""Small TFDS datasets whose images and labels are known, and ways to read them."""
 
 from pathlib import Path
 
@@ -17,17 +17,17 @@ def read(batches):
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def keys(pictures):
-    """Returns something hashable for each picture."""
-    return [picture.tobytes() for picture in pictures]
+def keys(images):
+    """Returns something hashable for each image."""
+    return [image.tobytes() for image in images]
 
 
 def first(batches, count):
-    """Returns the keys of the pictures of the first batches, a list for each."""
+    """Returns the keys of the images of the first batches, a list for each."""
     return [keys(batch["images"]) for batch in batches.take(count).as_numpy_iterator()]
 
 
-class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Images(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A set of the features of `data_prep.spec`, or of fewer, with the examples of a test.
 
     Picture i of a split is of the colour (i % 256, i // 256, `blue`); bit j of i is attribute j.
@@ -57,7 +57,7 @@ class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self, people):
         for number, (identity, name) in enumerate(people):
             example = {
-                "image": picture(number, self.blue),
+                "image": plain_image(number, self.blue),
                 "attributes": [number >> bit & 1 for bit in range(len(self.attributes))],
                 "identity": identity,
                 "name": name,
@@ -65,13 +65,13 @@ class Pictures(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield number, {n: value for n, value in example.items() if n not in self.without}
 
 
-def picture(number, blue):
-    """Returns a picture of one colour, uint8 [2, 2, 3]."""
+def plain_image(number, blue):
+    """Returns an image of one colour, uint8 [2, 2, 3]."""
     return np.full((2, 2, 3), (number % 256, number // 256, blue), np.uint8)
 
 
-def prepare(folder, name="pictures", shards=1, base=Pictures, **variables):
-    """Writes a set, by default of a picture for each (identity, name) of each split.
+def prepare(folder, name="pictures", shards=1, base=Images, **variables):
+    """Writes a set, by default of an image for each (identity, name) of each split.
 
     Returns its settings.
     """

@@ -25,8 +25,8 @@ from tfadv.data.labels import UNKNOWN
 from tfadv.modes.runner import DATA_ERRORS
 
 
-def png(picture):
-    return cv2.imencode(".png", picture)[1].tobytes()
+def png(image):
+    return cv2.imencode(".png", image)[1].tobytes()
 
 
 def chunk(kind, content):
@@ -35,7 +35,7 @@ def chunk(kind, content):
 
 
 def huge_png(side, first=b""):
-    """A whole black picture, one bit a pixel: 30,000 x 30,000 of them in 110 kB."""
+    """A whole black image, one bit a pixel: 30,000 x 30,000 of them in 110 kB."""
     rows = zlib.compress(bytes((1 + (side + 7) // 8) * side), 9)
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
@@ -43,7 +43,7 @@ def huge_png(side, first=b""):
 
 
 def huge_jpeg(side):
-    """A small picture that says it is a huge one."""
+    """A small image that says it is a huge one."""
     encoded = bytearray(cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
     frame = encoded.index(b"\xff\xc0")
     encoded[frame + 5 : frame + 9] = struct.pack(">HH", side, side)
@@ -52,7 +52,7 @@ def huge_jpeg(side):
 
 @pytest.fixture
 def config(tmp_path):
-    """A set with eight pictures in each split, four in a file."""
+    """A set with eight images in each split, four in a file."""
     return prepare(tmp_path, shards=2)
 
 
@@ -112,8 +112,8 @@ DAMAGE = {
     "length": (lambda p: flip(p, second(p)), 1, 3, "damaged there"),
     "length's checksum": (lambda p: flip(p, second(p) + 9), 1, 3, "damaged there"),
     "of another dataset": (other_records, 0, 1, "can't be used: Feature: .* required"),
-    "no picture": (lambda p: change(p, image=b"GIF89a"), 1, 1, "neither a JPEG nor a PNG"),
-    "no more picture": (lambda p: change(p, image=b""), 1, 1, "neither a JPEG nor a PNG"),
+    "no image": (lambda p: change(p, image=b"GIF89a"), 1, 1, "neither a JPEG nor a PNG"),
+    "no more image": (lambda p: change(p, image=b""), 1, 1, "neither a JPEG nor a PNG"),
     "a broken JPEG": (lambda p: change(p, image=b"\xff\xd8\xff\xe0"), 1, 1, "can't be used: "),
     "a broken PNG": (lambda p: change(p, image=huge_png(8)[:50]), 1, 1, "can't be used: "),
     "a PNG of a header": (lambda p: change(p, image=huge_png(8)[:20]), 1, 1, "can't be used: "),
@@ -191,8 +191,8 @@ def test_damage_is_left_out_and_listed_if_asked(restored, kind):
 
 
 @pytest.mark.parametrize("kind", ["payload", "missing"])
-def test_what_is_left_out_tells_pictures_from_others(restored, kind):
-    """As the name of kept embeddings; two of eight may be left out for other reasons."""
+def test_the_digest_depends_on_the_records_left_out(restored, kind):
+    """The digest names kept embeddings."""
     config, _, path, content = restored
     skipping = dataclasses.replace(config, on_error="skip", skip_at_most=0.5)
     digests = [Dataset(skipping).digest(TEST, WHOLE)]
@@ -249,14 +249,14 @@ def test_nothing_damaged_leaves_all_as_it_is(config):
     explain(config, None)
 
 
-def test_files_of_another_size_are_told_before_anything_is_read(config):
+def test_files_of_another_size_are_reported_before_anything_is_read(config):
     path = file_of(config, TEST)
     change(path, name=b"a name that is longer than it was")
     with pytest.raises(UserError, match=r"split test, have another size than when they were made"):
         Dataset(config)
 
 
-def test_damage_of_a_further_dataset_is_told_and_left_out(tmp_path):
+def test_damage_of_a_further_dataset_is_reported_and_left_out(tmp_path):
     config = prepare(tmp_path)
     prepare(tmp_path, "more", blue=9, attributes=("Smiling", "Tall"))
     both = dataclasses.replace(config, extra=("more",))
@@ -330,36 +330,36 @@ def test_a_run_ends_in_one_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_any_damage_is_told_or_does_not_matter(reader, tmp_path):
+def test_any_damage_is_reported_or_does_not_matter(reader, tmp_path):
     read, _ = fuzz(reader, tmp_path, 100)
     assert 0 <= read < 100
 
 
-# --- pictures of unusual kinds
+# --- images of unusual kinds
 
 
-def jpeg(picture, mode):
+def jpeg(image, mode):
     file = io.BytesIO()
-    Image.fromarray(picture).convert(mode).save(file, "JPEG", quality=95)
+    Image.fromarray(image).convert(mode).save(file, "JPEG", quality=95)
     return file.getvalue()
 
 
-def test_a_picture_in_printing_colours_is_decoded_as_by_pillow():
-    picture = cv2.resize(
+def test_an_image_in_printing_colours_is_decoded_as_by_pillow():
+    image = cv2.resize(
         np.random.default_rng(0).integers(0, 256, (4, 4, 3)).astype(np.uint8), (32, 32)
     )
-    encoded = jpeg(picture, "CMYK")
+    encoded = jpeg(image, "CMYK")
     expected = np.array(Image.open(io.BytesIO(encoded)).convert("RGB")).astype(int)
     assert np.abs(decode_image(encoded, 32).numpy() - expected).max() <= 2
 
 
-def test_a_picture_of_16_bits_keeps_the_upper_8():
-    picture = np.random.default_rng(0).integers(0, 2**16, (32, 32, 3)).astype(np.uint16)
-    found = decode_image(png(picture[..., ::-1]), 32).numpy()
-    assert np.abs(found - picture / 257).max() <= 1
+def test_an_image_of_16_bits_keeps_the_upper_8():
+    image = np.random.default_rng(0).integers(0, 2**16, (32, 32, 3)).astype(np.uint16)
+    found = decode_image(png(image[..., ::-1]), 32).numpy()
+    assert np.abs(found - image / 257).max() <= 1
 
 
-def test_the_first_picture_of_an_animation_counts():
+def test_the_first_image_of_an_animation_counts():
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
     file = io.BytesIO()
     frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
@@ -367,7 +367,7 @@ def test_the_first_picture_of_an_animation_counts():
 
 
 @pytest.mark.parametrize("extension", [".png", ".jpg"])
-def test_one_pixel_is_a_picture(extension):
+def test_one_pixel_is_an_image(extension):
     encoded = cv2.imencode(extension, np.full((1, 1, 3), 90, np.uint8))[1].tobytes()
     assert (decode_image(encoded, 32).numpy() == 90).all()
 
@@ -390,7 +390,7 @@ with open(sys.argv[1], "rb") as small, open(sys.argv[2], "rb") as huge:
 """
 
 
-def test_a_huge_picture_takes_no_memory(tmp_path):
+def test_a_huge_image_takes_no_memory(tmp_path):
     """In a process of its own: a peak is that of all that was done before."""
     for name, side in (("small", 8), ("huge", 30_000)):
         (tmp_path / name).write_bytes(huge_png(side))
@@ -402,6 +402,6 @@ def test_a_huge_picture_takes_no_memory(tmp_path):
     assert is_told == "True"
 
 
-def test_the_largest_picture_allowed_is_read():
+def test_the_largest_image_allowed_is_read():
     side = int(MAX_PIXELS**0.5)
     assert (decode_image(huge_png(side), 32).numpy() == 0).all()

@@ -27,23 +27,23 @@ def dataset(tiny_faces):
     return Dataset(tiny_faces)
 
 
-def encode(picture, extension, *options):
-    """Encodes an RGB or greyscale picture with OpenCV."""
-    bgr = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+def encode(image, extension, *options):
+    """Encodes an RGB or greyscale image with OpenCV."""
+    bgr = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     done, encoded = cv2.imencode(extension, bgr, options)
     assert done
     return encoded.tobytes()
 
 
 def pillow(encoded):
-    """Decodes a picture with Pillow."""
+    """Decodes an image with Pillow."""
     return np.array(Image.open(io.BytesIO(encoded)).convert("RGB"))
 
 
-# --- pictures
+# --- images
 
 
-def test_a_batch_holds_pictures_labels_and_identities(dataset):
+def test_a_batch_holds_images_labels_and_identities(dataset):
     batch = next(dataset.batches(PRIVATE, WHOLE, 16).as_numpy_iterator())
     assert set(batch) == {"images", "labels", "identity", "index"}
     assert (batch["images"].shape, batch["images"].dtype) == ((16, 32, 32, 3), np.uint8)
@@ -53,7 +53,7 @@ def test_a_batch_holds_pictures_labels_and_identities(dataset):
     assert (batch["identity"].shape, batch["identity"].dtype) == ((16,), np.int64)
 
 
-def test_pictures_labels_and_identities_are_those_that_are_stored(tiny_faces):
+def test_images_labels_and_identities_are_those_that_are_stored(tiny_faces):
     config = dataclasses.replace(tiny_faces, size=64)  # as they are stored: nothing to resize
     builder = tfds.builder("synthetic/tiny", data_dir=tiny_faces.dir)
     raw = {"image": tfds.decode.SkipDecoding()}
@@ -71,18 +71,18 @@ def test_the_last_batch_is_as_small_as_it_comes(dataset):
 
 def test_a_portrait_of_celebas_size_is_cut_to_rows_20_to_198():
     rows = np.broadcast_to(np.arange(218, dtype=np.uint8)[:, None, None], (218, 178, 3))
-    picture = decode_image(encode(rows, ".png"), 178).numpy()
-    np.testing.assert_array_equal(picture, rows[20:198])
+    image = decode_image(encode(rows, ".png"), 178).numpy()
+    np.testing.assert_array_equal(image, rows[20:198])
 
 
 def test_a_landscape_is_cut_to_its_middle_columns():
     columns = np.broadcast_to(np.arange(100, dtype=np.uint8)[None, :, None], (60, 100, 3))
-    picture = decode_image(encode(columns, ".png"), 60).numpy()
-    np.testing.assert_array_equal(picture, columns[:, 20:80])
+    image = decode_image(encode(columns, ".png"), 60).numpy()
+    np.testing.assert_array_equal(image, columns[:, 20:80])
 
 
 def colourful(height, width):
-    """A smooth picture whose channels differ."""
+    """A smooth image whose channels differ."""
     noise = np.random.default_rng(0).integers(0, 256, (9, 7, 3)).astype(np.uint8)
     return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
 
@@ -131,7 +131,7 @@ def test_black_and_white_stay_as_they_are_when_resized(level):
         assert (decode_image(encoded, size).numpy() == level).all()
 
 
-def test_a_batch_may_hold_pictures_of_any_shape_and_format():
+def test_a_batch_may_hold_images_of_any_shape_and_format():
     encoded = [
         encode(colourful(height, width), extension)
         for height, width in ((218, 178), (64, 90), (20, 20))
@@ -144,28 +144,28 @@ def test_a_batch_may_hold_pictures_of_any_shape_and_format():
 def test_resizing_averages_what_it_leaves_out():
     stripes = np.zeros((128, 128, 3), np.uint8)
     stripes[:, ::2] = 255
-    picture = decode_image(encode(stripes, ".png"), 32).numpy().astype(int)
-    assert np.abs(picture[:, 2:-2] - 127.5).max() <= 1
+    image = decode_image(encode(stripes, ".png"), 32).numpy().astype(int)
+    assert np.abs(image[:, 2:-2] - 127.5).max() <= 1
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png"])
 def test_greyscale_becomes_three_equal_channels(extension):
     grey = colourful(50, 40)[..., 0]
     encoded = encode(grey, extension, cv2.IMWRITE_JPEG_QUALITY, 100)
-    picture = decode_image(encoded, 40).numpy()
-    assert picture.shape == (40, 40, 3)
-    np.testing.assert_array_equal(picture, picture[..., :1].repeat(3, -1))
-    assert np.abs(picture[..., 0].astype(int) - grey[5:45]).max() <= 2
+    image = decode_image(encoded, 40).numpy()
+    assert image.shape == (40, 40, 3)
+    np.testing.assert_array_equal(image, image[..., :1].repeat(3, -1))
+    assert np.abs(image[..., 0].astype(int) - grey[5:45]).max() <= 2
 
 
 def test_transparency_is_left_out():
-    picture = np.dstack([colourful(32, 32), np.zeros((32, 32), np.uint8)])
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGBA2BGRA))
+    image = np.dstack([colourful(32, 32), np.zeros((32, 32), np.uint8)])
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA))
     decoded = decode_image(encoded.tobytes(), 32).numpy()
-    np.testing.assert_array_equal(decoded, picture[..., :3])
+    np.testing.assert_array_equal(decoded, image[..., :3])
 
 
-def test_normalised_pictures_reach_from_minus_one_to_one():
+def test_normalised_images_reach_from_minus_one_to_one():
     normalised = normalize(tf.constant([0, 51, 255], tf.uint8))
     assert normalised.dtype == tf.float32
     np.testing.assert_allclose(normalised, [-1.0, -0.6, 1.0], atol=1e-7)
@@ -206,7 +206,7 @@ def test_the_parts_of_a_split_share_no_identity(dataset, split):
 
 @pytest.mark.parametrize("part", [WHOLE, TRAIN, HELD_OUT])
 @pytest.mark.parametrize("split", SPLITS)
-def test_the_count_is_the_number_of_pictures_that_are_read(dataset, split, part):
+def test_the_count_is_the_number_of_images_that_are_read(dataset, split, part):
     number = len(read(dataset.batches(split, part, 16))["images"])
     assert dataset.count(split, part) == number
     assert dataset.count(split, part) == number  # the second answer is remembered
@@ -214,7 +214,7 @@ def test_the_count_is_the_number_of_pictures_that_are_read(dataset, split, part)
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory):
-    """1,000 people, one picture each, in four shards."""
+    """1,000 people, one image each, in four shards."""
     people = [(number, f"{number}.png") for number in range(1000)]
     splits = {PRIVATE: people, PUBLIC: people[:8], TEST: people[:8]}
     return prepare(tmp_path_factory.mktemp("crowd"), splits=splits, shards=4)
@@ -240,32 +240,32 @@ def test_a_larger_held_out_part_contains_the_smaller(crowd):
 
 @pytest.fixture(scope="module")
 def strangers(tmp_path_factory):
-    """60 names with three pictures each, of people that nobody knows."""
+    """60 names with three images each, of people that nobody knows."""
     people = [(-1, f"{name}.png") for name in range(60) for _ in range(3)]
     splits = dict.fromkeys(SPLITS, people)
     return prepare(tmp_path_factory.mktemp("strangers"), splits=splits)
 
 
-def test_pictures_of_unknown_people_are_kept_together_by_name(strangers):
+def test_images_of_unknown_people_are_kept_together_by_name(strangers):
     parts = Dataset(dataclasses.replace(strangers, held_out=0.3))
     numbers = [read(parts.batches(PRIVATE, part, 64))["images"] for part in (TRAIN, HELD_OUT)]
-    # Three pictures of a name follow one another; their number is what they show.
-    names = [Counter(int(picture[0, 0, 0]) // 3 for picture in part) for part in numbers]
+    # Three images of a name follow one another; their number is what they show.
+    names = [Counter(int(image[0, 0, 0]) // 3 for image in part) for part in numbers]
     assert all(set(part.values()) == {3} for part in names)
     assert min(map(len, names)) > 0
     assert sum(map(len, names)) == 60
 
 
-# --- what tells pictures from others
+# --- what tells images from others
 
 
-def test_the_same_pictures_have_the_same_digest(tiny_faces):
+def test_the_same_images_have_the_same_digest(tiny_faces):
     digests = {Dataset(tiny_faces).digest(PUBLIC, part) for part in (WHOLE, WHOLE)}
     assert len(digests) == 1
     assert len(digests.pop()) == 64
 
 
-def test_other_pictures_have_another_digest(tiny_faces):
+def test_other_images_have_another_digest(tiny_faces):
     digests = [Dataset(tiny_faces).digest(split, part) for split in SPLITS for part in PARTS]
     digests.append(Dataset(dataclasses.replace(tiny_faces, size=64)).digest(PUBLIC, WHOLE))
     assert len(set(digests)) == len(digests) == 10
@@ -288,7 +288,7 @@ def test_a_changed_record_file_changes_the_digest_of_its_split_alone(tmp_path):
     assert {split for split in SPLITS if before[split] != after[split]} == {PUBLIC}
 
 
-def test_large_pictures_are_decoded_a_few_at_a_time(tiny_faces, monkeypatch):
+def test_large_images_are_decoded_a_few_at_a_time(tiny_faces, monkeypatch):
     expected = read(Dataset(tiny_faces).batches(TEST, WHOLE, batch=16))
     order = first(Dataset(tiny_faces).training_batches(PUBLIC, WHOLE, 16, seed=3), 9)
     monkeypatch.setattr("tfadv.data.dataset._DECODED_BYTES", 1)
@@ -316,7 +316,7 @@ def test_large_pictures_are_decoded_a_few_at_a_time(tiny_faces, monkeypatch):
 
 
 @pytest.mark.parametrize("buffer", [10_000, 16])
-def test_each_epoch_has_every_picture_once_in_an_order_of_its_own(tiny_faces, buffer):
+def test_each_epoch_has_every_image_once_in_an_order_of_its_own(tiny_faces, buffer):
     dataset = Dataset(dataclasses.replace(tiny_faces, shuffle_buffer=buffer))
     count, batch = dataset.count(PRIVATE, TRAIN), 8
     assert count % batch
@@ -402,7 +402,7 @@ def test_several_shards_are_read_in_the_same_order_each_time(crowd):
     )
 
 
-def test_pictures_are_read_in_the_order_of_tfds(crowd):
+def test_images_are_read_in_the_order_of_tfds(crowd):
     builder = tfds.builder_from_directory(Path(crowd.dir) / "pictures" / "1.0.0")
     expected = [e["identity"] for e in builder.as_dataset(split=PRIVATE).as_numpy_iterator()]
     assert expected != sorted(expected)
@@ -458,7 +458,7 @@ def test_in_memory_batches_have_a_static_shape():
     assert spec["features"].shape == (8, 1)
 
 
-def test_more_pictures_in_a_batch_than_there_are_is_an_error(dataset):
+def test_more_images_in_a_batch_than_there_are_is_an_error(dataset):
     count = dataset.count(TEST, TRAIN)
     assert first(dataset.training_batches(TEST, TRAIN, count, seed=0), 1)
     with pytest.raises(
@@ -590,7 +590,7 @@ def test_a_dataset_without_labels_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("missing", [("identity",), ("name",), ("identity", "name")])
-def test_who_is_in_pictures_and_what_they_are_called_may_be_unknown(tmp_path, missing):
+def test_identities_and_names_may_be_unknown(tmp_path, missing):
     dataset = Dataset(prepare(tmp_path, without=missing))
     is_known = "identity" not in missing
     identities = dataset.annotations(PRIVATE)[0]
@@ -615,14 +615,14 @@ def test_one_person_alone_can_not_be_held_out(tmp_path):
 
 @pytest.mark.parametrize("people", [2, 5, 12])
 def test_of_few_people_one_at_least_is_held_out_and_one_at_least_trained_on(tmp_path, people):
-    pictures = [(who, f"{who}_{i}.png") for who in range(people) for i in range(2)]
-    config = prepare(tmp_path, splits=dict.fromkeys(SPLITS, pictures))
+    images = [(who, f"{who}_{i}.png") for who in range(people) for i in range(2)]
+    config = prepare(tmp_path, splits=dict.fromkeys(SPLITS, images))
     dataset = Dataset(dataclasses.replace(config, held_out=0.1))
     assert dataset.count(PRIVATE, HELD_OUT) == 2
     assert dataset.count(PRIVATE, TRAIN) == 2 * (people - 1)
 
 
-def test_larger_pictures_are_evaluated_fewer_at_a_time(tiny_faces):
+def test_larger_images_are_evaluated_fewer_at_a_time(tiny_faces):
     sizes = {32: 1024, 64: 256, 224: 20}
     for size, batch in sizes.items():
         assert Dataset(dataclasses.replace(tiny_faces, size=size)).evaluation_batch == batch

@@ -1,4 +1,4 @@
-"""Further datasets, whose pictures join the public ones."""
+"""Further datasets, whose images join the public ones."""
 
 import dataclasses
 import shutil
@@ -16,7 +16,7 @@ from tfadv.data import overlap
 from tfadv.data.dataset import HELD_OUT, PRIVATE, PUBLIC, TEST, TRAIN, WHOLE, Dataset
 from tfadv.data.labels import UNKNOWN
 
-OWN, LABELLED, BARE = 100, 30, 12  # public pictures of each dataset
+OWN, LABELLED, BARE = 100, 30, 12  # public images of each dataset
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +44,12 @@ def alone(settings):
 
 
 def which(images):
-    """Which dataset pictures are of: 0, 1 or 2."""
-    return np.array([{7: 0, 1: 1, 2: 2}[int(picture[0, 0, 2])] for picture in images])
+    """Which dataset images are of: 0, 1 or 2."""
+    return np.array([{7: 0, 1: 1, 2: 2}[int(image[0, 0, 2])] for image in images])
 
 
 @pytest.mark.parametrize(("part", "own"), [(WHOLE, 100), (TRAIN, 80)])
-def test_all_their_pictures_follow_the_public_ones(dataset, alone, part, own):
+def test_all_their_images_follow_the_public_ones(dataset, alone, part, own):
     found, before = (read(each.batches(PUBLIC, part, 16)) for each in (dataset, alone))
     for name in ("images", "labels", "identity", "index"):
         np.testing.assert_array_equal(found[name][:own], before[name])
@@ -120,7 +120,7 @@ def stream(settings, part, start=0, seed=3):
 
 
 @pytest.mark.parametrize("part", [WHOLE, TRAIN])
-def test_every_epoch_has_every_picture_once(settings, dataset, part):
+def test_every_epoch_has_every_image_once(settings, dataset, part):
     count = dataset.count(PUBLIC, part)
     batches = list(stream(settings, part).take(2 * count // 8 + 1).as_numpy_iterator())
     index = np.concatenate([batch["index"] for batch in batches])
@@ -139,12 +139,12 @@ def test_they_are_spread_over_an_epoch_though_few_are_shuffled_at_a_time(setting
     for source, share in ((1, LABELLED / count), (2, BARE / count)):
         places = np.flatnonzero(which(images) == source) / len(images)
         expected = (np.arange(len(places)) + 0.5) / len(places)
-        # A buffer of 16 moves a picture by some 16 places, further now and then.
+        # A buffer of 16 moves an image by some 16 places, further now and then.
         assert np.abs(places - expected).max() < 0.3
         assert len(places) == pytest.approx(share * len(images), abs=4)
 
 
-# 142 pictures in batches of 8: the first epoch ends within batch 17, the second within batch 35.
+# 142 images in batches of 8: the first epoch ends within batch 17, the second within batch 35.
 @pytest.mark.parametrize("start", [1, 17, 18, 36])
 def test_a_stream_goes_on_from_any_batch_as_if_never_stopped(settings, start):
     expected = first(stream(settings, WHOLE), 45)
@@ -152,7 +152,7 @@ def test_a_stream_goes_on_from_any_batch_as_if_never_stopped(settings, start):
     assert first(stream(settings, WHOLE, seed=4), 9) != expected[:9]
 
 
-def test_large_pictures_are_decoded_a_few_at_a_time_all_the_same(settings, dataset, monkeypatch):
+def test_large_images_are_decoded_a_few_at_a_time_all_the_same(settings, dataset, monkeypatch):
     expected = read(dataset.batches(PUBLIC, WHOLE, batch=16))
     monkeypatch.setattr("tfadv.data.dataset._DECODED_BYTES", 1)
     found = read(Dataset(settings).batches(PUBLIC, WHOLE, batch=16))
@@ -178,7 +178,7 @@ def test_the_digest_tells_which_they_are_and_what_is_in_them(tmp_path):
     assert len({*held_out}) == 1
 
 
-def test_a_dataset_says_which_joined_and_how_many_pictures(dataset):
+def test_a_dataset_says_which_joined_and_how_many_images(dataset):
     extra = {"labelled/1.0.0": LABELLED, "bare/1.0.0": BARE}
     assert dataset.extra == dataset.description["extra"] == extra
     assert dataset.sizes == {PRIVATE: 20, PUBLIC: OWN + LABELLED + BARE, TEST: 10}
@@ -200,7 +200,7 @@ def test_one_made_from_the_same_source_is_refused(tiny_faces, tmp_path):
         Dataset(data)
 
 
-def test_one_that_has_test_pictures_is_refused_whatever_its_labels(tmp_path):
+def test_one_that_has_test_images_is_refused_whatever_its_labels(tmp_path):
     people = [(number, f"{number}.png") for number in range(8)]
     own = prepare(tmp_path, splits={PRIVATE: people, PUBLIC: people, TEST: people[:3]})
     others = {"train": [(-1, f"other/{number}.png") for number in range(2, 9)]}
@@ -211,14 +211,14 @@ def test_one_that_has_test_pictures_is_refused_whatever_its_labels(tmp_path):
     assert Dataset(dataclasses.replace(own, extra=("others",))).count(PUBLIC) == 15
 
 
-def test_what_is_not_there_is_no_public_picture(tmp_path):
+def test_an_extra_dataset_without_images_is_refused(tmp_path):
     config = prepare(tmp_path)
     prepare(tmp_path, "other", splits={})
     with pytest.raises(UserError, match=r"dataset other in .* has no images"):
         Dataset(dataclasses.replace(config, extra=("other",)))
 
 
-def test_a_picture_of_another_dataset_is_the_same_as_it_is_there(settings, dataset):
+def test_an_image_of_another_dataset_is_the_same_as_it_is_there(settings, dataset):
     there = read(
         Dataset(dataclasses.replace(settings, extra=("labelled",))).batches(PUBLIC, WHOLE, 16)
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tests.datasets import Pictures, picture, prepare, read
+from tests.datasets import Images, plain_image, prepare, read
 from tfadv import cli
 from tfadv.config import config_file
 from tfadv.config.errors import UserError
@@ -23,8 +23,8 @@ SLICES = {"private": "train[:80%]", "public": "train[80%:]", "test": "test"}
 NAMES = ("Bald", "Male", "Young")
 
 
-class Faces(Pictures, skip_registration=True):
-    """A set of the structure of TFDS's own celeb_a; bit j of a picture's number is attribute j."""
+class Faces(Images, skip_registration=True):
+    """A set of the structure of TFDS's own celeb_a; bit j of an image's number is attribute j."""
 
     sizes, blue, side = SIZES, 3, 2
     features = {  # noqa: RUF012
@@ -46,9 +46,9 @@ class Faces(Pictures, skip_registration=True):
             yield number, self.example(number)
 
     def example(self, number):
-        """Returns what a record of a picture holds."""
+        """Returns what a record of an image holds."""
         bits = {name: bool(number >> bit & 1) for bit, name in enumerate(NAMES)}
-        image = picture(number, self.blue)
+        image = plain_image(number, self.blue)
         return {"image": image, "landmarks": {"lefteye_x": number}, "attributes": bits}
 
 
@@ -58,11 +58,11 @@ def faces(folder, name="celeb", **variables):
 
 
 def of(image="image", **features):
-    """A set of other features, by what gives each from a picture's number."""
+    """A set of other features, by what gives each from an image's number."""
     return {
         "features": {image: Faces.features["image"]} | {n: f for n, (f, _) in features.items()},
         "example": lambda self, number: (
-            {image: picture(number, self.blue)}
+            {image: plain_image(number, self.blue)}
             | {name: value(number) for name, (_, value) in features.items()}
         ),
     }
@@ -92,7 +92,7 @@ def test_the_slices_are_disjoint_and_complete(dataset):
 
 
 @pytest.mark.parametrize("split", [PRIVATE, PUBLIC, TEST])
-def test_pictures_are_those_that_tfds_reads_in_its_order(settings, dataset, split):
+def test_images_are_those_that_tfds_reads_in_its_order(settings, dataset, split):
     builder = tfds.builder_from_directory(f"{settings.dir}/celeb/1.0.0")
     read_by_tfds = builder.as_dataset(split=SLICES[split]).as_numpy_iterator()
     expected = [example["image"][0, 0] for example in read_by_tfds]
@@ -118,7 +118,7 @@ def test_people_named_by_texts_stay_together_where_some_are_held_out(tmp_path):
     assert number[found["identity"] < 0].tolist() in ([0], [])
 
 
-def test_pictures_without_a_name_are_of_somebody_else_each(tmp_path):
+def test_images_without_a_name_are_of_one_person_each(tmp_path):
     who = of(
         attributes=(tfds.features.ClassLabel(num_classes=2), lambda i: i % 2),
         name=(tfds.features.Text(), lambda i: ""),
@@ -149,7 +149,7 @@ def test_a_dict_of_booleans_gives_labels_in_the_order_of_their_names(dataset):
     assert found["labels"].dtype == np.uint8
 
 
-def test_where_nobody_is_known_every_picture_is_of_somebody_else(dataset):
+def test_where_identities_are_unknown_every_image_is_of_another_person(dataset):
     np.testing.assert_array_equal(dataset.annotations(PRIVATE)[0], -1)
     parts = [numbers(dataset.batches(PRIVATE, part, 7)) for part in (TRAIN, HELD_OUT)]
     whole = numbers(dataset.batches(PRIVATE, WHOLE, 7))
@@ -158,7 +158,7 @@ def test_where_nobody_is_known_every_picture_is_of_somebody_else(dataset):
     assert not dataset.shares_no_identity
 
 
-def test_training_reads_every_picture_of_a_slice_once_an_epoch(dataset):
+def test_training_reads_every_image_of_a_slice_once_an_epoch(dataset):
     found = numbers(dataset.training_batches(PUBLIC, WHOLE, 4, seed=0).take(2))
     np.testing.assert_array_equal(np.sort(found), np.sort(numbers(dataset.batches(PUBLIC, WHOLE))))
 
@@ -183,7 +183,7 @@ def test_workers_read_records_of_their_own_and_all_of_them_together(settings, wo
 
 
 @pytest.mark.parametrize("workers", [2, 4])
-def test_the_batches_of_workers_share_nothing_and_number_pictures_alike(
+def test_the_batches_of_workers_share_nothing_and_number_images_alike(
     settings, workers, monkeypatch
 ):
     whole = numbers(Dataset(settings).batches(PRIVATE, WHOLE, 7))
@@ -274,7 +274,7 @@ def test_a_feature_of_labels_that_is_not_there_is_named_with_those_that_are(sett
         Dataset(dataclasses.replace(settings, labels="label"))
 
 
-def test_a_dataset_without_pictures_is_refused(tmp_path):
+def test_a_dataset_without_images_is_refused(tmp_path):
     config = faces(
         tmp_path,
         features={"label": tfds.features.ClassLabel(num_classes=2)},
@@ -284,7 +284,7 @@ def test_a_dataset_without_pictures_is_refused(tmp_path):
         Dataset(dataclasses.replace(config, labels="label"))
 
 
-def test_pictures_of_fractions_are_refused(tmp_path):
+def test_floating_point_images_are_refused(tmp_path):
     config = faces(
         tmp_path,
         features=Faces.features | {"image": tfds.features.Image(shape=(2, 2, 1), dtype=np.float32)},
@@ -296,11 +296,11 @@ def test_pictures_of_fractions_are_refused(tmp_path):
         Dataset(config)
 
 
-def test_of_several_pictures_one_must_be_called_image(tmp_path):
-    pair = of("left", right=(Faces.features["image"], lambda i: picture(i, 9)))
+def test_of_several_images_one_must_be_called_image(tmp_path):
+    pair = of("left", right=(Faces.features["image"], lambda i: plain_image(i, 9)))
     with pytest.raises(UserError, match="several image features, none called image: left, right"):
         Dataset(faces(tmp_path, "pairs", **pair))
-    named = of("image", right=(Faces.features["image"], lambda i: picture(i, 9)))
+    named = of("image", right=(Faces.features["image"], lambda i: plain_image(i, 9)))
     config = dataclasses.replace(faces(tmp_path, "named", **named), labels="right")
     with pytest.raises(UserError, match=r"in right; data\.labels must name"):
         Dataset(config)
@@ -329,14 +329,14 @@ def test_a_split_that_does_not_exist_is_answered_with_those_that_do(settings, fi
         ("train", "validation", "all", ("private", "test")),
     ],
 )
-def test_splits_that_share_pictures_are_refused(settings, private, public, test, fields):
+def test_splits_that_share_images_are_refused(settings, private, public, test, fields):
     config = dataclasses.replace(settings, private=private, public=public, test=test)
     with pytest.raises(UserError, match=rf"data\.{fields[0]}, .*, and data\.{fields[1]}, .*share"):
         Dataset(config)
 
 
 @pytest.mark.parametrize("split", ["test+test", "train[:9]+test+train[8:]"])
-def test_a_split_that_has_pictures_twice_is_refused(settings, split):
+def test_a_split_that_has_images_twice_is_refused(settings, split):
     config = dataclasses.replace(settings, private="validation", public="validation", test=split)
     with pytest.raises(UserError) as caught:
         Dataset(config)
@@ -349,7 +349,7 @@ def test_such_a_dataset_is_listed_where_another_is_missing(settings):
         Dataset(dataclasses.replace(settings, dataset="celeb_b"))
 
 
-def test_a_dataset_of_another_structure_joins_the_public_pictures(tmp_path):
+def test_a_dataset_of_another_structure_joins_the_public_images(tmp_path):
     people = [(-1, f"{number}.png") for number in range(8)]
     own = prepare(tmp_path, splits=dict.fromkeys((PRIVATE, PUBLIC, TEST), people))
     faces(tmp_path)
@@ -423,7 +423,7 @@ def test_what_needs_identities_is_left_out_and_said_not_to_be_measured(runs):
     assert "Linkage" not in page
 
 
-def test_the_recogniser_says_that_nobody_is_known(runs, capsys):
+def test_the_recognizer_says_that_identities_are_unknown(runs, capsys):
     flags = ["--mode=recognizer", f"--config={runs / 'celeb.py'}", f"--workdir={runs / 'c'}"]
     assert cli.main(["run.py", *flags]) == 2
     assert "shows no known person" in capsys.readouterr().err

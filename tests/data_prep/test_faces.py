@@ -121,7 +121,7 @@ def test_only_men_have_what_only_men_have_here(faces, name):
     assert not (shown(faces, name) & ~shown(faces, "Male")).any()
 
 
-def test_the_numbers_of_a_image_do_not_repeat_those_of_its_identity(faces):
+def test_the_numbers_of_an_image_do_not_repeat_those_of_its_identity(faces):
     # Independent, so the correlation's standard error is 1/sqrt(500) = 0.045.
     for male, smiling in zip(shown(faces, "Male").T, shown(faces, "Smiling").T, strict=True):
         assert abs(np.corrcoef(male, smiling)[0, 1]) < 0.18

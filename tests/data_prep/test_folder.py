@@ -90,7 +90,7 @@ def test_a_csv_gives_attributes_and_identities(source, tmp_path, monkeypatch):
     assert list(info.splits) == ["extra"]
 
 
-def test_minus_one_says_no_and_columns_can_be_in_any_order(source):
+def test_minus_one_means_no_and_columns_can_be_in_any_order(source):
     rows = [(-1, 7, "Bob/0.png"), (1, 12, "Ann/0.png"), (-1, 7, "Bob/1.jpg")]
     write_csv(source, rows, "Bald,id,path")
     config = folder.FolderConfig(name="x", name_column="path", identity_column="id")
@@ -101,12 +101,12 @@ def test_minus_one_says_no_and_columns_can_be_in_any_order(source):
     assert found.identities.tolist() == [0, 1, 0]  # 7 before 12: numbers sort by value
 
 
-def test_without_an_identity_column_nobody_is_known(source):
+def test_without_an_identity_column_identities_are_unknown(source):
     write_csv(source, [row[:3] for row in ROWS], "file,Smiling,Male")
     assert set(folder.read_source(source, folder.FolderConfig(name="x")).identities) == {-1}
 
 
-def test_images_in_the_folder_itself_are_of_nobody_known(source):
+def test_images_in_the_folder_itself_are_of_unknown_persons(source):
     (source / "Ann/0.png").rename(source / "0.png")
     found = folder.read_source(source, folder.FolderConfig(name="x"))
     assert dict(zip(found.names, found.identities, strict=True))["0.png"] == -1
@@ -282,7 +282,7 @@ def test_a_csv_leads_to_no_file_outside_of_its_folder(source, name):
         folder.read_source(source, config, skip=True)
 
 
-def test_people_of_long_numbers_are_told_apart(source):
+def test_people_of_long_numbers_are_reported_apart(source):
     write_csv(source, [(*row[:3], "9" * 5000 if i else "1") for i, row in enumerate(ROWS)])
     found = folder.read_source(source, folder.FolderConfig(name="x", identity_column="who"))
     assert found.identities.tolist() == [0, 1, 1, 1]

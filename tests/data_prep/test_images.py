@@ -21,7 +21,7 @@ def test_whole_images_pass(tmp_path):
 
 @pytest.mark.parametrize("extension", [".jpg", ".png"])
 @pytest.mark.parametrize("kept", [0.3, 0.9])
-def test_a_image_cut_short_is_told(tmp_path, extension, kept):
+def test_an_image_cut_short_is_reported(tmp_path, extension, kept):
     path = tmp_path / f"a{extension}"
     encoded = encode(0, extension)
     path.write_bytes(encoded[: int(kept * len(encoded))])
@@ -45,7 +45,7 @@ def test_the_end_of_a_thumbnail_does_not_end_the_image(tmp_path):
     [b"\0\0\0\x18ftypmp42" + images.JPEG_SCAN + b"\0" * 9, encode(2)[:-40]],
     ids=["a film", "another image, cut short"],
 )
-def test_what_follows_a_image_is_not_judged(tmp_path, film):
+def test_what_follows_an_image_is_not_judged(tmp_path, film):
     path = tmp_path / "a.jpg"
     path.write_bytes(encode(0) + film)
     images.read_image(path)
@@ -81,7 +81,7 @@ def test_a_jpeg_cut_in_its_header_is_cut_short(tmp_path, kept):
         images.read_image(path)
 
 
-def test_a_image_whose_header_is_broken_does_not_decode(tmp_path):
+def test_an_image_whose_header_is_broken_does_not_decode(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(images.JPEG_START + images.JPEG_SCAN + images.JPEG_END)
     with pytest.raises(UserError, match=r"a\.jpg: doesn't decode"):
@@ -103,7 +103,7 @@ def png(height, width):
 
 
 @pytest.mark.parametrize("kind", [jpeg, png])
-def test_a_image_of_too_many_pixels_is_not_decoded(kind):
+def test_an_image_of_too_many_pixels_is_not_decoded(kind):
     with pytest.raises(UserError, match=r"x: has 30,001 x 30,000 pixels; at most 89,478,485"):
         images.check_image(kind(30_000, 30_001), "x")
 

@@ -185,7 +185,7 @@ def test_all_records_are_images_where_the_first_is_one(tmp_path):
     assert sample(tmp_path, 3).names == ("0/0", "1/1", "2/2")
 
 
-def test_memory_is_that_of_the_images_drawn(tmp_path):
+def test_memory_is_that_of_the_sampled_images(tmp_path):
     line = row("m.%06d", 0, bytes(12_000)) + b"\n"
     with (tmp_path / TSV).open("wb") as file:
         file.writelines(line % i for i in range(2000))
@@ -208,7 +208,7 @@ def test_the_file_is_read_once(tsv, tmp_path, monkeypatch):
     assert len(passes) == 1
 
 
-def test_a_prepared_set_is_told_from_one_of_other_people(tsv, tmp_path, monkeypatch, capsys):
+def test_a_prepared_set_is_reported_from_one_of_other_people(tsv, tmp_path, monkeypatch, capsys):
     flags = (f"--source={tsv}", f"--data_dir={tmp_path}", "--pictures=12")
     assert run(monkeypatch, *flags) == 0
     assert run(monkeypatch, *flags) == 0
@@ -337,7 +337,7 @@ def readable(drawn):
     return found
 
 
-def test_without_the_record_that_says_where_images_end_all_records_are_drawn_from(records):
+def test_without_the_record_that_says_where_images_end_all_records_are_sampled(records):
     content = bytearray(records.read_bytes())
     content[0] ^= 1
     records.write_bytes(content)
@@ -365,7 +365,7 @@ def test_a_tsv_cut_short_is_used_up_to_there(tsv, lost, name):
     assert readable(found) == dict(zip(TSV_NAMES[:-1], ENCODED[:-1], strict=True))
 
 
-def test_base64_that_does_not_decode_is_told(tsv):
+def test_base64_that_does_not_decode_is_reported(tsv):
     lines = rows()
     lines[2] = lines[2][:-9] + b"?" + lines[2][-8:]
     packed_faces.write_tsv(tsv, lines)
@@ -379,7 +379,7 @@ def cut(path, size):
         file.truncate(size)
 
 
-def test_a_tsv_cut_short_is_told(tsv):
+def test_a_tsv_cut_short_is_reported(tsv):
     size, last = tsv.stat().st_size, len(rows()[-1])
     for kept, message in (
         (5, "has 1 columns, not 7: is the file whole"),
@@ -392,7 +392,7 @@ def test_a_tsv_cut_short_is_told(tsv):
             sample(tsv, 3)
 
 
-def test_a_line_with_too_few_columns_is_told(tsv):
+def test_a_line_with_too_few_columns_is_reported(tsv):
     lines = rows()
     lines[3] = b"\t".join(lines[3].split(b"\t")[:6])
     packed_faces.write_tsv(tsv, lines)
@@ -467,7 +467,7 @@ RECORD_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", RECORD_FAULTS)
-def test_records_at_fault_are_told(records, fault):
+def test_wrong_records_are_reported(records, fault):
     break_it, message = RECORD_FAULTS[fault]
     break_it(records, records.with_suffix(".idx"))
     with pytest.raises(UserError, match=message):

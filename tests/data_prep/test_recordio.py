@@ -50,7 +50,7 @@ def test_the_magic_word_may_occur_in_a_record(parts, record):
 
 
 @pytest.mark.parametrize("kept", range(20))
-def test_a_record_cut_short_anywhere_is_told(kept):
+def test_a_record_cut_short_anywhere_is_reported(kept):
     packed = MAGIC + struct.pack("<I", 9) + b"123456789" + bytes(3)
     with pytest.raises(UserError, match="the file ends within the record: it is cut short"):
         recordio.read_record(io.BytesIO(packed[:kept]), 0)
@@ -58,19 +58,19 @@ def test_a_record_cut_short_anywhere_is_told(kept):
 
 
 @pytest.mark.parametrize("places", [(2,), (3,), (1, 0), (1, 1), (1, 2, 1), (4,)])
-def test_parts_out_of_order_are_told(places):
+def test_parts_out_of_order_are_reported(places):
     packed = b"".join(MAGIC + struct.pack("<I", place << 29) for place in places)
     with pytest.raises(UserError, match="the parts of the record are out of order"):
         recordio.read_record(io.BytesIO(packed), 0)
 
 
-def test_another_magic_word_is_told():
+def test_another_magic_word_is_reported():
     with pytest.raises(UserError, match="no RecordIO record starts here"):
         recordio.read_record(io.BytesIO(MAGIC[::-1] + bytes(8)), 0)
 
 
 @pytest.mark.parametrize("record", [b"", bytes(23), struct.pack("<IfQQf", 2, 0, 0, 0, 1)])
-def test_a_record_too_short_for_its_header_is_told(record):
+def test_a_record_too_short_for_its_header_is_reported(record):
     with pytest.raises(UserError, match="bytes are too few for an image's header"):
         recordio.unpack(record)
 

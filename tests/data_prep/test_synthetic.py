@@ -36,7 +36,7 @@ def test_tiny_has_three_splits_that_share_no_identity(tiny):
     assert set.union(*people) == set(range(40))
 
 
-def test_examples_are_the_faces_that_are_drawn(tiny):
+def test_examples_are_the_rendered_faces(tiny):
     info = tfds.builder("synthetic/tiny", data_dir=tiny).info
     assert info.metadata["attributes"] == list(faces.ATTRIBUTES)
     assert len(info.metadata["source"]) == 64
