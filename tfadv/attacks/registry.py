@@ -75,8 +75,10 @@ def encoder_metrics(result: EncoderResult) -> Flat:
             is_shared = name != DECODER and metric in ("held_out_loss", "test_examples")
             is_plain = name in PLAIN and not is_shared
             flat[metric if is_plain else f"{name}/{metric}"] = value
+        prefix = "attack" if name == DECODER else name
+        if attack.diverged:
+            flat[f"{prefix}_converged"] = 0.0
         if attack.training is not None:
-            prefix = "attack" if name == DECODER else name
             flat[f"{prefix}_steps"] = attack.training.steps
             flat[f"{prefix}_converged"] = float(attack.training.converged)
             if name == DECODER:

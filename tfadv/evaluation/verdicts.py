@@ -38,10 +38,15 @@ def strongest(results: Results, measure: Measure) -> tuple[str, Score] | None:
 
     An attack without a finite held-out score does not count; None if there is no other.
     """
-    scores = _scores(results, measure)
+    scores = {name: _finite(result, measure) for name, result in results.items()}
+    return choose({name: score for name, score in scores.items() if score}, measure.sign)
+
+
+def choose(scores: Mapping[str, Score], sign: int = 1) -> tuple[str, Score] | None:
+    """Returns the name with the highest (or, with sign -1, lowest) held-out score; None of none."""
     if not scores:
         return None
-    name = max(scores, key=lambda name: measure.sign * scores[name].held_out)
+    name = max(scores, key=lambda name: sign * scores[name].held_out)
     return name, scores[name]
 
 
@@ -169,11 +174,6 @@ def flat(verdicts: Verdicts) -> Flat:
                 values[f"{prefix}closure/{key}"] = verdict.closure.value
                 values[f"{prefix}closure/{key}_ci95"] = list(verdict.closure.interval)
     return values
-
-
-def _scores(results: Results, measure: Measure) -> dict[str, Score]:
-    scores = {name: _finite(result, measure) for name, result in results.items()}
-    return {name: score for name, score in scores.items() if score is not None}
 
 
 def _finite(result: AttackResult, measure: Measure) -> Score | None:

@@ -1,5 +1,7 @@
 """--mode=attack: runs all attacks on encoders that can only be called, and reports."""
 
+from functools import partial
+
 import tensorflow as tf
 
 from tfadv.attacks import registry
@@ -7,6 +9,7 @@ from tfadv.attacks.references import CHANCE, MEAN_FACE, REAL_IMAGE, measure_refe
 from tfadv.config.run_folder import RunFolder
 from tfadv.data.dataset import Dataset
 from tfadv.evaluation.recognition.embedding_cache import cache_folder
+from tfadv.models import build
 from tfadv.modes import loading
 from tfadv.modes.scope import in_scope
 from tfadv.reporting import attack as page
@@ -22,10 +25,12 @@ def run(run: RunFolder) -> None:
     config = run.config
     precision = trainer.set_up(config.runtime)
     dataset = Dataset(config.data)
-    paths = loading.name_encoders(config.encoder, _REFERENCES, with_baseline=True)
+    attacks = registry.build_attacks(config, partial(build.measure_scale, dataset=dataset))
+    reserved = (*_REFERENCES, *attacks)  # metrics.json has ENCODER/METRIC and ATTACK/METRIC
+    paths = loading.name_encoders(config.encoder, reserved, with_baseline=True)
     encoders, classifiers = loading.load_encoders(paths, config.black_box, dataset.size)
     recognizers = loading.load_recognizers(config.recognizer, config.data.dataset)
-    suite = loading.start(run, dataset, precision, encoders, recognizers, registry.build_attacks)
+    suite = loading.start(run, dataset, precision, encoders, recognizers, attacks)
     results = {}
     for name, encoder in encoders.items():
         classify = classifiers.get(name)

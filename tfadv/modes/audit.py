@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 from tfadv.attacks import registry
@@ -24,6 +25,7 @@ from tfadv.evaluation.leakage_measures import (
     check_measurable,
 )
 from tfadv.evaluation.recognition.recognizer import Recognizer
+from tfadv.models import build
 from tfadv.modes import loading
 from tfadv.modes.scope import in_scope
 from tfadv.reporting import audit as page
@@ -54,9 +56,8 @@ def run(run: RunFolder) -> None:
     task = classify.attributes
     check_measurable(config.audit.fail_above, missing(dataset, recognizers, people, task))
     other_domain = load_other_domain(config.data, config.audit.domain)
-    suite = loading.start(
-        run, dataset, precision, encoders, recognizers, registry.build_audit_attacks
-    )
+    attacks = registry.build_audit_attacks(config, partial(build.measure_scale, dataset=dataset))
+    suite = loading.start(run, dataset, precision, encoders, recognizers, attacks)
     identities_are_known = all(people.values())
     print(_describe(people, identities_are_known), flush=True)
     results = {}
@@ -117,7 +118,8 @@ def name_encoders(config: Config) -> dict[str, str]:
             f"{unprotected} is the unprotected encoder, which is one end of the scale: name an "
             f"encoder to audit, or use --mode=attack"
         )
-    return loading.name_encoders(subjects, REFERENCES) | {UNPROTECTED: unprotected}
+    reserved = (*REFERENCES, "closure")  # metrics.json has closure/MEASURE
+    return loading.name_encoders(subjects, reserved) | {UNPROTECTED: unprotected}
 
 
 def with_references(
@@ -161,7 +163,7 @@ def missing(
         LABELS: set(dataset.attributes) <= set(task),
         IDENTITIES: not (people[PUBLIC] and people[TEST]),
     }
-    return [need for need, answer in is_missing.items() if answer]
+    return [need for need, missing in is_missing.items() if missing]
 
 
 def load_other_domain(data: Data, name: str) -> Dataset | None:

@@ -2,12 +2,11 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tfadv.attacks.attack import Attack
 from tfadv.attacks.black_box import SavedClassifier, SavedEncoder, load_classifier
-from tfadv.attacks.decoder import MeasureScale
 from tfadv.attacks.feature_map import check_size
 from tfadv.attacks.suite import Suite
 from tfadv.config import schema
@@ -52,10 +51,9 @@ def load_recognizers(settings: schema.Recognizer, dataset_name: str) -> list[Rec
     """
     if not settings.path:
         return []
-    layers = {settings.path: settings.layer}
     recognizers = [
-        load_recognizer(path, settings.alignment, layers.get(path, ""), dataset_name)
-        for path in (settings.path, *settings.others)
+        load_recognizer(settings.path, settings.alignment, settings.layer, dataset_name),
+        *(load_recognizer(path, settings.alignment, "", dataset_name) for path in settings.others),
     ]
     for one, other in itertools.combinations(recognizers, 2):
         if one.name == other.name:
@@ -76,7 +74,7 @@ def start(
     precision: str,
     encoders: Mapping[str, SavedEncoder],
     recognizers: Sequence[Recognizer],
-    build_attacks: Callable[[schema.Config, MeasureScale], dict[str, Attack]],
+    attacks: Mapping[str, Attack],
 ) -> Suite:
     """Begins a run, prints what it works on, and returns its attack suite.
 
@@ -86,7 +84,7 @@ def start(
         precision: of the networks that are trained.
         encoders: name -> encoder.
         recognizers: C; attacks learn from the first.
-        build_attacks: `registry.build_attacks` or `registry.build_audit_attacks`.
+        attacks: name -> attack.
 
     Raises:
         UserError: M would be too large, or VGG19's weights cannot be read.
@@ -109,7 +107,7 @@ def start(
         dataset,
         recognizers,
         cache_folder(config.data.dir, run.path),
-        build_attacks(config, lambda adversary: build.measure_scale(adversary, dataset)),
+        attacks,
         g=g,
         memory_mb=config.attack.cache_mb,
         replicates=config.metrics.replicates,

@@ -29,8 +29,8 @@ _CONVERGED = (
     "helped. The best point counts. With more public images an attack would do better."
 )
 _CAPPED = (
-    "An attack that stops early flatters the defence, and some did here: {}. Held-out public "
-    "images may still have improved. Give these attacks more steps."
+    "An attack that stops early flatters the defence, and some stopped early or diverged here: {}. "
+    "Held-out public images may still have improved. Give these attacks more steps."
 )
 _CAPS = {DECODER: "train.steps", FEATURE_MAP: "feature_map.steps"}
 _NO_IDENTITIES = (
@@ -123,12 +123,12 @@ def _not_measured(
 
 
 def _unfinished(encoders: Encoders, attacks: Attacks) -> str:
-    """Says which attacks ended at their cap on steps, and which setting that is."""
+    """Says which attacks diverged or ended at their cap on steps, and which setting that is."""
     capped = [
         f"{attacks[key].title} on {name}" + (f" (by {_CAPS[key]})" if key in _CAPS else "")
         for name, result in encoders.items()
         for key, attack in result.attacks.items()
-        if attack.training is not None and not attack.training.converged
+        if attack.diverged or (attack.training is not None and not attack.training.converged)
     ]
     return _CAPPED.format(", ".join(capped)) if capped else ""
 

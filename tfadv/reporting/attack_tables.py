@@ -9,6 +9,7 @@ from tfadv.attacks.references import CHANCE, MEAN_FACE, REAL_IMAGE
 from tfadv.attacks.registry import encoder_metrics
 from tfadv.evaluation.recognition.recognizer import Recognizer
 from tfadv.evaluation.results import AttackResult, EncoderResult, Flat
+from tfadv.evaluation.verdicts import choose
 from tfadv.reporting import figures
 from tfadv.reporting.glossary import Column, describe
 from tfadv.reporting.page import Figure, Label, Section, Table
@@ -61,7 +62,7 @@ _RECOGNIZER = {
     "alignment": ("alignment", "celeba: faces are moved to its template; whole: they are not."),
     "interpolation": ("interpolation", "How images are resized to its input."),
     "embedding": ("embedding", "Numbers in its embedding of a face."),
-    "layer": ("inner layer", "The layer before the embedding at which faces are compared, too."),
+    "layer": ("inner layer", "A layer before the embedding, at which faces are also compared."),
     "inner": ("inner size", "Numbers in that layer's output."),
     "sha256": ("SHA-256", "Of its files."),
 }
@@ -73,22 +74,30 @@ READING = "The closer a row is to chance and the mean face, the less the feature
 def strongest(result: EncoderResult, metric: str) -> tuple[str, float] | None:
     """Returns the attack that recovers the most by a metric, and its value on test images.
 
-    Attacks are chosen by held-out public images. None if no attack has the metric.
+    Attacks are chosen by held-out public images; by test images if no held-out image has the
+    metric, because no held-out identity is known. None if no attack has the metric.
 
     Args:
         result: of an encoder.
         metric: one that is higher for a stronger attack, such as psnr or reid_rank1. For the
-            latter, re-identification by M(Z) and by linkage count, too.
+            latter, re-identification by M(Z) and by linkage also count.
     """
-    scores = {}
-    for name, attack in result.attacks.items():
-        for key, score in attack.scores.items():
-            if _common_name(key) == metric and math.isfinite(score.held_out):
-                scores[name] = score
-    if not scores:
-        return None
-    name = max(scores, key=lambda name: scores[name].held_out)
-    return name, scores[name].value
+    all_images = max((attack.examples for attack in result.attacks.values()), default=0)
+    scores = {
+        name: score
+        for name, attack in result.attacks.items()
+        for key, score in attack.scores.items()
+        if _common_name(key) == metric
+        and math.isfinite(score.value)
+        and attack.examples == all_images
+    }
+    chosen = choose({n: score for n, score in scores.items() if math.isfinite(score.held_out)})
+    if chosen is None:
+        on_test = {
+            n: dataclasses.replace(score, held_out=score.value) for n, score in scores.items()
+        }
+        chosen = choose(on_test)
+    return chosen and (chosen[0], chosen[1].value)
 
 
 def summary(result: EncoderResult) -> Flat:
