@@ -149,9 +149,7 @@ def make_knowledge(train, held_out, **known):
     for i, pairs in enumerate((train, held_out)):
         fields = {"identities": np.full(pairs.count, -1)} | {n: v[i] for n, v in known.items()}
         parts.append(KnownImages(pairs, **fields))
-    return Knowledge(
-        "mine", BlackBox(), *parts, recognizer="faces" if "embeddings" in known else ""
-    )
+    return Knowledge("mine", BlackBox(), *parts)
 
 
 def embeddings_of(vectors):

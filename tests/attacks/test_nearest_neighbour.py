@@ -1,7 +1,6 @@
 import numpy as np
-import pytest
 
-from tests.public_images import embeddings_of, make_knowledge, wave_pairs
+from tests.public_images import make_knowledge, wave_pairs
 from tfadv.attacks.nearest_neighbour import SOFTNESSES, NearestNeighbour, Search
 
 
@@ -44,40 +43,9 @@ def test_directions_of_large_variance_do_not_mislead_the_search():
     assert loss_of(search, train, unseen) < variance_of(unseen)
 
 
-class Brightness:
-    """A recognizer that counts the images that it is asked about."""
-
-    def __init__(self, name):
-        self.name, self.count = name, 0
-
-    def __call__(self, images):
-        self.count += len(images)
-        return embeddings_of(images.mean((1, 2)))
-
-
-@pytest.mark.parametrize(
-    ("has_embeddings", "name", "asked"),
-    [(True, "faces", 0), (True, "others", 40), (False, "faces", 40)],
-)
-def test_the_embeddings_of_public_images_are_known_for_the_first_recognizer(
-    tmp_path, has_embeddings, name, asked
-):
-    train, held_out = wave_pairs(100, 0), wave_pairs(40, 1)
-    known = {}
-    if has_embeddings:
-        parts = (train, held_out)
-        known["embeddings"] = [embeddings_of(all_images(each).mean((1, 2))) for each in parts]
-    fitted = NearestNeighbour().fit(make_knowledge(train, held_out, **known), tmp_path)
-    reconstructions = fitted.reconstruct(held_out.all_features)
-    recognizer = Brightness(name)
-    found = fitted.embed_images(recognizer, held_out.all_features)
-    assert recognizer.count == asked
-    np.testing.assert_allclose(found.embedding, reconstructions.mean((1, 2)), atol=1e-6)
-
-
-def test_reconstructions_are_public_images(tmp_path):
+def test_the_fitted_attack_finds_public_images(tmp_path):
     train = wave_pairs(100, 0)
-    fitted = NearestNeighbour().fit(make_knowledge(train, wave_pairs(40, 1)), tmp_path)
-    reconstructions = fitted.reconstruct(train.all_features[[5, 2]])
-    assert reconstructions.dtype == np.float32
-    np.testing.assert_allclose(reconstructions, all_images(train)[[5, 2]], atol=1e-6)
+    knowledge = make_knowledge(train, wave_pairs(40, 1))
+    fitted = NearestNeighbour().fit(knowledge, tmp_path)
+    np.testing.assert_array_equal(fitted.neighbours(train.all_features[[5, 2]]), [5, 2])
+    assert fitted.neighbour_images is knowledge.train

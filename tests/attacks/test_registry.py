@@ -85,7 +85,7 @@ def test_attacks_need_what_their_measures_need(everything):
     """A reconstruction needs nothing; a recognizer measures it if there is one."""
     assert everything["feature_ridge"].needs == {RECOGNIZER}
     assert everything["linkage"].needs == {IDENTITIES}
-    assert everything["linkage_by_guesses"].needs == {IDENTITIES, RECOGNIZER}
+    assert everything["linkage_by_guesses"].needs == {RECOGNIZER}
     assert everything["probe_mlp"].needs == {LABELS}
     assert not everything["decoder"].needs
 

@@ -7,6 +7,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from tests.public_images import FixedDataset, FixedPairs
 from tfadv.attacks.attack import FittedAttack
+from tfadv.attacks.knowledge import KnownImages
 from tfadv.attacks.scoring import EvaluationSet, first_pairs
 from tfadv.data.dataset import HELD_OUT, PUBLIC, TEST, WHOLE, Dataset
 from tfadv.data.images import normalize
@@ -77,6 +78,39 @@ def test_known_embeddings_of_reconstructions_are_not_computed_again(dataset, tmp
     ).metrics
     assert recognizer.count == asked
     assert found == expected
+
+
+def test_neighbours_are_fetched_once_with_the_embeddings_that_are_known(dataset, tmp_path):
+    first, second = Colours(), Colours("others", sign=-1)
+    evaluation = evaluation_set(dataset, tmp_path, [first, second])
+    images = np.concatenate([batch["images"] for batch in evaluation.batches()])
+    mirrored = FixedPairs(images[:, :, ::-1].copy(), np.arange(len(images))[:, None])
+    passes = []
+    fetch = mirrored.images
+    mirrored.images = lambda places: passes.append(places) or fetch(places)
+    known = KnownImages(mirrored, np.full(len(images), -1), Colours()(mirror_of(images)))
+    fitted = FittedAttack(
+        neighbours=lambda features: features[:, 0].astype(int), neighbour_images=known
+    )
+    asked = first.count, second.count
+    found = evaluation.score(fitted, FixedPairs(images, np.arange(len(images))[:, None])).metrics
+    assert (first.count, second.count) == (asked[0], asked[1] + len(images))
+    assert len(passes) == 1
+    flip = changed(lambda images: images[:, :, ::-1])
+    expected = evaluation.score_images(evaluation.batches(), flip).metrics
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value), name
+
+
+def mirror_of(images):
+    return normalize(images[:, :, ::-1]).numpy()
+
+
+def test_reconstructions_that_are_not_finite_end_the_run(test_set):
+    broken = changed(lambda images: np.where(images > 0.5, np.nan, images))
+    with pytest.raises(ValueError, match="pixels of reconstructions are not finite"):
+        test_set.score_images(test_set.batches(), broken)
 
 
 def test_other_recognizers_have_metrics_of_their_own(dataset, tmp_path):

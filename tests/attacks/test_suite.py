@@ -13,7 +13,6 @@ from tests.public_people import (
 )
 from tfadv.attacks import decoder
 from tfadv.attacks.attack import (
-    GRADIENTS,
     IDENTITIES,
     LABELS,
     RECOGNIZER,
@@ -82,7 +81,9 @@ def everything(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoder, "RATES", (1e-3,))
         suite = make_suite(folder, attacks, recognizers=[HalvesRecognizer()])
-        return attacks, suite.run("mine", Halves(), folder, task=ATTRIBUTES[:1])
+        return attacks, suite.run(
+            "mine", Halves(), folder, task=ATTRIBUTES[:1], with_separation=True
+        )
 
 
 def test_every_attack_of_the_registry_has_a_result(everything):
@@ -174,8 +175,7 @@ def test_an_attacker_knows_the_first_recognizer_and_the_networks_of_its_losses(t
     suite = make_suite(tmp_path, {"fake": attack}, recognizers=[Differentiable()], g="VGG19")
     suite.run("mine", Halves(), tmp_path, task=["Bright"])
     known = attack.known[0]
-    assert (known.name, known.recognizer) == ("mine", "faces")
-    assert (known.g, known.faces) == ("VGG19", "faces with gradients")
+    assert (known.name, known.g, known.faces) == ("mine", "VGG19", "faces with gradients")
     assert known.attributes == (["Red"], [1])
     expected = HalvesRecognizer()(make_part(15, 0)[0] / 127.5 - 1.0).embedding
     np.testing.assert_allclose(known.train.embeddings.embedding, expected, atol=1e-6)
@@ -216,7 +216,7 @@ def test_an_attack_whose_needs_are_not_met_does_not_apply(tmp_path, capsys, need
 
 
 def test_an_attack_whose_needs_are_met_runs(tmp_path):
-    attack = Fake(needs={RECOGNIZER, LABELS, IDENTITIES, GRADIENTS})
+    attack = Fake(needs={RECOGNIZER, LABELS, IDENTITIES})
     assert run(tmp_path, attack, recognizers=[HalvesRecognizer()], task=["Red"]).scores
 
 

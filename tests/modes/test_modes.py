@@ -603,7 +603,8 @@ def test_unknown_attribute_is_one_clear_line(root, tmp_path, capsys):
 
 
 def named(paths):
-    return loading.name_encoders(paths, attack_tables.REFERENCES, with_baseline=True)
+    reserved = (*attack_tables.REFERENCES, "ridge")
+    return loading.name_encoders(paths, reserved, with_baseline=True)
 
 
 def test_encoders_are_named_by_how_they_were_trained_or_by_their_folder(root, tmp_path):
@@ -627,7 +628,7 @@ def test_names_of_encoders_differ_from_each_other_and_from_what_reports_are_made
     names = named((str(tmp_path / "run/encoder"), "elsewhere/unprotected"))
     assert list(names) == ["encoder", "unprotected", "unprotected_2"]
     paths = ("x/chance", "x/ridge", "y/ridge")
-    expected = ["chance_2", "ridge", "ridge_2"]
+    expected = ["chance_2", "ridge_2", "ridge_3"]
     assert list(named(paths)) == expected
     (tmp_path / "encoder").mkdir()
     (tmp_path / "encoder/encoder.json").touch()

@@ -9,7 +9,8 @@ from tfadv.reporting.attack_tables import strongest, summary
 
 def result(**scores):
     """Scores given as (on test images, on held-out images)."""
-    return AttackResult({name: Score(v, np.zeros(0), held) for name, (v, held) in scores.items()})
+    found = {name: Score(v, np.zeros(0), held) for name, (v, held) in scores.items()}
+    return AttackResult(found, examples=20)
 
 
 RESULT = EncoderResult(
@@ -19,7 +20,7 @@ RESULT = EncoderResult(
         "ridge": result(psnr=(14.0, 14.0), ssim=(0.3, 0.3), reid_rank1=(0.01, 0.01)),
         "feature_map": result(feature_similarity=(0.3, 0.3), feature_reid_rank1=(0.05, 0.06)),
         "linkage": result(linkage_rank1=(0.07, 0.04), linkage_auc=(0.8, 0.8)),
-        "gradient_search": AttackResult({"psnr": Score(20.0)}),
+        "gradient_search": AttackResult({"psnr": Score(20.0)}, examples=2),
     },
 )
 ATTACKS = {
@@ -32,6 +33,15 @@ def test_the_strongest_attack_is_chosen_on_held_out_images():
     assert strongest(RESULT, "ssim") == ("decoder", 0.4)
     assert strongest(RESULT, "reid_rank1") == ("feature_map", 0.05)
     assert strongest(RESULT, "face_similarity") is None
+
+
+def test_without_known_held_out_people_the_strongest_attack_is_chosen_on_test_images():
+    attacks = {
+        "ridge": result(reid_rank1=(0.2, np.nan)),
+        "linkage": result(linkage_rank1=(0.9, np.nan)),
+        "gradient_search": AttackResult({"reid_rank1": Score(1.0)}, examples=2),
+    }
+    assert strongest(EncoderResult(attacks, utility={}), "reid_rank1") == ("linkage", 0.9)
 
 
 def test_the_summary_has_the_numbers_of_the_strongest_attacks():

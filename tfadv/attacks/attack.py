@@ -11,13 +11,9 @@ from tfadv.evaluation.leakage_measures import IDENTITIES, LABELS, RECOGNIZER
 from tfadv.evaluation.results import Training
 
 if TYPE_CHECKING:
-    from tfadv.attacks.knowledge import Knowledge
-    from tfadv.evaluation.recognition.recognizer import Embeddings, Recognizer
-
-GRADIENTS = "gradients"  # needs the encoder's weights: more than a black box
+    from tfadv.attacks.knowledge import Knowledge, KnownImages
 
 __all__ = [
-    "GRADIENTS",
     "IDENTITIES",
     "LABELS",
     "RECOGNIZER",
@@ -55,15 +51,16 @@ class AttributeScores:
 
 @dataclasses.dataclass(frozen=True)
 class FittedAttack:
-    """An attack that has learned. It has one of the first four; scoring measures that.
+    """An attack that has learned. It has one of the first five; scoring measures that.
 
     Attributes:
         reconstruct: features [N, ...] to images, float32 [N, S, S, 3] in [-1, 1].
         embed: features to guessed face embeddings, float32 [N, E].
         link: features to codes that are compared by cosine, float32 [N, K].
         attributes: what infers attributes.
-        embed_images: for `reconstruct`, what a recognizer sees in the reconstructions of features,
-            where that is known without running it.
+        neighbours: features to positions of public images, int [N]; these images are the
+            reconstructions.
+        neighbour_images: for `neighbours`, the public images.
         examples: `reconstruct` is slow, so that only so many first images are scored; 0: all.
         mean_embedding: for `embed`, the mean embedding of public images, float32 [E].
         critic_scale: for `link`, the scale of the InfoNCE critic; None if there is none.
@@ -75,7 +72,8 @@ class FittedAttack:
     embed: Callable[[np.ndarray], np.ndarray] | None = None
     link: Callable[[np.ndarray], np.ndarray] | None = None
     attributes: AttributeScores | None = None
-    embed_images: "Callable[[Recognizer, np.ndarray], Embeddings] | None" = None
+    neighbours: Callable[[np.ndarray], np.ndarray] | None = None
+    neighbour_images: "KnownImages | None" = None
     examples: int = 0
     mean_embedding: np.ndarray | None = None
     critic_scale: float | None = None
@@ -89,12 +87,12 @@ class Attack:
     Attributes:
         title: its name in a table.
         meaning: what it does, in one plain sentence.
-        needs: of RECOGNIZER, IDENTITIES, LABELS and GRADIENTS, those that it cannot do without.
+        needs: of RECOGNIZER, IDENTITIES and LABELS, those that it cannot do without.
         diverges_in: of an attack that is trained by gradients, the metrics that it would give; a
             divergence makes no verdict by these converge. Empty: by any.
         is_quick: whether it learns in seconds.
         family: the name that one attack has in common at all budgets; empty without budgets.
-        budget: how many times the smallest budget it has; 0 without budgets.
+        budget: its multiple of the smallest budget; 0 without budgets.
     """
 
     title: str

@@ -169,6 +169,7 @@ class BudgetedDecoder(Attack):
             try:
                 found = train_decoder(training, knowledge, g, folder.parent / name, title)
             except TrainingError as error:
+                print(f"{title} diverged: {error}", flush=True)
                 diverged.append(str(error))
                 continue
             loss = found[1].held_out_loss

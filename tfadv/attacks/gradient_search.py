@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfadv.attacks.attack import GRADIENTS, Attack, FittedAttack, NotApplicableError
+from tfadv.attacks.attack import Attack, FittedAttack, NotApplicableError
 from tfadv.attacks.knowledge import Knowledge, Pairs
 from tfadv.attacks.network_training import Standardisation
 from tfadv.training.tf_errors import error_line
@@ -212,7 +212,6 @@ class GradientSearch(Attack):
         "Searches for an image with the same feature, by gradients through the encoder. It needs "
         "the encoder's weights, and searches for the first test images only."
     )
-    needs = frozenset({GRADIENTS})
     is_quick = False
 
     def __init__(

@@ -43,18 +43,19 @@ class Pairs:
         self.size = dataset.size
         self.feature_shape = tuple(black_box.feature_shape)
         self.count = dataset.count(split, part)
-        self._kept = None
-        bytes_each = 4 * math.prod(self.feature_shape) + 3 * self.size**2
-        if self.count * bytes_each <= self._memory:
-            self._kept = self._keep()
 
     def batches(self) -> Iterator[dict[str, np.ndarray]]:
         """Yields every pair once, in order: `images` uint8, `features` float32 and `index`."""
-        batch = self._dataset.evaluation_batch
-        if self._kept is not None:
-            for start in range(0, self.count, batch):
-                yield {name: array[start : start + batch] for name, array in self._kept.items()}
+        if self._kept is None:
+            yield from self._encoded()
             return
+        batch = self._dataset.evaluation_batch
+        for start in range(0, self.count, batch):
+            yield {name: array[start : start + batch] for name, array in self._kept.items()}
+
+    def _encoded(self) -> Iterator[dict[str, np.ndarray]]:
+        """Sends every image to the black box once, in order."""
+        batch = self._dataset.evaluation_batch
         for found in self._dataset.batches(self._split, self._part, batch):
             images, index = found["images"].numpy(), found["index"].numpy()
             yield {"images": images, "features": self._encode(images), "index": index}
@@ -103,12 +104,19 @@ class Pairs:
     def _encode(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(self._black_box(images), np.float32)
 
-    def _keep(self) -> dict[str, np.ndarray]:
-        """All pairs, filled in batch by batch: a list of batches would take twice the memory."""
+    @functools.cached_property
+    def _kept(self) -> dict[str, np.ndarray] | None:
+        """All pairs, from their first use on; None if they do not fit the memory.
+
+        They are filled in batch by batch: a list of batches would take twice the memory.
+        """
+        bytes_each = 4 * math.prod(self.feature_shape) + 3 * self.size**2
+        if self.count * bytes_each > self._memory:
+            return None
         images = np.empty((self.count, self.size, self.size, 3), np.uint8)
         features = np.empty((self.count, *self.feature_shape), np.float32)
         done = 0
-        for batch in self.batches():
+        for batch in self._encoded():
             rows = slice(done, done := done + len(batch["images"]))
             images[rows], features[rows] = batch["images"], batch["features"]
         return {"images": images, "features": features, "index": np.arange(self.count)}
@@ -172,7 +180,7 @@ class KnownImages:
         return np.concatenate([function(batch["features"]) for batch in self.pairs.batches()])
 
     def at(self, places: np.ndarray) -> "KnownImages":
-        """Returns the same of the images at some positions, ascending."""
+        """Returns the subset at some positions, ascending."""
         return KnownImages(
             PairsSubset(self.pairs, places),
             self.identities[places],
@@ -191,7 +199,6 @@ class Knowledge:
         train: public images to learn from.
         held_out: public images of other people, to stop training and choose settings by.
         attributes: names and label columns of the attributes that the task does not train.
-        recognizer: name of the recognizer that gave the embeddings; empty without one.
         g: VGG19, for the perceptual distance; None without.
         faces: the recognizer as a function that gradients pass; None where there is none.
     """
@@ -201,7 +208,6 @@ class Knowledge:
     train: KnownImages
     held_out: KnownImages
     attributes: tuple[Sequence[str], Sequence[int]] = ((), ())
-    recognizer: str = ""
     g: VGGFeatures | None = None
     faces: FaceFeatures | None = None
 

@@ -104,15 +104,10 @@ class FeatureLinkage(Attack):
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Learns the metric."""
-        train, held_out = knowledge.train, knowledge.held_out
-        metric = Linkage(
-            train.vectors(),
-            train.identities,
-            held_out.vectors(),
-            held_out.identities,
-            knowledge.whitening,
-        )
-        scale = choose_scale(metric(held_out.vectors()), held_out.identities)
+        train, others = knowledge.train, knowledge.held_out.identities
+        held_out = knowledge.held_out.vectors()
+        metric = Linkage(train.vectors(), train.identities, held_out, others, knowledge.whitening)
+        scale = choose_scale(metric(held_out), others)
         return FittedAttack(link=lambda features: metric(to_vectors(features)), critic_scale=scale)
 
 
@@ -121,7 +116,7 @@ class LinkageByGuesses(Attack):
 
     title = "linkage by guessed faces"
     meaning = "Compares the face embeddings that ridge regression guesses from two features."
-    needs = frozenset({IDENTITIES, RECOGNIZER})
+    needs = frozenset({RECOGNIZER})
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Solves the regression."""

@@ -5,10 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from tfadv.attacks.attack import Attack, FittedAttack
-from tfadv.attacks.knowledge import Knowledge
+from tfadv.attacks.knowledge import Knowledge, KnownImages
 from tfadv.attacks.ridge import thumbnails
-from tfadv.data.images import normalize
-from tfadv.evaluation.recognition.recognizer import Embeddings
 from tfadv.evaluation.whitening import to_vectors
 
 SOFTNESSES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1)  # of the whitening before a search
@@ -17,7 +15,7 @@ _BLOCK = 1024  # features that are compared at a time
 
 
 class NearestNeighbour(Attack):
-    """Answers with the public image whose feature is nearest.
+    """Returns the public image whose feature is nearest.
 
     Features are whitened to the strength at which held-out images are best reconstructed, so that
     neither noise nor the directions of largest variance decide alone.
@@ -28,20 +26,7 @@ class NearestNeighbour(Attack):
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Chooses the strength of the whitening."""
-        search = Search(knowledge)
-        train = knowledge.train
-
-        def embed_images(recognizer, features):
-            """The public images' embeddings are known for the first recognizer only."""
-            if train.embeddings is None or recognizer.name != knowledge.recognizer:
-                return recognizer(reconstruct(features))
-            places = search(features)
-            return Embeddings(*(each[places] for each in train.embeddings))
-
-        def reconstruct(features):
-            return normalize(train.pairs.images(search(features))).numpy()
-
-        return FittedAttack(reconstruct=reconstruct, embed_images=embed_images)
+        return FittedAttack(neighbours=Search(knowledge), neighbour_images=knowledge.train)
 
 
 class Search:
@@ -56,12 +41,8 @@ class Search:
 
     def __init__(self, knowledge: Knowledge):
         self._whitening = knowledge.whitening
-        train, held_out = knowledge.train, knowledge.held_out
-        known, queries = train.map(self._white), held_out.map(self._white)
-        small, wanted = (
-            np.concatenate([thumbnails(b["images"], _SIDE) for b in each.pairs.batches()])
-            for each in (train, held_out)
-        )
+        known, small = self._white_and_small(knowledge.train)
+        queries, wanted = self._white_and_small(knowledge.held_out)
         errors = []
         for softness in SOFTNESSES:
             nearest = _nearest(self._soften(queries, softness), self._soften(known, softness))
@@ -72,6 +53,15 @@ class Search:
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Returns the places of the nearest public images, int [N]."""
         return _nearest(self._soften(self._white(features), self.softness), self._known)
+
+    def _white_and_small(self, known: KnownImages) -> tuple[np.ndarray, np.ndarray]:
+        """The whitened features, and the images at `_SIDE` pixels per side, in one pass."""
+        parts = [
+            (self._white(batch["features"]), thumbnails(batch["images"], _SIDE))
+            for batch in known.pairs.batches()
+        ]
+        white, small = map(np.concatenate, zip(*parts, strict=True))
+        return white, small
 
     def _white(self, features: np.ndarray) -> np.ndarray:
         return self._whitening(to_vectors(features))

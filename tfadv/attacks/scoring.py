@@ -24,7 +24,7 @@ from tfadv.evaluation.recognition.recognizer import Embeddings, Recognizer
 from tfadv.evaluation.results import AttackResult, Flat, PairScores, Score
 
 Batch = dict[str, np.ndarray]
-EmbedImages = Callable[[Recognizer, Batch], Embeddings]
+EmbedImages = Callable[[Recognizer, Batch], Embeddings | None]
 
 # In dB, of the rounding error of 8 bits. A nearest neighbour can be the very image, and one
 # infinite value would leave no mean.
@@ -79,19 +79,13 @@ class EvaluationSet:
             fitted: the attack.
             pairs: these images with their features.
         """
+        if fitted.neighbours is not None:
+            return self._score_neighbours(fitted, pairs)
         if fitted.reconstruct is not None:
             if fitted.examples:
                 return self._score_first_images(fitted, pairs)
-            embed = None
-            if fitted.embed_images is not None:
-
-                def embed(recognizer, batch):
-                    return fitted.embed_images(recognizer, batch["features"])
-
             reconstruct = fitted.reconstruct
-            return self.score_images(
-                pairs.batches(), lambda batch: reconstruct(batch["features"]), embed
-            )
+            return self.score_images(pairs.batches(), lambda batch: reconstruct(batch["features"]))
         if fitted.embed is not None:
             guesses = [fitted.embed(batch["features"]) for batch in pairs.batches()]
             return self._score_guesses(np.concatenate(guesses), fitted.mean_embedding)
@@ -116,34 +110,36 @@ class EvaluationSet:
         Args:
             batches: of all images in order, with `images`, `index` and what `reconstruct` needs.
             reconstruct: a batch to images, float32 [N, S, S, 3] in [-1, 1].
-            embed: what a recognizer sees in the reconstructions of a batch, where that is known;
-                embedding images is what takes longest here.
+            embed: what a recognizer sees in the reconstructions of a batch, or None where that is
+                not known. Embedding images is what takes longest here.
         """
         pixels = {"ssim": [], "psnr": [], "mse": []}
-        embedded = {recognizer.name: [] for recognizer in self._recognizers}
+        faces = {recognizer.name: [] for recognizer in self._recognizers}
         first = None
         for batch in batches:
-            images = normalize(batch["images"]).numpy()
-            rebuilt = np.asarray(reconstruct(batch), np.float32)
-            for name, values in _compare_pixels(images, rebuilt).items():
+            rebuilt = _finite(reconstruct(batch))
+            for name, values in _compare_pixels(batch["images"], rebuilt).items():
                 pixels[name].append(values)
             for recognizer in self._recognizers:
-                found = embed(recognizer, batch) if embed else recognizer(rebuilt)
-                embedded[recognizer.name].append(found)
+                embedded = embed(recognizer, batch) if embed else None
+                embedded = recognizer(rebuilt) if embedded is None else embedded
+                real = self.embeddings[recognizer.name]
+                face, inner = (
+                    cosine_similarity(one, other[batch["index"]])
+                    for one, other in zip(embedded, real, strict=True)
+                )
+                faces[recognizer.name].append((embedded.embedding, face, inner))
             if first is None and self._examples:
                 first = to_uint8(rebuilt[: self._examples])
         scores = {name: self._mean(np.concatenate(values)) for name, values in pixels.items()}
         pairs = {}
-        for i, (name, parts) in enumerate(embedded.items()):
-            found = Embeddings(*map(np.concatenate, zip(*parts, strict=True)))
-            real, suffix = self.embeddings[name], f"/{name}" if i else ""
-            for metric, one, other in (
-                ("face_similarity", found.embedding, real.embedding),
-                ("face_similarity_inner", found.inner, real.inner),
-            ):
-                scores[metric + suffix] = self._mean(cosine_similarity(one, other))
-            plain = self._identify(found.embedding, real.embedding)
-            centred = self._identify(_centred(found.embedding), _centred(real.embedding))
+        for i, (name, parts) in enumerate(faces.items()):
+            embedding, face, inner = map(np.concatenate, zip(*parts, strict=True))
+            real, suffix = self.embeddings[name].embedding, f"/{name}" if i else ""
+            scores[f"face_similarity{suffix}"] = self._mean(face)
+            scores[f"face_similarity_inner{suffix}"] = self._mean(inner)
+            plain = self._identify(embedding, real)
+            centred = self._identify(_centred(embedding), _centred(real))
             scores |= _named(plain, lambda metric, end=suffix: metric + end)
             scores |= _named(centred, lambda metric, end=suffix: f"{metric}_centred{end}")
             pairs |= _pairs(name, plain)
@@ -192,18 +188,34 @@ class EvaluationSet:
         order = images_by_person(self.identities)
         return lda_metrics(pairs.features(order), self.identities[order])
 
+    def _score_neighbours(self, fitted: FittedAttack, pairs: Pairs) -> AttackResult:
+        """Compares public images, found once for all pairs, with the images."""
+        known = fitted.neighbour_images
+        places = [fitted.neighbours(batch["features"]) for batch in pairs.batches()]
+        places = np.concatenate(places)
+        images = known.pairs.images(places)
+
+        def embed(recognizer, batch):
+            """The embeddings of public images are known for the first recognizer."""
+            if known.embeddings is None or recognizer is not self._recognizers[0]:
+                return None
+            return Embeddings(*(each[places[batch["index"]]] for each in known.embeddings))
+
+        return self.score_images(
+            pairs.batches(), lambda batch: normalize(images[batch["index"]]).numpy(), embed
+        )
+
     def _score_first_images(self, fitted: FittedAttack, pairs: Pairs) -> AttackResult:
         """Compares the pixels of reconstructions of the first images only."""
         batch = first_pairs(pairs, fitted.examples)
-        images = normalize(batch["images"]).numpy()
-        rebuilt = np.asarray(fitted.reconstruct(batch["features"]), np.float32)
+        rebuilt = _finite(fitted.reconstruct(batch["features"]))
         scores = {}
-        for name, values in _compare_pixels(images, rebuilt).items():
+        for name, values in _compare_pixels(batch["images"], rebuilt).items():
             padded = np.full(len(self.identities), np.nan)  # the bootstrap leaves NaN out
             padded[: len(values)] = values
             scores[name] = self._mean(padded)
         first = to_uint8(rebuilt[: self._examples]) if self._examples else None
-        return AttackResult(scores, first, examples=len(images))
+        return AttackResult(scores, first, examples=len(rebuilt))
 
     def _score_guesses(self, guesses: np.ndarray, mean: np.ndarray) -> AttackResult:
         """Compares guessed embeddings, [N, E], with those of the first recognizer.
@@ -292,8 +304,23 @@ def _centred(embeddings: np.ndarray) -> np.ndarray:
     return np.where(np.linalg.norm(rest, axis=1, keepdims=True) > _ROUNDING, rest, 0.0)
 
 
+def _finite(rebuilt: np.ndarray) -> np.ndarray:
+    """Reconstructions as float32. A broken attack must not flatter the defence.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    rebuilt = np.asarray(rebuilt, np.float32)
+    if not np.isfinite(rebuilt).all():
+        raise ValueError(
+            f"{(~np.isfinite(rebuilt)).sum()} pixels of reconstructions are not finite"
+        )
+    return rebuilt
+
+
 def _compare_pixels(images: np.ndarray, rebuilt: np.ndarray) -> dict[str, np.ndarray]:
-    """How similar images in [-1, 1] and their reconstructions are, each [N]."""
+    """How similar uint8 images and reconstructions in [-1, 1] are, each [N]."""
+    images = normalize(images).numpy()
     return {
         "ssim": ssim(images, rebuilt),
         "psnr": np.minimum(psnr(images, rebuilt), _HIGHEST_PSNR),

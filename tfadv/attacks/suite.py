@@ -12,10 +12,10 @@ from tfadv.attacks.black_box import AveragedEncoder, BlackBox, SavedClassifier
 from tfadv.attacks.knowledge import Knowledge, KnownImages, Pairs
 from tfadv.attacks.scoring import EvaluationSet
 from tfadv.data.dataset import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset
-from tfadv.evaluation.leakage_measures import MEASURES
 from tfadv.evaluation.recognition.embedding_cache import cached_embeddings
 from tfadv.evaluation.recognition.recognizer import Recognizer
 from tfadv.evaluation.results import AttackResult, EncoderResult, Score
+from tfadv.evaluation.verdicts import describe
 from tfadv.models.vgg import VGGFeatures
 from tfadv.training.trainer import TrainingError
 
@@ -29,7 +29,7 @@ _REASONS = {
 
 
 class Suite:
-    """Runs attacks on one encoder after the other; a result that is kept is not made again.
+    """Runs attacks on one encoder after the other; it loads a saved result instead of a new run.
 
     Args:
         dataset: public images to learn from and to choose by, test images to report.
@@ -71,8 +71,13 @@ class Suite:
                 seed=seed,
                 examples=examples,
             )
-            for split, part in ((PUBLIC, HELD_OUT), (TEST, WHOLE))
+            # Attacks are chosen by the values of held-out images, so that these need no interval.
+            for split, part, replicates, examples in (
+                (PUBLIC, HELD_OUT, 1, 0),
+                (TEST, WHOLE, replicates, examples),
+            )
         )
+        self._facts = {}
 
     def run(
         self,
@@ -85,6 +90,7 @@ class Suite:
         repeats: int = 1,
         fewer_images: Sequence[int] = (),
         other_domain: Dataset | None = None,
+        with_separation: bool = False,
     ) -> EncoderResult:
         """Runs all attacks on one encoder.
 
@@ -98,6 +104,7 @@ class Suite:
             fewer_images: numbers of public images; the quick attacks also run with no more images.
             other_domain: a data set whose public images are those of `dataset`, then those of
                 another domain; the quick attacks also run with the latter only.
+            with_separation: whether to measure how far apart people lie in feature space.
 
         Raises:
             UserError: the encoder does not work.
@@ -111,6 +118,7 @@ class Suite:
             for count in (each for each in (1, 4) if each < repeats):
                 known, tested = self._know(name, AveragedEncoder(encoder, count), task)
                 fewer_queries[count] = self._quick(known, tested, folder / f"queries-{count}")
+                del known, tested  # the next ones need the memory
             encoder = AveragedEncoder(encoder, repeats)
         known, tested = self._know(name, encoder, task)
         results = {
@@ -131,7 +139,7 @@ class Suite:
         return EncoderResult(
             attacks=results,
             utility=self.test.utility(classify, served or tested),
-            separation=self.test.separation(tested),
+            separation=self.test.separation(tested) if with_separation else {},
             public_images=known.train.count,
             is_random=is_random,
             fewer_images=fewer,
@@ -149,7 +157,6 @@ class Suite:
             train=self._known_images(encoder, self._dataset, TRAIN, columns),
             held_out=self._known_images(encoder, self._dataset, HELD_OUT, columns),
             attributes=(names, columns),
-            recognizer=self._recognizers[0].name if self._recognizers else "",
             g=self._g,
             faces=self._faces,
         )
@@ -159,10 +166,13 @@ class Suite:
         self, encoder: BlackBox, dataset: Dataset, part: str, columns: Sequence[int]
     ) -> KnownImages:
         """Public images with their features, and what is known of these images."""
-        identities, labels = dataset.annotations(PUBLIC, part)
-        embeddings = None
-        if self._recognizers:
-            embeddings = cached_embeddings(self._recognizers[0], dataset, PUBLIC, part, self._cache)
+        if (dataset, part) not in self._facts:  # the same for every encoder
+            embeddings = None
+            if self._recognizers:
+                first = self._recognizers[0]
+                embeddings = cached_embeddings(first, dataset, PUBLIC, part, self._cache)
+            self._facts[dataset, part] = *dataset.annotations(PUBLIC, part), embeddings
+        identities, labels, embeddings = self._facts[dataset, part]
         return KnownImages(
             self._pairs(encoder, dataset, PUBLIC, part),
             identities,
@@ -190,7 +200,7 @@ class Suite:
             return AttackResult.load(path)
         result = self._fit_and_score(attack, knowledge, tested, folder / key)
         result = dataclasses.replace(result, family=attack.family, budget=attack.budget)
-        print(f"{knowledge.name}: {attack.title}: {_summary(result)}", flush=True)
+        print(f"{knowledge.name}: {attack.title}: {describe(result)}", flush=True)
         result.save(path)
         return result
 
@@ -241,17 +251,3 @@ def _has(knowledge: Knowledge, need: str) -> bool:
     if need == LABELS:
         return knowledge.train.labels is not None
     return bool((knowledge.train.identities >= 0).any())
-
-
-def _summary(result: AttackResult) -> str:
-    """What the terminal shows of a result."""
-    if result.not_applicable:
-        return f"does not apply: {result.not_applicable}"
-    if result.diverged:
-        return f"diverged: {result.diverged}"
-    measured = [
-        f"{measure.title} {result.scores[measure.metric].value:.4g}"
-        for measure in MEASURES.values()
-        if measure.metric in result.scores
-    ]
-    return ", ".join(measured)

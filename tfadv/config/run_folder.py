@@ -60,10 +60,7 @@ class RunFolder:
             if folder.is_file():
                 raise UserError(f"--workdir={self.path}: {folder} is a file; it must be a folder")
         self.digests = {path: digest(Path(path)) for path in _inputs(config) if Path(path).exists()}
-        # A run that failed before it trained anything leaves nothing to protect.
-        results = "checkpoints", "metrics.json", "*.npz"
-        has_results = any(path for name in results for path in self.path.rglob(name))
-        if has_results and (self.path / "config.json").exists():
+        if self._has_results():
             self._check_same()
 
     @property
@@ -155,9 +152,15 @@ class RunFolder:
                 f"{self.path / name} can't be read ({error}); remove it or choose another --workdir"
             ) from None
 
+    def _has_results(self) -> bool:
+        """Whether there is a run to protect. One that failed before it trained anything is none."""
+        results = "checkpoints", "metrics.json", "*.npz"
+        is_begun = (self.path / "config.json").exists()
+        return is_begun and any(path for name in results for path in self.path.rglob(name))
+
     def _check_damaged(self, dataset: dict[str, Any]) -> None:
         """Raises a UserError if a resumed run skips other damaged records than before."""
-        if not any(self.path.rglob("checkpoints")) or not (self.path / "config.json").exists():
+        if not self._has_results():
             return
         before = self._read("config.json").get("dataset", {}).get("damaged", {})
         now = dataset.get("damaged", {})

@@ -50,6 +50,20 @@ def choose(scores: Mapping[str, Score], sign: int = 1) -> tuple[str, Score] | No
     return name, scores[name]
 
 
+def describe(result: AttackResult) -> str:
+    """Returns in a few words what an attack got on test images, or why it got nothing."""
+    if result.not_applicable:
+        return f"does not apply: {result.not_applicable}"
+    if result.diverged:
+        return f"diverged: {result.diverged}"
+    measured = [
+        f"{measure.title} {result.scores[measure.metric].value:.4g}"
+        for measure in MEASURES.values()
+        if measure.metric in result.scores
+    ]
+    return ", ".join(measured) or "nothing measured: no two test images show the same person"
+
+
 def conclude(
     encoders: Mapping[str, EncoderResult], other_recognizers: Sequence[str] = ()
 ) -> dict[str, dict[str, Verdict]]:

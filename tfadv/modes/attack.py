@@ -40,6 +40,7 @@ def run(run: RunFolder) -> None:
             run.path / "encoders" / name,
             classify=classify,
             task=classify.attributes if classify else config.task.attributes,
+            with_separation=True,
         )
     cache = cache_folder(config.data.dir, run.path)
     references = measure_references(dataset, suite.test, recognizers, cache)

@@ -11,8 +11,8 @@ from tfadv.evaluation.closure import Closure, difference
 from tfadv.evaluation.leakage_measures import HARD_PREDICTIONS, MEASURES, REFERENCES, UNPROTECTED
 from tfadv.evaluation.metrics import identity
 from tfadv.evaluation.recognition.recognizer import Recognizer
-from tfadv.evaluation.results import AttackResult, EncoderResult
-from tfadv.evaluation.verdicts import Verdict, Verdicts
+from tfadv.evaluation.results import EncoderResult
+from tfadv.evaluation.verdicts import Verdict, Verdicts, describe
 from tfadv.reporting import audit_sections, common, figures
 from tfadv.reporting.audit_sections import column, estimate, label
 from tfadv.reporting.glossary import Column
@@ -83,7 +83,9 @@ def write(
                 _HOW.format(common.seen_in_training_note(dataset), config.metrics.replicates),
             ),
             Section(
-                "The strongest attacks", [strongest(verdicts, suite)], _convergence(verdicts, suite)
+                "The strongest attacks",
+                [strongest(verdicts, suite)],
+                _convergence(verdicts, encoders),
             ),
             *_differences(verdicts),
             *_by_recognizer(verdicts, recognizers),
@@ -160,7 +162,7 @@ def leaks(encoders: Encoders, verdicts: Verdicts, chance: Mapping[str, float]) -
             *(guesses.get(key.rpartition("_")[2]) for key in keys),
         ]
     )
-    return Table("The largest leak", [Column("sent"), mcc, *map(column, keys)], rows)
+    return Table("The largest leak", [Column("encoder"), mcc, *map(column, keys)], rows)
 
 
 def closures(verdicts: Verdicts) -> Table:
@@ -172,7 +174,7 @@ def closures(verdicts: Verdicts) -> Table:
         if any(closed):
             rows.append([label(name), *map(_share, closed)])
     columns = [Column(MEASURES[key].title, _CLOSURE, "higher", ".0%") for key in keys]
-    return Table("Closure", [Column("sent"), *columns], rows)
+    return Table("Closure", [Column("encoder"), *columns], rows)
 
 
 def strongest(verdicts: Verdicts, suite: Suite) -> Table:
@@ -186,29 +188,17 @@ def strongest(verdicts: Verdicts, suite: Suite) -> Table:
 
     keys = _measured(verdicts)
     rows = [[label(name), *(title(v.get(key)) for key in keys)] for name, v in verdicts.items()]
-    columns = [Column("sent"), *(Column(MEASURES[key].title) for key in keys)]
+    columns = [Column("encoder"), *(Column(MEASURES[key].title) for key in keys)]
     return Table("The strongest attack", columns, rows)
 
 
 def tried(encoder: EncoderResult, suite: Suite) -> Table:
     """Returns all attacks on an encoder, and what each of them recovered, or why nothing."""
     rows = [
-        [Label(suite.attacks[key].title, suite.attacks[key].meaning), _outcome(result)]
+        [Label(suite.attacks[key].title, suite.attacks[key].meaning), describe(result)]
         for key, result in encoder.attacks.items()
     ]
     return Table("Attacks", [Column("attack"), Column("on test images")], rows)
-
-
-def _outcome(result: AttackResult) -> str:
-    if result.not_applicable:
-        return f"does not apply: {result.not_applicable}"
-    if result.diverged:
-        return f"diverged: {result.diverged}"
-    return ", ".join(
-        f"{measure.title} {result.scores[measure.metric].value:.4g}"
-        for measure in MEASURES.values()
-        if measure.metric in result.scores
-    )
 
 
 def _measured(verdicts: Verdicts) -> list[str]:
@@ -221,7 +211,7 @@ def _share(closed: Closure | None) -> Estimate | None:
     return Estimate(closed.value, *closed.interval)
 
 
-def _convergence(verdicts: Verdicts, suite: Suite) -> str:
+def _convergence(verdicts: Verdicts, encoders: Encoders) -> str:
     unfinished = []
     for name, found in verdicts.items():
         titles = [
@@ -231,8 +221,9 @@ def _convergence(verdicts: Verdicts, suite: Suite) -> str:
             unfinished.append(f"{name} ({', '.join(titles)})")
     if unfinished:
         return _NOT_CONVERGED.format("; ".join(unfinished))
-    if not any(attack.budget for attack in suite.attacks.values()):
-        return "No decoder was trained (audit.decoders)."
+    results = (result for encoder in encoders.values() for result in encoder.attacks.values())
+    if not any(result.budget and not result.not_applicable for result in results):
+        return "No decoder was trained (audit.decoders, audit.losses)."
     return _CONVERGED
 
 
@@ -248,7 +239,7 @@ def _by_recognizer(verdicts: Verdicts, recognizers: Sequence[Recognizer]) -> lis
             ]
             for name, v in verdicts.items()
         ]
-        tables.append(Table(other.name, [Column("sent"), *map(column, keys)], rows))
+        tables.append(Table(other.name, [Column("encoder"), *map(column, keys)], rows))
     if not tables:
         return []
     text = "These recognizers were not used to train or select any attack."

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 from tfadv.attacks.attack import Attack
-from tfadv.attacks.registry import GRADIENT_SEARCH
+from tfadv.attacks.registry import GRADIENT_SEARCH, LINKAGE
 from tfadv.evaluation.leakage_measures import HARD_PREDICTIONS, LOGITS, MEASURES, UNPROTECTED
 from tfadv.evaluation.metrics.fisher import mse_bound
 from tfadv.evaluation.results import EncoderResult, Score
@@ -126,7 +126,7 @@ def _other_domain(encoders: Encoders, attacks: Attacks, domain: str) -> list[Sec
         for suffix, results in (("", each.attacks), (f", from {domain}", each.other_domain)):
             best = [_quick_best(results, attacks, MEASURES[key]) for key in keys]
             rows.append([title + suffix, *(score and estimate(score) for score in best)])
-    table = Table(domain, [Column("sent"), *map(column, keys)], rows)
+    table = Table(domain, [Column("encoder"), *map(column, keys)], rows)
     text = (
         f"The quick attacks, and the same attacks when they learn from the images of {domain} "
         f"only. Their settings are chosen on held-out public images in both cases."
@@ -137,13 +137,13 @@ def _other_domain(encoders: Encoders, attacks: Attacks, domain: str) -> list[Sec
 def _information(encoders: Encoders) -> list[Section]:
     """What linkage shows about the information on identity, in bits."""
     rows = [
-        [label(name), estimate(each.attacks["linkage"].scores["info_nce_bits"])]
+        [label(name), estimate(each.attacks[LINKAGE].scores["info_nce_bits"])]
         for name, each in encoders.items()
-        if "linkage" in each.attacks and "info_nce_bits" in each.attacks["linkage"].scores
+        if LINKAGE in each.attacks and "info_nce_bits" in each.attacks[LINKAGE].scores
     ]
     if not rows:
         return []
-    columns = [Column("sent"), Column("bits", describe("info_nce_bits").meaning, "lower", ".2f")]
+    columns = [Column("encoder"), Column("bits", describe("info_nce_bits").meaning, "lower", ".2f")]
     text = (
         "Estimates of a lower bound on the mutual information of a feature and the identity, from "
         "the codes of linkage. The lower end of an interval is what is shown. A small value proves "
@@ -162,7 +162,7 @@ def _fisher(encoders: Encoders) -> list[Section]:
     if not rows:
         return []
     columns = [
-        Column("sent"),
+        Column("encoder"),
         Column("dFIL", "Fisher information on a value of the image.", "lower", ".3g"),
         Column("squared error, at least", "Of pixels from -1 to 1.", "higher", ".3g"),
     ]
@@ -183,7 +183,7 @@ def _gradient_search(encoders: Encoders, attacks: Attacks, searched: int) -> lis
     if not rows:
         return []
     attack = attacks[GRADIENT_SEARCH]
-    table = Table(attack.title, [Column("sent"), column("pixels")], rows)
+    table = Table(attack.title, [Column("encoder"), column("pixels")], rows)
     text = f"{attack.meaning} Here: the first {searched}. It counts in no verdict."
     return [Section("Beyond a black box", [table], text)]
 
