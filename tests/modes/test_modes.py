@@ -84,13 +84,16 @@ def call(root, mode, *flags):
 def spy_on_splits(patch):
     """Collects which splits are read."""
     splits = set()
-    read = data.Dataset._records
 
-    def spy(self, split, part, *args, **kwargs):
-        splits.add(split)
-        return read(self, split, part, *args, **kwargs)
+    def spy(read):
+        def reading(self, split, *arguments, **options):
+            splits.add(split)
+            return read(self, split, *arguments, **options)
 
-    patch.setattr(data.Dataset, "_records", spy)
+        return reading
+
+    for name in ("batches", "training_batches", "annotations"):
+        patch.setattr(data.Dataset, name, spy(getattr(data.Dataset, name)))
     return splits
 
 
