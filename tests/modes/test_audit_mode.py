@@ -268,7 +268,7 @@ def test_a_result_that_is_kept_is_not_made_again(root, tmp_path, capsys):
     [
         ("audit.decoders=figure7", "audit.decoders names figure7; it must be one of figure6, resi"),
         ("audit.losses=l1", "audit.losses names l1; it must be one of pixels, gan, perceptual"),
-        ("audit.few=0", "audit.few has '0'; it must be numbers of pictures, above 0"),
+        ("audit.few=0", "audit.few has '0'; it must be numbers of images, above 0"),
         ("audit.domain=folder/nowhere", "audit.domain: there is no dataset folder/nowhere in"),
         ("audit.fail_above=reid:0.1", "audit.fail_above names reid; it must be one of pixels"),
         ("audit.unprotected=nowhere", "encoder nowhere does not exist"),
