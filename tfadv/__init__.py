@@ -1,3 +1,3 @@
-"""Encoders whose features are hard to turn back into the picture; what any encoder leaks."""
+"""Encoders whose features are hard to turn back into the image; what any encoder leaks."""
 
 __version__ = "0.1.0"
