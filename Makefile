@@ -20,10 +20,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(READY)  ## train a protected encoder on synthetic faces, attack it, write a report
-	@echo "About nine minutes on two cores, in runs/demo: a face recognizer, an unprotected and a protected encoder, attacks on both."
-	$(BIN)/python run.py --mode=recognizer
-	$(BIN)/python run.py --mode=protect
-	$(BIN)/python run.py --mode=attack
+	$(BIN)/python run.py --mode=demo
 
 test: $(READY)  ## run every test, in WORKERS processes (2)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

@@ -1,12 +1,11 @@
-"""Synthetic faces at 64 px, ResNet-18 of half width: a first look, with nothing to download.
+"""Synthetic faces at 64 px, ResNet-18 of half width: the paper's defence, with nothing to download.
 
-Cost: nine minutes on two CPU cores for recognizer, protect and attack. Result: see README.md. The
-encoder sends hard predictions, as in `recommended.py`. To train the paper's defence instead:
+    python run.py --mode=demo
 
-    --config.bottleneck.predictions= --config.loss.lambda1=1 --workdir=runs/paper/protect
+Cost: about eight minutes on two CPU cores. Result: see README.md.
 """
 
-from tfadv.config.schema import Attack, Bottleneck, Config, Loss, Model, Train
+from tfadv.config.schema import Attack, Config, Loss, Model, Train
 
 
 def get_config(mode: str) -> Config:
@@ -22,8 +21,7 @@ def get_config(mode: str) -> Config:
     return Config(
         baseline=True,
         model=Model(depth=18, width=width[mode], decoder_width=0.25),
-        loss=Loss(lambda1=0.0),
-        bottleneck=Bottleneck(predictions="hard"),
+        loss=Loss(lambda1=1.0),
         train=train[mode],
         attack=Attack(patience=3, rate_drops=1, random_features=1000),
     )

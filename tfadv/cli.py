@@ -2,6 +2,7 @@
 
     python run.py --mode=MODE [--config=configs/NAME.py] [--config.FIELD=VALUE ...] [--workdir=DIR]
 
+    --mode=demo         recognizer, protect and attack, one after the other
     --mode=protect      trains an encoder with the defences of the config, measures and exports it
     --mode=attack       attacks encoders and measures what is recovered
     --mode=audit        attacks encoders with more effort and writes verdicts
@@ -9,8 +10,9 @@
     --mode=reproduce    makes a table or figure: all the runs of an experiment's rows
                         [--rows=1,2: only these rows] [--dry_run: only list the runs]
 
-Without --config the config is configs/demo.py. Without --workdir the run is in runs/NAME/MODE, or
-for reproduce in runs/reproduce. The same command resumes a run that was stopped.
+Without --config the config is configs/demo.py. Without --workdir the run is in runs/NAME/MODE,
+for demo in runs/NAME, and for reproduce in runs/reproduce. The same command resumes a run that was
+stopped.
 """
 
 import contextlib
@@ -22,8 +24,9 @@ from pathlib import Path
 
 from absl import flags
 
-from tfadv.config import experiment, validation
+from tfadv.config import demo, experiment, validation
 from tfadv.config.config_file import call_file, override, read_config
+from tfadv.config.demo import Demo
 from tfadv.config.errors import UserError, exit_code
 from tfadv.config.experiment import Plan
 from tfadv.config.fields import describe
@@ -79,14 +82,14 @@ def start(argv: list[str]) -> None:
         run(command)
 
 
-def run(command: RunFolder | Plan) -> None:
+def run(command: RunFolder | Demo | Plan) -> None:
     """Prepares the synthetic faces and runs the mode. Only here TensorFlow is imported."""
     from tfadv.modes import startup
 
     startup.import_tensorflow()
     from tfadv.modes import runner
 
-    for part in command.parts if isinstance(command, Plan) else [command]:
+    for part in [command] if isinstance(command, RunFolder) else command.parts:
         prepare_synthetic(part.config)
     runner.run(command)
 
@@ -101,8 +104,8 @@ def prepare_synthetic(config: Config) -> None:
             synthetic.prepare(config.data.dir, stored.removeprefix("synthetic/"))
 
 
-def parse(argv: list[str]) -> RunFolder | Plan | None:
-    """Returns a run's folder with a checked config, or the plan of an experiment.
+def parse(argv: list[str]) -> RunFolder | Demo | Plan | None:
+    """Returns a run's folder with a checked config, or the plan of a demo or an experiment.
 
     Returns:
         None if the command line asks for help.
@@ -116,6 +119,8 @@ def parse(argv: list[str]) -> RunFolder | Plan | None:
     check_flags(values)
     if values.mode == "reproduce":
         return parse_experiment(values, overrides)
+    if values.mode == "demo":
+        return parse_demo(values, overrides)
     return parse_run(values, overrides)
 
 
@@ -177,6 +182,23 @@ def parse_run(values: flags.FlagValues, overrides: list[str]) -> RunFolder:
     if validation.needs_vgg(config, mode):
         validation.check_perceptual(config.perceptual.weights)
     return RunFolder(path, mode, config)
+
+
+def parse_demo(values: flags.FlagValues, overrides: list[str]) -> Demo:
+    """Returns the plan of a demo. The config of every run is checked.
+
+    Raises:
+        UserError: a config has a mistake.
+    """
+
+    def read(mode: str) -> Config:
+        config = override(read_config(values.config, mode), overrides)
+        validation.check_dataset(config.data)
+        if config.recognizer.path:
+            check_recognizer(config.recognizer.path)
+        return config
+
+    return demo.plan(Path(values.workdir or Path("runs") / Path(values.config).stem), read)
 
 
 def check_audit(config: Config) -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -257,6 +257,24 @@ class PredictionsEncoder:
             return logits
         tuned = self._classify.thresholds
         return np.where(logits > (0.0 if tuned is None else tuned), 1, -1).astype(np.float32)
+
+
+class PredictionsClassifier:
+    """The classifier of a service that gets hard predictions: they are its logits.
+
+    Args:
+        attributes: the names of the A attributes that are predicted.
+    """
+
+    thresholds = None
+
+    def __init__(self, attributes: Sequence[str]):
+        self.attributes = tuple(attributes)
+        self.feature_shape = (len(self.attributes),)
+
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Returns the predictions, 1 and -1, float32 [N, A]."""
+        return features
 
 
 def load_classifier(encoder_path: str) -> SavedClassifier | None:

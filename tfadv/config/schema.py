@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from tfadv.config.setting import setting
 
-MODES = ("protect", "attack", "audit", "recognizer", "reproduce")
+MODES = ("demo", "protect", "attack", "audit", "recognizer", "reproduce")
 SPLITS = ("conv1", "conv2", "conv3", "conv4", "avgpool", "fc")
 VECTORS = ("avgpool", "fc")  # the split points whose features are vectors; the others are maps
 # VGG19's layers before each pooling (Simonyan and Zisserman 2015, Table 1, column E).

@@ -30,7 +30,7 @@ from tfadv.models.encoder import Encoder
 from tfadv.models.export import export_classifier, export_encoder
 from tfadv.models.prediction_output import predictions_as_features
 from tfadv.models.vgg import VGGFeatures
-from tfadv.modes.scope import in_scope
+from tfadv.modes.scope import Announce, in_scope, quiet
 from tfadv.reporting import common
 from tfadv.reporting import protect as page
 from tfadv.reporting.page import Table
@@ -41,7 +41,7 @@ _DFIL_IMAGES = 16
 
 
 @in_scope
-def run(workdir: RunFolder) -> None:
+def run(workdir: RunFolder, announce: Announce = quiet) -> None:
     """Trains, exports, measures and reports the encoder, after the baseline if it is asked for."""
     config = workdir.config
     precision = training.set_up(config.runtime)
@@ -55,7 +55,9 @@ def run(workdir: RunFolder) -> None:
     common.print_dataset(dataset, precision)
     others = {}
     if config.baseline and is_defended(config):
+        announce("unprotected")
         others["unprotected"] = _baseline_metrics(workdir, dataset, precision)
+    announce("protected")
     common.print_results(workdir, _protect(workdir, dataset, others, vgg, inputs))
 
 

@@ -19,14 +19,14 @@ from tfadv.evaluation.recognition.identity_training import (
     people_to_learn,
 )
 from tfadv.models.batch_normalization import synchronize
-from tfadv.modes.scope import in_scope
+from tfadv.modes.scope import Announce, in_scope, quiet
 from tfadv.reporting import common
 from tfadv.reporting import recognizer as page
 from tfadv.training import trainer as training
 
 
 @in_scope
-def run(workdir: RunFolder) -> None:
+def run(workdir: RunFolder, announce: Announce = quiet) -> None:
     """Trains, exports, measures and reports."""
     config, split = workdir.config, workdir.config.recognizer.split
     batch, seed = config.train.batch, config.runtime.seed
@@ -38,6 +38,7 @@ def run(workdir: RunFolder) -> None:
     images.batches(batch, seed)  # fails now if there are fewer images than a batch takes
     workdir.begin(dataset=dataset.description, precision=precision)
     common.print_dataset(dataset, precision)
+    announce("")
 
     classifier = build(config, len(people))
     trainer = training.Trainer(classifier, config.train, workdir.path, "recognizer")

@@ -2,10 +2,11 @@
 
 import tensorflow as tf
 
+from tfadv.config.demo import Demo
 from tfadv.config.experiment import Plan
 from tfadv.config.run_folder import RunFolder
 from tfadv.data.dataset import explain
-from tfadv.modes import attack, audit, protect, recognizer, reproduce
+from tfadv.modes import attack, audit, demo, protect, recognizer, reproduce
 
 # Errors of TensorFlow that damaged data may cause.
 DATA_ERRORS = (
@@ -17,8 +18,8 @@ DATA_ERRORS = (
 )
 
 
-def run(command: RunFolder | Plan) -> None:
-    """Runs the mode of a run's folder, or an experiment.
+def run(command: RunFolder | Demo | Plan) -> None:
+    """Runs the mode of a run's folder, a demo, or an experiment.
 
     Raises:
         UserError: a mistake that the user can mend, such as damaged data.
@@ -27,16 +28,20 @@ def run(command: RunFolder | Plan) -> None:
         _run(command)
     except DATA_ERRORS:
         explained = []
-        for part in command.parts if isinstance(command, Plan) else [command]:
+        for part in [command] if isinstance(command, RunFolder) else command.parts:
             if part.config.data not in explained:
                 explained.append(part.config.data)
-                explain(part.config.data, part.left_out)  # a UserError if records are damaged
+                folder = RunFolder(part.path, part.mode, part.config)
+                explain(part.config.data, folder.left_out)  # a UserError if records are damaged
         raise
 
 
-def _run(command: RunFolder | Plan) -> None:
+def _run(command: RunFolder | Demo | Plan) -> None:
     if isinstance(command, Plan):
         (reproduce.show if command.is_dry else reproduce.run)(command)
+        return
+    if isinstance(command, Demo):
+        demo.run(command)
         return
     modes = {"protect": protect, "attack": attack, "audit": audit, "recognizer": recognizer}
     modes[command.mode].run(command)

@@ -19,10 +19,16 @@ from tfadv.training.distribution import (
     workers,
 )
 
+Announce = Callable[[str], None]  # is told what a mode works on next
+
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError)
 
 
-def in_scope(run: Callable[[RunFolder], None]) -> Callable[[RunFolder], None]:
+def quiet(subject: str) -> None:
+    """Announces nothing."""
+
+
+def in_scope(run: Callable[..., None]) -> Callable[..., None]:
     """Returns a mode that runs in the scope of its strategy, with its folder locked.
 
     Of several workers, the first one runs in the folder. The others run in temporary copies of it,
@@ -30,7 +36,7 @@ def in_scope(run: Callable[[RunFolder], None]) -> Callable[[RunFolder], None]:
     """
 
     @functools.wraps(run)
-    def scoped(folder):
+    def scoped(folder, *arguments):
         with make_strategy(folder.config.runtime).scope(), contextlib.ExitStack() as stack:
             check_batch(folder.config.train.batch)
             try:
@@ -42,7 +48,7 @@ def in_scope(run: Callable[[RunFolder], None]) -> Callable[[RunFolder], None]:
                 else:
                     stack.enter_context(folder.locked())
                 mean_over_workers(0.0)  # waits until all have their copies
-                run(folder)
+                run(folder, *arguments)
                 mean_over_workers(0.0)  # waits: a worker that leaves early ends the others
             except _LOST:
                 if workers() == 1:

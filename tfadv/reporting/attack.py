@@ -10,6 +10,7 @@ from tfadv.attacks.suite import Suite
 from tfadv.config import run_folder
 from tfadv.config.run_folder import RunFolder
 from tfadv.data.dataset import Dataset
+from tfadv.evaluation.leakage_measures import HARD_PREDICTIONS
 from tfadv.evaluation.recognition.recognizer import Recognizer
 from tfadv.evaluation.results import PairScores
 from tfadv.reporting import attack_tables as tables
@@ -32,6 +33,7 @@ _CAPPED = (
     "An attack that stops early flatters the defence, and some stopped early or diverged here: {}. "
     "Held-out public images may still have improved. Give these attacks more steps."
 )
+_TITLES = {HARD_PREDICTIONS: "hard predictions only"}
 _CAPS = {DECODER: "train.steps", FEATURE_MAP: "feature_map.steps"}
 _NO_IDENTITIES = (
     "The data set does not say that any two test images show the same person, so that "
@@ -50,6 +52,7 @@ def write(
     encoders: Encoders,
     references: References,
     recognizers: Sequence[Recognizer],
+    sentences: Sequence[str],
 ) -> Table:
     """Writes report.html and reconstructions.png; returns the table for the terminal.
 
@@ -60,8 +63,10 @@ def write(
         encoders: results, those of the attacked encoder first.
         references: results that need no features.
         recognizers: C; M learned from the first.
+        sentences: what the run shows, for the head of the page.
     """
     attacks = suite.attacks
+    encoders = {_TITLES.get(name, name): result for name, result in encoders.items()}
     unfinished = _unfinished(encoders, attacks)
     subject = next(iter(encoders))
     rows = {name: tables.summary(result) for name, result in encoders.items()}
@@ -71,7 +76,7 @@ def write(
     write_page(
         run.path / "report.html",
         f"Attack on the {subject} encoder",
-        _lead(dataset, encoders, references, attacks),
+        " ".join(sentences),
         [
             *_images(run, dataset, suite, encoders, references),
             Section(
@@ -133,46 +138,46 @@ def _unfinished(encoders: Encoders, attacks: Attacks) -> str:
     return _CAPPED.format(", ".join(capped)) if capped else ""
 
 
-def _lead(dataset: Dataset, encoders: Encoders, references: References, attacks: Attacks) -> str:
-    result = next(iter(encoders.values()))
-    name, value = tables.strongest(result, "psnr")
-    lead = (
-        f"Attacks with {dataset.sizes['public']:,} public images, which can call the encoder but "
-        f"not look inside, reconstruct test images at {value:.2f} dB ({attacks[name].title}). The "
-        f"mean face gives {references[MEAN_FACE].metrics['psnr']:.2f} dB."
-    )
-    if best := tables.strongest(result, "reid_rank1"):
-        name, value = best
-        guess = references[CHANCE].metrics["reid_rank1"]
-        lead += (
-            f" The best re-identification ({attacks[name].title}) finds the right person first for "
-            f"{value:.1%} of the test images; chance gives {guess:.1%}."
-        )
-    return lead
-
-
 def _images(
     run: RunFolder, dataset: Dataset, suite: Suite, encoders: Encoders, references: References
 ) -> list[Section]:
-    """The grid of the first test images and their reconstructions."""
+    """The first test images, and what attacks on each encoder reconstruct."""
     if not run.config.report.pictures:
         return []
     first = next(iter(suite.test.batches()))["images"][: run.config.report.examples]
-    subject = next(iter(encoders))
-    shown = [(name, DECODER) for name in encoders]
-    shown += [(subject, key) for key in ("random_features", "nearest_neighbour")]
-    rows = [("input", first)]
-    for name, key in shown:
-        images = encoders[name].attacks[key].images
-        if images is not None:
-            rows.append((f"{name}: {suite.attacks[key].title}", images))
-    rows.append((REFERENCES[MEAN_FACE].name, references[MEAN_FACE].images))
-    decoded = encoders[subject].attacks[DECODER].images
+    decoded = next(iter(encoders.values())).attacks[DECODER].images
     if decoded is not None:  # --mode=reproduce shows these of several runs
         np.savez(run.path / "reconstructions.npz", input=first, decoder=decoded)
-    png = figures.image_grid(rows, run.path / "reconstructions.png")
-    caption = f"Test images and their reconstructions. {common.seen_in_training_note(dataset)}"
-    return [Section("Images", [Figure("Input and reconstructions", png, caption)])]
+
+    def rows(keys: Mapping[str, str]) -> list[tuple[str, np.ndarray]]:
+        results = {name: encoders[name].attacks[key] for name, key in keys.items()}
+        return [
+            (f"{name}: {suite.attacks[keys[name]].title}", result.images)
+            for name, result in results.items()
+            if result.images is not None
+        ]
+
+    best = {name: tables.strongest(result, "psnr") for name, result in encoders.items()}
+    mean = (REFERENCES[MEAN_FACE].name, references[MEAN_FACE].images)
+    shown = [
+        ("input", first),
+        *rows({name: found[0] for name, found in best.items() if found}),
+        mean,
+    ]
+    note = common.seen_in_training_note(dataset)
+    caption = f"Test images, and the closest reconstruction of any attack on each encoder. {note}"
+    png = figures.image_grid(shown, run.path / "reconstructions.png")
+    more = [("input", first)]
+    for key in (DECODER, "nearest_neighbour"):
+        more += rows(dict.fromkeys(encoders, key))
+    return [
+        Section("What an attacker sees", [Figure("Reconstructions", png, caption)]),
+        Section(
+            "Other reconstructions",
+            [Figure("By two other attacks", figures.image_grid(more), "The same test images.")],
+            collapsed=True,
+        ),
+    ]
 
 
 def _pair_figures(

@@ -8,7 +8,7 @@ from tfadv.attacks.attack import Attack
 from tfadv.attacks.references import CHANCE, MEAN_FACE, REAL_IMAGE
 from tfadv.attacks.registry import encoder_metrics
 from tfadv.evaluation.recognition.recognizer import Recognizer
-from tfadv.evaluation.results import AttackResult, EncoderResult, Flat
+from tfadv.evaluation.results import AttackResult, EncoderResult, Flat, Score
 from tfadv.evaluation.verdicts import choose
 from tfadv.reporting import figures
 from tfadv.reporting.glossary import Column, describe
@@ -71,8 +71,8 @@ SUMMARY = ("mcc_task", "psnr", "ssim", "face_similarity", "reid_rank1")
 READING = "The closer a row is to chance and the mean face, the less the features leak."
 
 
-def strongest(result: EncoderResult, metric: str) -> tuple[str, float] | None:
-    """Returns the attack that recovers the most by a metric, and its value on test images.
+def strongest(result: EncoderResult, metric: str) -> tuple[str, Score] | None:
+    """Returns the attack that recovers the most by a metric, and its score.
 
     Attacks are chosen by held-out public images; by test images if no held-out image has the
     metric, because no held-out identity is known. None if no attack has the metric.
@@ -97,13 +97,13 @@ def strongest(result: EncoderResult, metric: str) -> tuple[str, float] | None:
             n: dataclasses.replace(score, held_out=score.value) for n, score in scores.items()
         }
         chosen = choose(on_test)
-    return chosen and (chosen[0], chosen[1].value)
+    return chosen
 
 
 def summary(result: EncoderResult) -> Flat:
     """Returns the metrics of `SUMMARY`, each of the strongest attack."""
     found = {metric: strongest(result, metric) for metric in SUMMARY}
-    return result.utility | {metric: best[1] for metric, best in found.items() if best}
+    return result.utility | {metric: best[1].value for metric, best in found.items() if best}
 
 
 def terminal(encoders: Encoders, references: References, note: str) -> Table:

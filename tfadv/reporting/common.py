@@ -1,8 +1,12 @@
 """Texts that several pages share, and what every run prints on the terminal."""
 
+import textwrap
+from collections.abc import Sequence
+
 from tfadv.config.run_folder import RunFolder
 from tfadv.data.dataset import Dataset
 from tfadv.reporting.page import Table, format_table
+from tfadv.reporting.text import printable
 
 NO_RECOGNIZER = (
     "No face recognizer was given. Attacks that guess faces from features are not measured, and "
@@ -32,9 +36,11 @@ def print_dataset(dataset: Dataset, precision: str) -> None:
         print(f"left out {damaged:,} damaged records (see config.json): {example}", flush=True)
 
 
-def print_results(run: RunFolder, table: Table) -> None:
-    """Prints the table and the paths of the files that the run wrote."""
+def print_results(run: RunFolder, table: Table, sentences: Sequence[str] = ()) -> None:
+    """Prints the table, what it means, and the paths of the files that the run wrote."""
     print(f"\n{format_table(table)}\n")
+    for sentence in sentences:
+        print(textwrap.fill(printable(sentence), 100, break_on_hyphens=False) + "\n")
     files = {
         "encoder": "encoder",
         "report": "report.html",
