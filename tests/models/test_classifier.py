@@ -66,6 +66,6 @@ def test_config_rebuilds_the_architecture():
 
 
 @pytest.mark.parametrize("name", ["attributes", "hidden"])
-def test_error_names_a_number_that_is_not_positive(name):
-    with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
+def test_a_number_that_is_not_positive_is_refused(name):
+    with pytest.raises(ValueError, match=r"units.*: units=0"):
         Classifier(**{"split": "fc", "attributes": 5, name: 0})

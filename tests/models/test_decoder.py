@@ -202,15 +202,6 @@ def test_a_checkpoint_holds_every_variable(tmp_path):
 
 
 @both_decoders
-def test_config_rebuilds_the_architecture(kind):
-    decoder = kind((2048,), 96, "avgpool", width=0.25)
-    rebuilt = kind(**decoder.get_config())
-    assert units(rebuilt) == units(decoder)
-    assert channels(rebuilt) == channels(decoder)
-    assert block_channels(rebuilt) == block_channels(decoder)
-
-
-@both_decoders
 @pytest.mark.parametrize("size", [0, 50, 100])
 def test_error_names_a_size_that_is_no_multiple_of_32(size, kind):
     with pytest.raises(ValueError, match=f"multiple of 32, not {size}"):

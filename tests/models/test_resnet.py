@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tfadv.models import resnet
+from tfadv.models.encoder import Encoder
 
 
 def parameters(depth):
@@ -56,4 +57,4 @@ def test_feature_shape_is_what_the_stages_give(size, depth, width):
 )
 def test_error_names_the_value(arguments, message):
     with pytest.raises(ValueError, match=message):
-        resnet.check(**{"width": 1.0, **arguments})
+        Encoder(**arguments)

@@ -124,14 +124,9 @@ def test_error_names_tensor_and_both_shapes_and_nothing_is_set(resnet18):
     np.testing.assert_equal(encoder.get_weights(), before)
 
 
-def test_error_names_an_unknown_file_type(tmp_path):
-    with pytest.raises(ValueError, match=r"resnet50.pth: weights must be a .safetensors or .npz"):
-        load_torchvision(tmp_path / "resnet50.pth", Encoder(18, split="conv1"))
-
-
 @pytest.mark.parametrize("name", ["no.npz", "no.safetensors"])
 def test_error_names_a_missing_file(tmp_path, name):
-    with pytest.raises(FileNotFoundError, match=f"{name}: no such weights file"):
+    with pytest.raises(ValueError, match=f"{name} can't be read as"):
         load_torchvision(tmp_path / name, Encoder(18, split="conv1"))
 
 

@@ -44,9 +44,8 @@ class Adversary(keras.Model):
         mu1: float = 0.0,
         mu2: float = 0.0,
         saturating: bool = False,
-        name: str = "adversary",
     ):
-        super().__init__(name=name)
+        super().__init__(name="adversary")
         if bool(mu1) != (discriminator is not None):
             raise ValueError(f"mu1 = {mu1} needs {'a' if mu1 else 'no'} discriminator")
         if mu2 and perceptual_network is None:

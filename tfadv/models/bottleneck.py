@@ -49,13 +49,12 @@ class Bottleneck(keras.Model):
         noise_kind: str = "gaussian",
         bits: int = 0,
         dtype: keras.DTypePolicy | str | None = None,
-        name: str = "bottleneck",
     ):
         if min(size, variational, noise, bits) < 0 or bits > 16:
             raise ValueError(f"size {size}, variational {variational}, noise {noise}, bits {bits}")
         if variational and (noise or noise_kind != "gaussian"):
             raise ValueError("a variational bottleneck has noise of its own, which is Gaussian")
-        super().__init__(dtype=dtype, name=name, autocast=False)
+        super().__init__(dtype=dtype, name="bottleneck", autocast=False)
         self._options = {
             "size": size,
             "variational": variational,
@@ -67,7 +66,8 @@ class Bottleneck(keras.Model):
         self.variational = variational
         self.bits = bits
         self.linear = keras.layers.Dense(size, dtype=self.dtype_policy) if size else None
-        self.standardize = Standardize() if (noise or bits) and not variational else None
+        is_standardized = (noise or bits) and not variational
+        self.standardize = Standardize(dtype="float32") if is_standardized else None
         self.noise = Noise(noise or 1.0, noise_kind) if noise or variational else None
 
     @property
@@ -139,9 +139,6 @@ class Standardize(BatchNormalization):
     With a scale, the network could make the noise small relative to the values.
     """
 
-    def __init__(self, name: str = "standardize"):
-        super().__init__(name=name, dtype="float32")
-
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the moving statistics, a constant scale of 1 and a constant offset of 0."""
         super().build(input_shape)
@@ -167,10 +164,10 @@ class Noise(keras.layers.Layer):
         kind: gaussian or laplace.
     """
 
-    def __init__(self, deviation: float, kind: str, name: str = "noise"):
+    def __init__(self, deviation: float, kind: str):
         if kind not in NOISES:
             raise ValueError(f"noise_kind must be one of {', '.join(NOISES)}, not {kind!r}")
-        super().__init__(name=name, dtype="float32")
+        super().__init__(name="noise", dtype="float32")
         self.deviation = deviation
         self.kind = kind
 

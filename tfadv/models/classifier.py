@@ -17,7 +17,6 @@ class Classifier(keras.Model):
         width: multiplier of the channel counts, the encoder's.
         hidden: units of the first fully connected layer.
         dtype: Keras dtype policy; None is the global one.
-        name: name of the model.
 
     Raises:
         ValueError: there is no such depth or split point, or a number is not positive.
@@ -31,13 +30,9 @@ class Classifier(keras.Model):
         width: float = 1.0,
         hidden: int = 512,
         dtype: keras.DTypePolicy | str | None = None,
-        name: str = "classifier",
     ):
-        resnet.check(depth, width, split)
-        for field, value in (("attributes", attributes), ("hidden", hidden)):
-            if value < 1:
-                raise ValueError(f"{field} must be at least 1, not {value!r}")
-        super().__init__(dtype=dtype, name=name)
+        resnet.check(depth, split)
+        super().__init__(dtype=dtype, name="classifier")
         self.split = split
         self.attributes = attributes
         self.depth = depth

@@ -41,7 +41,6 @@ class Decoder(keras.Model):
         split: split point of an encoder of ours; only "avgpool" makes a difference.
         width: multiplier of the channel counts; the paper's is 1.
         dtype: Keras dtype policy; None is the global one.
-        name: name of the model.
 
     Raises:
         ValueError: the size is no multiple of 32, the width is not positive, a dimension of the
@@ -55,17 +54,14 @@ class Decoder(keras.Model):
         split: str | None = None,
         width: float = 1.0,
         dtype: keras.DTypePolicy | str | None = None,
-        name: str = "decoder",
     ):
         if size < 32 or size % 32:
             raise ValueError(f"the decoder's image size must be a multiple of 32, not {size!r}")
-        if not width > 0:
-            raise ValueError(f"width must be above 0, not {width!r}")
         if not feature_shape or not all(feature_shape):
             raise ValueError(f"the feature's shape must be known, not {feature_shape!r}")
         if split is not None and split not in SPLITS:
             raise ValueError(f"split must be None or one of {', '.join(SPLITS)}, not {split!r}")
-        super().__init__(dtype=dtype, name=name)
+        super().__init__(dtype=dtype, name="decoder")
         self.feature_shape = tuple(feature_shape)
         self.size = size
         self.split = split
@@ -116,11 +112,6 @@ class Decoder(keras.Model):
         for layer in [*self.linear, *self.deconvolutions]:
             features = layer(features, training=training)
         return tf.tanh(tf.cast(features, tf.float32))
-
-    def get_config(self) -> dict:
-        """Returns the arguments that rebuild this architecture, without the precision."""
-        names = ("feature_shape", "size", "split", "width")
-        return {name: getattr(self, name) for name in names}
 
 
 class ResidualDecoder(Decoder):

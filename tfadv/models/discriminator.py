@@ -22,7 +22,6 @@ class Discriminator(keras.Model):
         size: side of the image in pixels, a multiple of 32.
         width: multiplier of the channel counts.
         dtype: Keras dtype policy; None is the global one. The last layer is always float32.
-        name: name of the model.
 
     Raises:
         ValueError: the size is no multiple of 32, or the width is not positive.
@@ -33,13 +32,10 @@ class Discriminator(keras.Model):
         size: int,
         width: float = 1.0,
         dtype: keras.DTypePolicy | str | None = None,
-        name: str = "discriminator",
     ):
         if size < 32 or size % 32:
             raise ValueError(f"the discriminator's size must be a multiple of 32, not {size!r}")
-        if not width > 0:
-            raise ValueError(f"width must be above 0, not {width!r}")
-        super().__init__(dtype=dtype, name=name)
+        super().__init__(dtype=dtype, name="discriminator")
         self.size = size
         self.width = width
         self.convolutions = track(self, "convolution", self._convolutions())
@@ -77,10 +73,6 @@ class Discriminator(keras.Model):
         for layer in [*self.convolutions, *self.head]:
             outputs = layer(outputs, training=training)
         return tf.squeeze(outputs, axis=-1)
-
-    def get_config(self) -> dict:
-        """Returns the arguments that rebuild this architecture, without the precision."""
-        return {"size": self.size, "width": self.width}
 
 
 class SpectralNormalization(keras.layers.Layer):

@@ -28,7 +28,6 @@ class Encoder(keras.Model):
         blur: standard deviation, in pixels, of a Gaussian blur of the image.
         downscale: whole factor by which the image is shrunk and enlarged again, before the blur.
         dtype: Keras dtype policy; None is the global one.
-        name: name of the model.
 
     Raises:
         ValueError: there is no such depth or split point, or the width is not positive.
@@ -43,11 +42,10 @@ class Encoder(keras.Model):
         blur: float = 0.0,
         downscale: int = 1,
         dtype: keras.DTypePolicy | str | None = None,
-        name: str = "encoder",
     ):
-        resnet.check(depth, width, split)
+        resnet.check(depth, split)
         # Images stay float32 until they are normalised.
-        super().__init__(dtype=dtype, name=name, autocast=False)
+        super().__init__(dtype=dtype, name="encoder", autocast=False)
         self.depth = depth
         self.width = width
         self.split = split

@@ -5,11 +5,9 @@ import math
 import keras
 import tensorflow as tf
 
-from tfadv.config.fields import SETTINGS
 from tfadv.models.layers import build_in_order, track
 from tfadv.training.distribution import uniform_by_row
 
-POOLINGS = SETTINGS["feature_map.pooling"].choices
 # On 3,600 public CelebA images, one hidden layer with this dropout had the lowest held-out error.
 # Two layers, no dropout, and batch normalisation were worse.
 DROPOUT = 0.5
@@ -24,10 +22,9 @@ class FeatureMap(keras.Model):
         hidden: units of the hidden layer.
         pooling: of maps [H, W, C]: "flatten", or "average" over height and width.
         dtype: Keras dtype policy; None is the global one.
-        name: name of the model.
 
     Raises:
-        ValueError: there is no such pooling, or a number is not positive.
+        ValueError: a number is not positive.
     """
 
     def __init__(
@@ -37,14 +34,8 @@ class FeatureMap(keras.Model):
         hidden: int = 1024,
         pooling: str = "flatten",
         dtype: keras.DTypePolicy | str | None = None,
-        name: str = "feature_map",
     ):
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, not {pooling!r}")
-        for field, value in (("embedding", embedding), ("hidden", hidden)):
-            if value < 1:
-                raise ValueError(f"{field} must be at least 1, not {value!r}")
-        super().__init__(dtype=dtype, name=name)
+        super().__init__(dtype=dtype, name="feature_map")
         self.feature_shape = tuple(feature_shape)
         self.embedding = embedding
         self.pooling = pooling

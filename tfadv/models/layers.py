@@ -9,7 +9,13 @@ from tfadv.models.convolution import convolve, convolve_transposed, multiply
 
 
 def scaled_channels(channels: int, width: float) -> int:
-    """Returns `channels * width`, rounded to a multiple of 8, at least 8."""
+    """Returns `channels * width`, rounded to a multiple of 8, at least 8.
+
+    Raises:
+        ValueError: the width is not positive.
+    """
+    if not width > 0:
+        raise ValueError(f"width must be above 0, not {width!r}")
     return max(8, 8 * round(channels * width / 8))
 
 

@@ -22,7 +22,6 @@ class PredictionOutput(keras.Model):
         flip: probability that a hard prediction is flipped: randomised response (Warner 1965). As
             in `bottleneck.Noise`, an image always gets the same output.
         dtype: Keras dtype policy; None is the global one.
-        name: name of the model.
 
     Attributes:
         thresholds: float32 [A], subtracted from the logits; 0 unless assigned. A prediction is yes
@@ -39,11 +38,10 @@ class PredictionOutput(keras.Model):
         hard: bool,
         flip: float = 0.0,
         dtype: keras.DTypePolicy | str | None = None,
-        name: str = "predictions",
     ):
         if flip and not hard:
             raise ValueError(f"flip is {flip}: only hard predictions can be flipped")
-        super().__init__(dtype=dtype, name=name, autocast=False)
+        super().__init__(dtype=dtype, name="predictions", autocast=False)
         self.encoder = Encoder(**encoder, dtype=dtype)
         self.classifier = Classifier(**classifier, dtype=dtype)
         self.hard = hard
@@ -89,21 +87,6 @@ class PredictionOutput(keras.Model):
         }
 
 
-class PassThrough(keras.Model):
-    """The classifier of a `PredictionOutput`: returns its input."""
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Does nothing: there are no variables."""
-
-    def call(self, features: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Returns the features, [N, A], as logits."""
-        return features
-
-    def get_config(self) -> dict:
-        """Returns no arguments."""
-        return {}
-
-
 def predictions_as_features(
     encoder: Encoder,
     classifier: Classifier,
@@ -112,7 +95,7 @@ def predictions_as_features(
     *,
     hard: bool,
     flip: float,
-) -> tuple[PredictionOutput, PassThrough]:
+) -> tuple[PredictionOutput, keras.layers.Identity]:
     """Returns a trained encoder and classifier in one, and the classifier of its predictions.
 
     Args:
@@ -128,4 +111,4 @@ def predictions_as_features(
     output.encoder.set_weights(encoder.get_weights())
     output.classifier.set_weights(classifier.get_weights())
     output.thresholds.assign(thresholds)
-    return output, PassThrough()
+    return output, keras.layers.Identity()

@@ -98,11 +98,7 @@ def stages(
     Returns:
         (split point, stage) pairs in the order of `SPLITS`. The first stage takes
         ImageNet-normalised images [N, H, W, 3]; each returns the features of its split point.
-
-    Raises:
-        ValueError: there is no such depth, or the width is not positive.
     """
-    check(depth, width)
     stem = [
         Convolution(scaled_channels(64, width), 7, 2, dtype=dtype),
         BatchNormalization(dtype=dtype),
@@ -149,11 +145,7 @@ def feature_shape(split: str, size: int, depth: int = 50, width: float = 1.0) ->
 
     Returns:
         (H, W, C) for conv1 to conv4, (C,) for avgpool and fc.
-
-    Raises:
-        ValueError: there is no such depth or split point, or the width is not positive.
     """
-    check(depth, width, split)
     if split == "fc":
         return (CLASSES,)
     if split == "conv1":
@@ -166,11 +158,9 @@ def feature_shape(split: str, size: int, depth: int = 50, width: float = 1.0) ->
     return (side, side, channels)
 
 
-def check(depth: int, width: float, split: str = "fc") -> None:
-    """Raises a ValueError if there is no such network."""
+def check(depth: int, split: str) -> None:
+    """Raises a ValueError if there is no such depth or split point."""
     if depth not in BLOCKS:
         raise ValueError(f"depth must be one of {', '.join(map(str, BLOCKS))}, not {depth!r}")
-    if not width > 0:
-        raise ValueError(f"width must be above 0, not {width!r}")
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")

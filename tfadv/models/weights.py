@@ -31,9 +31,8 @@ def load_torchvision(
         classifier: takes the tensors after it; its own two layers stay as they are.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is of another type, can't be read, or has a missing tensor, one too
-            many, or one of another shape.
+        ValueError: the file can't be read, or has a missing tensor, one too many, or one of another
+            shape.
     """
     path = Path(path)
     tensors = _read(path)
@@ -87,10 +86,6 @@ def _enumerate(names: list[str]) -> str:
 
 
 def _read(path: Path) -> Mapping[str, np.ndarray]:
-    if path.suffix not in (".safetensors", ".npz"):
-        raise ValueError(f"{path}: weights must be a .safetensors or .npz file")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such weights file")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
