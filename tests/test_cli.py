@@ -424,7 +424,7 @@ def test_vgg19_weights_are_not_checked_if_no_loss_needs_them(arguments):
 
 
 def test_vgg19_weights_of_another_kind_are_refused():
-    with pytest.raises(UserError, match=r"perceptual.weights is 'vgg.pkl'; it must be imagenet or"):
+    with pytest.raises(UserError, match=r"perceptual.weights is vgg.pkl; it must be imagenet or"):
         parse("--mode=protect", "--config.loss.lambda2=1", "--config.perceptual.weights=vgg.pkl")
 
 

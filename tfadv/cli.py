@@ -164,12 +164,10 @@ def parse_run(values: flags.FlagValues, overrides: list[str]) -> RunFolder:
     settings = "attack" if mode == "audit" else mode
     config = override(read_config(values.config, settings), overrides)
     path = Path(values.workdir or Path("runs") / Path(values.config).stem / mode)
-    validation.check_dataset(config.data)
+    validation.check_files(config, mode)
     if mode in ("attack", "audit"):
         choose_encoder(config, path)
         choose_recognizer(config, path)
-    else:
-        validation.check_weights(config.model.weights)
     if mode == "protect" and config.loss.excess_identity:
         choose_recognizer(config, path)
         if not config.recognizer.path:
@@ -179,8 +177,6 @@ def parse_run(values: flags.FlagValues, overrides: list[str]) -> RunFolder:
             )
     if mode == "audit":
         check_audit(config)
-    if validation.needs_vgg(config, mode):
-        validation.check_perceptual(config.perceptual.weights)
     return RunFolder(path, mode, config)
 
 
@@ -205,7 +201,7 @@ def check_audit(config: Config) -> None:
     """Raises a UserError if what an audit needs beyond an attack is not there."""
     for text in config.audit.fail_above:
         parse_limit(text)
-    validation.check_domain(config.data, config.audit.domain)
+    validation.check_dataset(config.data, config.audit.domain)
     if config.audit.unprotected:
         validation.check_saved_model(config.audit.unprotected)
 
@@ -245,10 +241,7 @@ def check_parts(plan: Plan) -> None:
                 "--mode=reproduce runs on one machine; on several, run --mode=protect and "
                 "--mode=attack"
             )
-        validation.check_dataset(config.data)
-        validation.check_weights(config.model.weights)
-        if validation.needs_vgg(config, part.mode):
-            validation.check_perceptual(config.perceptual.weights)
+        validation.check_files(config, part.mode)
         if part.mode != "recognizer":
             for path in {config.recognizer.path, *config.recognizer.others} - trained - {""}:
                 check_recognizer(path)

@@ -33,7 +33,6 @@ def changed(**values):
 
 def checked(**values):
     config = changed(**values)
-    validation.split_lists(config)
     validation.validate(config)
     return config
 
@@ -188,7 +187,6 @@ def test_any_value_is_valid_or_refused_by_name(overrides):
     config = changed(**{name.replace(".", "__"): value for name, value in overrides.items()})
     refused = None
     try:
-        validation.split_lists(config)
         validation.validate(config)
     except UserError as error:
         refused = str(error)
@@ -203,17 +201,18 @@ def test_any_value_is_valid_or_refused_by_name(overrides):
 
 def test_weights_must_be_a_file_of_a_known_type(tmp_path):
     weights = tmp_path / "resnet50.npz"
+    config = Config(model=Model(weights=str(weights)))
     with pytest.raises(UserError, match=r"model\.weights is .*resnet50\.npz.* does not exist"):
-        validation.check_weights(str(weights))
+        validation.check_files(config, "protect")
     weights.touch()
-    validation.check_weights(str(weights))
-    pickle = weights.rename(tmp_path / "resnet50.pth")
+    validation.check_files(config, "protect")
+    config.model.weights = str(weights.rename(tmp_path / "resnet50.pth"))
     with pytest.raises(UserError, match=r"model\.weights is .*\.pth; it must be a \.safetensors"):
-        validation.check_weights(str(pickle))
+        validation.check_files(config, "protect")
 
 
 def test_no_weights_are_fine():
-    validation.check_weights(Model().weights)
+    validation.check_files(Config(), "protect")
 
 
 def test_an_encoder_must_be_a_saved_model(tmp_path):

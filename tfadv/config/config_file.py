@@ -14,7 +14,7 @@ from tfadv.config.schema import Config
 
 
 class TextParser(flags.ArgumentParser):
-    """Leaves a list as it was typed; `validation.split_lists` splits it.
+    """Leaves a list as it was typed; `validation.normalize` splits it.
 
     The parser of ml_collections reads Python literals, and names such as 5_o_Clock_Shadow or /a are
     none.
@@ -39,8 +39,7 @@ def read_config(path: str, mode: str) -> Config:
         raise UserError(
             f"--config={path}: get_config(mode) must return a tfadv.config.schema.Config"
         )
-    validation.split_lists(config)
-    validation.check_types(config)
+    validation.normalize(config)
     return config
 
 
@@ -90,7 +89,6 @@ def override(config: Config, arguments: list[str]) -> Config:
     if stray:
         raise UserError(f"unexpected argument {stray[0]!r}; write options as --name=value")
     config = holder.value
-    validation.split_lists(config)
     validation.validate(config)
     return config
 

@@ -263,7 +263,6 @@ def _row_config(base: Config, changes: Mapping[str, Any], row: str, mode: str) -
             value = float(value)  # 1 and 1.0 are the same config
         put(config, name, value)
     try:
-        validation.split_lists(config)
         validation.validate(config)
     except UserError as error:
         raise UserError(f"row {row}: {error}") from None
@@ -292,9 +291,9 @@ def _without_unused(config: Config, mode: str) -> Config:
 
 def _folder_name(changes: Mapping[str, Any], config: Config) -> str:
     """A name for a run's folder: its changes, readable, then a digest of its config."""
-    default, words = flatten(Config()), []
-    for name, value in flatten(config).items():
-        if name in changes and value != default[name]:
+    words = []
+    for name, value in _changed(config).items():
+        if name in changes:
             shown = ",".join(value) if isinstance(value, tuple) else f"{value}"
             words.append(f"{name.rpartition('.')[2]}={shown}")
     readable = re.sub(r"[^\w=.,+-]+", "_", "-".join(words))[:60]
@@ -303,7 +302,10 @@ def _folder_name(changes: Mapping[str, Any], config: Config) -> str:
 
 def _digest(config: Config) -> str:
     """A digest of the fields without their default, so that new fields change no folder."""
-    default = flatten(Config())
-    changed = {name: value for name, value in flatten(config).items() if value != default[name]}
-    fields = json.dumps(changed, sort_keys=True)
+    fields = json.dumps(_changed(config), sort_keys=True)
     return hashlib.sha256(fields.encode()).hexdigest()[:8]
+
+
+def _changed(config: Config) -> dict[str, Any]:
+    default = flatten(Config())
+    return {name: value for name, value in flatten(config).items() if value != default[name]}

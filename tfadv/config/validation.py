@@ -15,24 +15,13 @@ from tfadv.config.schema import Bottleneck, Config, Data
 RENDERED = ("synthetic/default", "synthetic/tiny")  # datasets that a run prepares by itself
 
 
-def split_lists(config: Config) -> None:
-    """Splits lists given as one text, such as --config.task.attributes=Smiling,Male, in place."""
-    for name in (name for name, setting in SETTINGS.items() if setting.is_list):
-        holder, _, leaf = name.rpartition(".")
-        value = getattr(getattr(config, holder, None) if holder else config, leaf, None)
-        items = [value] if isinstance(value, str) else value
-        if isinstance(items, list | tuple) and all(isinstance(item, str) for item in items):
-            parts = [part.strip() for item in items for part in item.split(",")]
-            put(config, name, tuple(part for part in parts if part))
-
-
 def validate(config: Config) -> None:
     """Checks each field and the fields that must fit together.
 
     Raises:
         UserError: names the field, its value and what it may be.
     """
-    check_types(config)
+    normalize(config)
     for name in SETTINGS:
         check_field(name, get(config, name))
     if config.black_box.low >= config.black_box.high:
@@ -45,10 +34,17 @@ def validate(config: Config) -> None:
             raise UserError(f"audit.few has {count!r}; it must be numbers of images, above 0")
     _check_extra(config.data)
     _check_bottleneck(config)
+    check_share(config, devices=1)
+
+
+def check_share(config: Config, devices: int) -> None:
+    """Raises a UserError if a device's share of a batch is too small for a defence."""
+    batch = config.train.batch
     for name in ("nopeek", "excess_pixels", "excess_identity"):
-        if getattr(config.loss, name) and config.train.batch < 4:
+        if getattr(config.loss, name) and batch < 4 * devices:
             raise UserError(
-                f"train.batch is {config.train.batch}; loss.{name} needs at least 4 images"
+                f"train.batch is {batch}; loss.{name} needs at least {4 * devices}: 4 images for "
+                f"each device"
             )
 
 
@@ -58,8 +54,12 @@ def check_field(name: str, value: Any) -> None:
         raise UserError(f"{name} {problem}")
 
 
-def check_types(config: Config) -> None:
-    """Raises a UserError unless every field of a config from a file has a value of its type."""
+def normalize(config: Config) -> None:
+    """Splits lists given as one text, such as --config.task.attributes=Smiling,Male, in place.
+
+    Raises:
+        UserError: a field's value is of another type.
+    """
     for name, group in GROUPS.items():
         value = getattr(config, name)
         if type(value) is not group:
@@ -67,7 +67,14 @@ def check_types(config: Config) -> None:
                 f"{name} is {value!r}; it must be a tfadv.config.schema.{group.__name__}"
             )
     for name, setting in SETTINGS.items():
-        if problem := setting.type_problem(get(config, name)):
+        value = get(config, name)
+        items = [value] if isinstance(value, str) else value
+        is_texts = isinstance(items, list | tuple) and all(isinstance(item, str) for item in items)
+        if setting.is_list and is_texts:
+            parts = [part.strip() for part in ",".join(items).split(",")]
+            value = tuple(filter(None, parts))
+            put(config, name, value)
+        if problem := setting.type_problem(value):
             raise UserError(f"{name} {problem}")
 
 
@@ -139,41 +146,50 @@ def needs_vgg(config: Config, mode: str) -> bool:
     return mode == "attack" and bool(loss.mu2)
 
 
-def check_dataset(data: Data) -> None:
-    """Raises a UserError if a local `data.dir` lacks a dataset that no run prepares by itself."""
+def check_files(config: Config, mode: str) -> None:
+    """Raises a UserError unless the datasets and the files of weights are there."""
+    check_dataset(config.data)
+    if config.model.weights and mode not in ("attack", "audit"):
+        suffixes = (".safetensors", ".npz")
+        _check_file("model.weights", config.model.weights, suffixes, "a .safetensors or .npz file")
+    if needs_vgg(config, mode) and config.perceptual.weights != "imagenet":
+        kinds = "imagenet or an .h5 file"
+        _check_file("perceptual.weights", config.perceptual.weights, (".h5",), kinds)
+
+
+def _check_file(field: str, path: str, suffixes: tuple[str, ...], kinds: str) -> None:
+    if Path(path).suffix not in suffixes:
+        raise UserError(f"{field} is {path}; it must be {kinds}")
+    if not Path(path).is_file():
+        raise UserError(f"{field} is {path}, which does not exist")
+
+
+def check_dataset(data: Data, domain: str = "") -> None:
+    """Raises a UserError if a local `data.dir` lacks a dataset that no run prepares by itself.
+
+    Args:
+        data: names the folder and its datasets.
+        domain: a dataset of another domain; empty for none.
+    """
     if Path(data.dir).is_file():
         raise UserError(f"data.dir is {data.dir}, a file; it must be a folder")
-    for name in (data.dataset, *data.extra):
-        if not _is_available(data.dir, name):
+    if "://" in data.dir:
+        return
+    for name in filter(None, (data.dataset, *data.extra, domain)):
+        folder = Path(data.dir) / name.replace(":", "/")
+        if stored_name(name) not in RENDERED and not folder.exists():
             raise missing_dataset(data, name)
 
 
-def check_domain(data: Data, domain: str) -> None:
-    """Raises a UserError if a local `data.dir` lacks the dataset of another domain."""
-    if domain and not _is_available(data.dir, domain):
-        raise missing_dataset(data, domain, "audit.domain")
-
-
-def _is_available(data_dir: str, name: str) -> bool:
-    if "://" in data_dir or stored_name(name) in RENDERED:
-        return True
-    return (Path(data_dir) / name.replace(":", "/")).exists()
-
-
-def missing_dataset(data: Data, name: str, field: str = "") -> UserError:
-    """Returns the error for a dataset that is not prepared. It lists those that are.
-
-    Args:
-        data: where the datasets are.
-        name: the missing dataset.
-        field: the config field that names the dataset, if it is neither dataset nor extra of data.
-    """
+def missing_dataset(data: Data, name: str) -> UserError:
+    """Returns the error for a dataset that is not prepared. It lists those that are."""
     prepared = sorted(
         path.parents[1].relative_to(data.dir).as_posix()
         for pattern in ("*/*/dataset_info.json", "*/*/*/dataset_info.json")
         for path in Path(data.dir).glob(pattern)
     )
-    field = field or ("data.dataset" if name == data.dataset else "data.extra")
+    fields = {"data.dataset": (data.dataset,), "data.extra": data.extra, "audit.domain": (name,)}
+    field = next(field for field, names in fields.items() if name in names)
     percents = re.fullmatch(r"celeba/[a-z]+_([\d.]+)_([\d.]+)_([\d.]+)", name)
     shares = ",".join(f"{float(share) / 100:g}" for share in percents.groups()) if percents else ""
     return UserError(
@@ -182,24 +198,6 @@ def missing_dataset(data: Data, name: str, field: str = "") -> UserError:
         f"python -m data_prep.celeba{shares and f' --shares={shares}'}, data_prep.folder or "
         f"data_prep.synthetic, or with tfds build if it is one of TFDS"
     )
-
-
-def check_weights(path: str) -> None:
-    """Raises a UserError unless a path is empty or a file of weights."""
-    if path and Path(path).suffix not in (".safetensors", ".npz"):
-        raise UserError(f"model.weights is {path}; it must be a .safetensors or .npz file")
-    if path and not Path(path).is_file():
-        raise UserError(f"model.weights is {path}, which does not exist")
-
-
-def check_perceptual(weights: str) -> None:
-    """Raises a UserError unless VGG19's weights are Keras's own or an .h5 file."""
-    if weights == "imagenet":
-        return
-    if Path(weights).suffix != ".h5":
-        raise UserError(f"perceptual.weights is {weights!r}; it must be imagenet or an .h5 file")
-    if not Path(weights).is_file():
-        raise UserError(f"perceptual.weights is {weights}, which does not exist")
 
 
 def check_saved_model(path: str) -> None:

@@ -13,7 +13,6 @@ from tfadv.models.classifier import Classifier
 from tfadv.models.feature_map import FeatureMap
 from tfadv.models.weights import load_torchvision
 from tfadv.training import trainer
-from tfadv.training.distribution import replicas
 
 
 def is_defended(config: Config) -> bool:
@@ -24,17 +23,6 @@ def is_defended(config: Config) -> bool:
 def needs_public(loss: Loss) -> bool:
     """Returns whether a defence has an adversary that learns from public images."""
     return bool(loss.lambda1 or loss.lambda2)
-
-
-def check_share(loss: Loss, batch: int) -> None:
-    """Raises a UserError if a device's share of a batch is too small for a defence."""
-    share = batch // replicas()
-    for name in ("nopeek", "excess_pixels", "excess_identity"):
-        if getattr(loss, name) and share < 4:
-            raise UserError(
-                f"train.batch is {batch}, {share} for each of {replicas()} devices; "
-                f"loss.{name} needs at least 4 on each"
-            )
 
 
 def build_protector(
@@ -65,7 +53,7 @@ def build_protector(
     if model.weights:
         try:
             load_torchvision(model.weights, encoder, classifier)
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             raise UserError(f"model.weights: {error}") from None
     terms = build_defences(
         config, feature_shape, attributes, perceptual_network, people=people, embedding=embedding

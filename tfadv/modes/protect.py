@@ -15,10 +15,11 @@ from tfadv.config.fields import PENALTIES, defences, flatten
 from tfadv.config.files import atomic_write
 from tfadv.config.run_folder import RunFolder
 from tfadv.config.schema import Bottleneck, Config
+from tfadv.config.validation import check_share
 from tfadv.data.dataset import HELD_OUT, PRIVATE, TEST, TRAIN, WHOLE, Dataset
 from tfadv.data.images import normalize, to_uint8
 from tfadv.defences import batches
-from tfadv.defences.build import build_protector, check_share, is_defended, needs_public
+from tfadv.defences.build import build_protector, is_defended, needs_public
 from tfadv.defences.protector import TOTAL, Protector
 from tfadv.defences.terms import Reconstruction
 from tfadv.evaluation.metrics.fisher import dfil
@@ -35,7 +36,7 @@ from tfadv.reporting import common
 from tfadv.reporting import protect as page
 from tfadv.reporting.page import Table
 from tfadv.training import trainer as training
-from tfadv.training.distribution import over_devices
+from tfadv.training.distribution import over_devices, replicas
 
 _DFIL_IMAGES = 16
 
@@ -49,7 +50,7 @@ def run(workdir: RunFolder, announce: Announce = quiet) -> None:
     # The user should see these mistakes before the baseline is trained.
     _training_batches(dataset, config, {}, start=0)
     vgg = load_vgg(config, workdir.mode)
-    check_share(config.loss, config.train.batch)
+    check_share(config, replicas())
     inputs = _defence_inputs(config, dataset, cache_folder(config.data.dir, workdir.path))
     workdir.begin(dataset=dataset.description, precision=precision)
     common.print_dataset(dataset, precision)
