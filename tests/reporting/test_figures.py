@@ -279,22 +279,6 @@ def test_points_that_are_not_finite_are_left_out():
     assert tsne_figure({"a": (np.zeros((0, 2)), np.zeros(0, int), ["x"])})
 
 
-@pytest.mark.parametrize(
-    ("panels", "message"),
-    [
-        ({}, "no panels"),
-        ({"a": (np.zeros((3, 3)), np.zeros(3, int), ["x"])}, r"panel a: points \(3, 3\)"),
-        ({"a": (np.zeros((3, 2)), np.zeros(4, int), ["x"])}, r"classes \(4,\)"),
-        ({"a": (np.zeros((3, 2)), np.zeros(3), ["x"])}, "integers from 0 to 0"),
-        ({"a": (np.zeros((3, 2)), np.full(3, 2), ["x", "y"])}, "integers from 0 to 1"),
-        ({"a": (np.zeros((3, 2)), np.full(3, -1), ["x"])}, "integers from 0 to 0"),
-    ],
-)
-def test_points_without_a_class_are_refused(panels, message):
-    with pytest.raises(ValueError, match=message):
-        tsne_figure(panels)
-
-
 # Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB.
 SIGHT = {
     "normal": np.eye(3),

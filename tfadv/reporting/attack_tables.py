@@ -182,13 +182,11 @@ def training(encoders: Encoders, attacks: Attacks) -> list[Figure | Table]:
     for name, result in encoders.items():
         for key, attack in result.attacks.items():
             label = f"{name}: {attacks[key].title}"
-            row = {metric: attack.metrics.get(metric) for metric in ("held_out_loss",)}
-            if attack.training is not None:
-                row["attack_steps"] = attack.training.steps
             if attack.training is not None and "mse" in attack.scores:
                 curves[label] = attack.training.curve
-            if row["held_out_loss"] is not None:
-                rows[label] = row
+            if "held_out_loss" in attack.metrics:
+                steps = {"attack_steps": attack.training.steps} if attack.training else {}
+                rows[label] = {"held_out_loss": attack.metrics["held_out_loss"]} | steps
     table = comparison("Loss", "attack", rows, ("attack_steps", "held_out_loss"))
     if not curves:
         return [table]

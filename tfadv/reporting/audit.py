@@ -1,24 +1,23 @@
 """The page of --mode=audit: what leaks, how that compares, and what was tried."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tfadv.attacks.suite import Suite
 from tfadv.config import run_folder
 from tfadv.config.run_folder import RunFolder
 from tfadv.data.dataset import Dataset
-from tfadv.evaluation.closure import Closure, difference
+from tfadv.evaluation.closure import difference
 from tfadv.evaluation.leakage_measures import HARD_PREDICTIONS, MEASURES, REFERENCES, UNPROTECTED
 from tfadv.evaluation.metrics import identity
 from tfadv.evaluation.recognition.recognizer import Recognizer
 from tfadv.evaluation.results import EncoderResult
 from tfadv.evaluation.verdicts import Verdict, Verdicts, describe
 from tfadv.reporting import audit_sections, common, figures
-from tfadv.reporting.audit_sections import column, estimate, label
+from tfadv.reporting.audit_sections import Encoders, column, estimate, label
 from tfadv.reporting.glossary import Column
-from tfadv.reporting.page import Card, Estimate, Figure, Label, Section, Table, write_page
-
-Encoders = Mapping[str, EncoderResult]
+from tfadv.reporting.page import Card, Cell, Estimate, Figure, Label, Section, Table, write_page
+from tfadv.reporting.tables import cell
 
 _HOW = (
     "For each measure, the table shows the attack that leaks the most on held-out public images, "
@@ -143,13 +142,11 @@ def leaks(encoders: Encoders, verdicts: Verdicts, chance: Mapping[str, float]) -
         "private images if there are any. 1 is perfect, 0 is chance. Higher is more useful.",
         "higher",
     )
-    rows = []
-    for name, found in verdicts.items():
+    rows = _rows(verdicts, keys, _score)
+    for name, row in zip(verdicts, rows, strict=True):
         utility = encoders[name].utility
         metric = "mcc_task_tuned" if "mcc_task_tuned" in utility else "mcc_task"
-        task = Estimate(utility[metric], *utility[f"{metric}_ci95"]) if utility else None
-        cells = [estimate(found[key].score) if key in found else None for key in keys]
-        rows.append([label(name), task, *cells])
+        row.insert(1, cell(utility, metric))
     guesses = {
         "rank1": chance.get("reid_rank1"),
         "auc": chance.get("verification_auc"),
@@ -168,11 +165,12 @@ def leaks(encoders: Encoders, verdicts: Verdicts, chance: Mapping[str, float]) -
 def closures(verdicts: Verdicts) -> Table:
     """Returns the closure by each measure, a row for each encoder but the ends."""
     keys = _measured(verdicts)
-    rows = []
-    for name, found in verdicts.items():
-        closed = [found[key].closure if key in found else None for key in keys]
-        if any(closed):
-            rows.append([label(name), *map(_share, closed)])
+    closed = {
+        name: found
+        for name, found in verdicts.items()
+        if any(found[key].closure for key in keys if key in found)
+    }
+    rows = _rows(closed, keys, _share)
     columns = [Column(MEASURES[key].title, _CLOSURE, "higher", ".0%") for key in keys]
     return Table("Closure", [Column("encoder"), *columns], rows)
 
@@ -180,16 +178,13 @@ def closures(verdicts: Verdicts) -> Table:
 def strongest(verdicts: Verdicts, suite: Suite) -> Table:
     """Returns the strongest attack by each measure, a row for each encoder."""
 
-    def title(verdict: Verdict | None) -> str | None:
-        if verdict is None:
-            return None
+    def title(verdict: Verdict) -> str:
         mark = "" if verdict.is_converged else " (not converged)"
         return suite.attacks[verdict.attack].title + mark
 
     keys = _measured(verdicts)
-    rows = [[label(name), *(title(v.get(key)) for key in keys)] for name, v in verdicts.items()]
     columns = [Column("encoder"), *(Column(MEASURES[key].title) for key in keys)]
-    return Table("The strongest attack", columns, rows)
+    return Table("The strongest attack", columns, _rows(verdicts, keys, title))
 
 
 def tried(encoder: EncoderResult, suite: Suite) -> Table:
@@ -205,7 +200,22 @@ def _measured(verdicts: Verdicts) -> list[str]:
     return [key for key in MEASURES if any(key in found for found in verdicts.values())]
 
 
-def _share(closed: Closure | None) -> Estimate | None:
+def _rows(
+    verdicts: Verdicts, keys: Sequence[str], cell_of: Callable[[Verdict], Cell]
+) -> list[list[Cell]]:
+    """A row for each encoder: its label, then a cell for each key; None without a verdict."""
+    return [
+        [label(name), *(cell_of(found[key]) if key in found else None for key in keys)]
+        for name, found in verdicts.items()
+    ]
+
+
+def _score(verdict: Verdict) -> Estimate:
+    return estimate(verdict.score)
+
+
+def _share(verdict: Verdict) -> Estimate | None:
+    closed = verdict.closure
     if closed is None or not math.isfinite(closed.value):
         return None
     return Estimate(closed.value, *closed.interval)
@@ -232,13 +242,7 @@ def _by_recognizer(verdicts: Verdicts, recognizers: Sequence[Recognizer]) -> lis
     for other in recognizers[1:]:
         suffix = f"/{other.name}"
         keys = [key for key in MEASURES if any(key + suffix in v for v in verdicts.values())]
-        rows = [
-            [
-                label(name),
-                *(estimate(v[key + suffix].score) if key + suffix in v else None for key in keys),
-            ]
-            for name, v in verdicts.items()
-        ]
+        rows = _rows(verdicts, [key + suffix for key in keys], _score)
         tables.append(Table(other.name, [Column("encoder"), *map(column, keys)], rows))
     if not tables:
         return []
@@ -278,8 +282,7 @@ def _images(run: RunFolder, suite: Suite, encoders: Encoders, verdicts: Verdicts
             encoders[name].attacks[found["pixels"].attack].images if "pixels" in found else None
         )
         if images is not None:
-            title = label(name)
-            rows.append((title.name if isinstance(title, Label) else title, images))
+            rows.append((label(name).name, images))
     png = figures.image_grid(rows, run.path / "reconstructions.png")
     caption = "Test images, and what the strongest attack reconstructs from what is sent."
     return [Section("What an attacker sees", [Figure("Reconstructions", png, caption)])]
@@ -289,7 +292,7 @@ def _cards(subject: Mapping[str, Verdict]) -> list[Card]:
     cards = []
     for key in ("pixels", "guess_rank1", "linkage_rank1"):
         if key in subject:
-            closed = _share(subject[key].closure)
+            closed = _share(subject[key])
             note = f"closure {closed.value:.0%}" if closed else ""
             cards.append(Card(column(key), subject[key].score.value, note))
     return cards

@@ -71,9 +71,9 @@ def sections(
     ]
 
 
-def label(name: str) -> Label | str:
+def label(name: str) -> Label:
     """Returns the label of a row: a reference's with its meaning, else the encoder's name."""
-    return _LABELS.get(name, name)
+    return _LABELS.get(name, Label(name))
 
 
 def column(key: str) -> Column:
@@ -121,11 +121,9 @@ def _other_domain(encoders: Encoders, attacks: Attacks, domain: str) -> list[Sec
         return []
     rows = []
     for name, each in found.items():
-        title = label(name)
-        title = title.name if isinstance(title, Label) else title
         for suffix, results in (("", each.attacks), (f", from {domain}", each.other_domain)):
             best = [_quick_best(results, attacks, MEASURES[key]) for key in keys]
-            rows.append([title + suffix, *(score and estimate(score) for score in best)])
+            rows.append([label(name).name + suffix, *(score and estimate(score) for score in best)])
     table = Table(domain, [Column("encoder"), *map(column, keys)], rows)
     text = (
         f"The quick attacks, and the same attacks when they learn from the images of {domain} "

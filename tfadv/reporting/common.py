@@ -41,11 +41,7 @@ def print_results(run: RunFolder, table: Table, sentences: Sequence[str] = ()) -
     print(f"\n{format_table(table)}\n")
     for sentence in sentences:
         print(textwrap.fill(printable(sentence), 100, break_on_hyphens=False) + "\n")
-    files = {
-        "encoder": "encoder",
-        "report": "report.html",
-        "images": "reconstructions.png",
-    }
+    files = {"encoder": "encoder", "report": "report.html", "images": "reconstructions.png"}
     for title, name in files.items():
         if (run.path / name).exists():
             print(f"{title:<12} {run.path / name}")

@@ -187,12 +187,7 @@ def tsne_figure(panels: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]
     Args:
         panels: name of a panel, such as an encoder -> (points, float [N, 2]; class of each, int
             [N]; names of the classes). Points that are not finite are left out.
-
-    Raises:
-        ValueError: there are no panels, shapes differ, or a class has no name.
     """
-    if not panels:
-        raise ValueError("there are no panels to draw")
     kinds = list(dict.fromkeys(name for _, _, names in panels.values() for name in names))
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
@@ -201,7 +196,8 @@ def tsne_figure(panels: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]
     for axes in grid:
         axes.set_axis_off()
     for axes, (name, (points, classes, names)) in zip(grid, panels.items(), strict=False):
-        points, classes = _checked_points(name, points, classes, names)
+        finite = np.isfinite(points).all(axis=1)
+        points, classes = points[finite], classes[finite]
         size = np.clip(6000 / max(1, len(points)), 3, 24)
         for i in np.argsort(-np.bincount(classes, minlength=len(names)), kind="stable"):
             look = charts.point(kinds.index(names[i]))
@@ -213,22 +209,6 @@ def tsne_figure(panels: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence[str]
     ]
     charts.legend(figure, dots, kinds)
     return charts.png(figure)
-
-
-def _checked_points(
-    name: str, points: np.ndarray, classes: np.ndarray, names: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The finite points of a panel and their classes."""
-    points, classes = np.asarray(points, float), np.asarray(classes)
-    if points.ndim != 2 or points.shape[1] != 2 or classes.shape != points.shape[:1]:
-        raise ValueError(
-            f"panel {name}: points {points.shape} must be [N, 2], and classes {classes.shape} [N]"
-        )
-    is_integer = np.issubdtype(classes.dtype, np.integer)
-    if not is_integer or not np.isin(classes, range(len(names))).all():
-        raise ValueError(f"panel {name}: classes must be integers from 0 to {len(names) - 1}")
-    finite = np.isfinite(points).all(axis=1)
-    return points[finite], classes[finite]
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -47,23 +47,22 @@ def _identity(
         note: a sentence for all four.
     """
     same = f"{other} of the same person"
-    rank1, rank5, auc, eer = (
-        f"Share of test images for which {subject} is closest to {same}.",
-        f"Share of test images for which {same} is among the five that are closest to {subject}.",
+    share = f"Share of test images for which {subject} is closest to {same}."
+    share_of_five = (
+        f"Share of test images for which {same} is among the five that are closest to {subject}."
+    )
+    chance = (
         f"Chance that {subject} is closer to {same} than to one of another person. 0.5 is chance "
-        "level.",
+        f"level."
+    )
+    error = (
         f"Error rate of verifying a person by {subject}, where false accepts equal false rejects. "
-        "50% is chance level.",
+        f"50% is chance level."
     )
-    columns = (
-        _leak("", f"{rank1}{note}", "z.1%"),
-        _leak("", f"{rank5}{note}", "z.1%"),
-        _leak("", f"{auc}{note}"),
-        _leak("", f"{eer}{note}", "z.1%", "higher"),
-    )
+    forms = ((share, "z.1%"), (share_of_five, "z.1%"), (chance,), (error, "z.1%", "higher"))
     return {
-        metric: replace(column, name=name)
-        for (metric, name), column in zip(names.items(), columns, strict=True)
+        metric: _leak(heading, meaning + note, *form)
+        for (metric, heading), (meaning, *form) in zip(names.items(), forms, strict=True)
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from tfadv.reporting import figures
 from tfadv.reporting.page import Figure, Section, Table, write_page
 from tfadv.reporting.tables import Metrics, cards, comparison
+from tfadv.reporting.text import format_value
 
 _LEAD = (
     "How well the exported encoder and classifier do their task. Run an attack to measure what the "
@@ -53,10 +54,7 @@ def write(
     }
     curves = {name.replace("_", " "): series for name, series in losses.items()}
     is_simulated = any(name.startswith("public_") for name in losses)
-    terms = ", ".join(
-        f"{name} = {strength:g}" if isinstance(strength, float) else f"{name} = {strength}"
-        for name, strength in defences.items()
-    )
+    terms = ", ".join(f"{name} = {format_value(v, 'g')}" for name, v in defences.items())
     mcc = Figure("MCC of each attribute", figures.bar_figure(bars, "Matthews correlation"))
     training = Figure("Losses", figures.curve_figure(curves, "steps", "loss"))
     write_page(
