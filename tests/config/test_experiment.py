@@ -8,7 +8,7 @@ from tfadv.config import config_file, experiment
 from tfadv.config.errors import UserError
 from tfadv.config.experiment import Claim, Experiment, Plot, Row
 from tfadv.config.schema import SPLITS, Attack, Config, Data, FeatureMap, Recognizer
-from tfadv.models.resnet import feature_shape
+from tfadv.models.encoder import Encoder
 
 ROOT = Path(__file__).parents[2]
 TABLES = ("table1", "table2", "table3", "figure4", "defences")
@@ -167,7 +167,7 @@ def test_only_maps_are_pooled(split):
     change = {"model.split": split}
     found = plan(Row("1", change, {"feature_map.pooling": "average"}), Row("2", change))
     is_one = found.attacks["1"] is found.attacks["2"]
-    assert is_one == (len(feature_shape(split, 64)) == 1)
+    assert is_one == (len(Encoder(18, split=split).feature_shape(64)) == 1)
 
 
 @pytest.mark.parametrize("scale", ["paper", "small"])

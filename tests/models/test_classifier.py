@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tfadv.models.classifier import Classifier
 from tfadv.models.encoder import Encoder
-from tfadv.models.resnet import SPLITS, feature_shape
+from tfadv.models.resnet import SPLITS
 
 SMALL = {"depth": 18, "width": 0.125}
 
@@ -33,7 +33,7 @@ def test_two_fully_connected_layers_follow_the_resnet():
 
 
 def test_build_creates_all_variables():
-    shape = feature_shape("conv3", 64, **SMALL)
+    shape = Encoder(**SMALL, split="conv3").feature_shape(64)
     classifier = Classifier("conv3", 5, **SMALL)
     classifier.build((None, *shape))
     count = len(classifier.variables)
@@ -42,7 +42,7 @@ def test_build_creates_all_variables():
 
 
 def test_inference_leaves_the_moving_statistics():
-    shape = feature_shape("conv3", 64, **SMALL)
+    shape = Encoder(**SMALL, split="conv3").feature_shape(64)
     classifier = Classifier("conv3", 5, **SMALL)
     classifier.build((None, *shape))
     before = classifier.get_weights()

@@ -6,8 +6,9 @@ from tfadv.config.schema import Config
 from tfadv.models.adversary import Adversary
 from tfadv.models.build import build_adversary
 from tfadv.models.decoder import Decoder, ResidualDecoder
+from tfadv.models.encoder import Encoder
 from tfadv.models.layers import TransposedConvolution
-from tfadv.models.resnet import SPLITS, ResidualBlock, feature_shape
+from tfadv.models.resnet import SPLITS, ResidualBlock
 
 LAST = [3]
 both_decoders = pytest.mark.parametrize("kind", [Decoder, ResidualDecoder])
@@ -40,7 +41,7 @@ def block_channels(decoder):
 @pytest.mark.parametrize("size", [64, 224])
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_split_point_gives_images_in_range(split, size, kind):
-    shape = feature_shape(split, size, depth=18, width=0.125)
+    shape = Encoder(18, 0.125, split).feature_shape(size)
     decoder = kind(shape, size, split, width=0.05)
     images = decoder(3 * tf.random.stateless_normal((2, *shape), (0, 0)))
     assert images.shape == (2, size, size, 3)
@@ -51,7 +52,7 @@ def test_every_split_point_gives_images_in_range(split, size, kind):
 @pytest.mark.parametrize("size", [96, 128])
 @pytest.mark.parametrize("split", ["conv1", "fc"])
 def test_other_sizes_give_images_of_that_size(split, size):
-    shape = feature_shape(split, size, depth=18, width=0.125)
+    shape = Encoder(18, 0.125, split).feature_shape(size)
     assert Decoder(shape, size, split, width=0.05)(tf.zeros((1, *shape))).shape[1] == size
 
 
@@ -68,7 +69,7 @@ def test_other_sizes_give_images_of_that_size(split, size):
     ],
 )
 def test_decoder_starts_where_the_paper_says(split, linear, expected):
-    decoder = Decoder(feature_shape(split, 224), 224, split)
+    decoder = Decoder(Encoder(50, split=split).feature_shape(224), 224, split)
     assert units(decoder) == linear
     assert channels(decoder) == expected + LAST
 
@@ -98,7 +99,7 @@ def test_width_scales_all_but_the_image():
     ],
 )
 def test_two_residual_blocks_follow_each_doubling_of_the_map(split, expected):
-    decoder = ResidualDecoder(feature_shape(split, 224), 224, split)
+    decoder = ResidualDecoder(Encoder(50, split=split).feature_shape(224), 224, split)
     assert block_channels(decoder) == [count for count in expected for _ in range(2)]
     kinds = [type(layer) for layer in decoder.deconvolutions]
     after = [kinds[i + 3 : i + 5] for i, kind in enumerate(kinds) if kind is TransposedConvolution]

@@ -8,7 +8,6 @@ from tfadv.models.losses import (
     discriminator_loss,
     feature_loss,
     perceptual_loss,
-    protector_penalty,
     reconstruction_loss,
     utility_loss,
 )
@@ -49,11 +48,6 @@ def test_utility_loss_is_the_log_loss_averaged_over_attributes(rng):
 def test_utility_loss_is_finite_for_extreme_logits():
     loss = utility_loss(np.array([[0, 1]]), np.array([[1e4, -1e4]], np.float32))
     assert loss.numpy() == pytest.approx(1e4)
-
-
-def test_protector_penalty_subtracts_the_weighted_distances():
-    loss = protector_penalty(tf.constant(0.2), tf.constant(0.1), 3.0, 4.0)
-    assert loss.numpy() == pytest.approx(-0.6 - 0.4)
 
 
 def probabilities_of(logits):

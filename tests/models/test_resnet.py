@@ -30,21 +30,12 @@ def test_parameter_count_is_torchvisions(depth, expected):
 )
 def test_maps_have_the_designs_shapes(split, stride, channels, size):
     expected = (size // stride, size // stride, channels)
-    assert resnet.feature_shape(split, size) == expected
+    assert Encoder(50, split=split).feature_shape(size) == expected
 
 
 @pytest.mark.parametrize(("split", "expected"), [("avgpool", (2048,)), ("fc", (1000,))])
 def test_vectors_have_the_designs_lengths(split, expected):
-    assert resnet.feature_shape(split, 224) == expected
-
-
-@pytest.mark.parametrize("size", [64, 96, 128, 224])
-@pytest.mark.parametrize(("depth", "width"), [(50, 1.0), (18, 0.5)])
-def test_feature_shape_is_what_the_stages_give(size, depth, width):
-    shape = (None, size, size, 3)
-    for split, stage in resnet.stages(depth, width):
-        shape = stage.compute_output_shape(shape)
-        assert shape == (None, *resnet.feature_shape(split, size, depth, width))
+    assert Encoder(50, split=split).feature_shape(224) == expected
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from tfadv.config.schema import Config, Loss
 from tfadv.defences.protector import Protector
 from tfadv.defences.terms import SIDE, Defence, Excess, MaxEntropy, NoPeek, Reconstruction
 from tfadv.models.batch_normalization import synchronize
-from tfadv.models.build import build_adversary, build_discriminator_optimizer, build_encoder
+from tfadv.models.build import build_adversary, build_discriminator_optimizer, make_encoder
 from tfadv.models.classifier import Classifier
 from tfadv.models.feature_map import FeatureMap
 from tfadv.models.weights import load_torchvision
@@ -46,8 +46,10 @@ def build_protector(
         UserError: the file model.weights can't be read or does not fit.
     """
     model, train = config.model, config.train
-    encoder = build_encoder(config)
-    feature_shape = encoder.feature_shape(config.data.size)
+    size = config.data.size
+    encoder = make_encoder(config)
+    encoder.build((None, size, size, 3))
+    feature_shape = encoder.feature_shape(size)
     classifier = Classifier(model.split, attributes, model.depth, model.width)
     classifier.build((None, *feature_shape))
     if model.weights:

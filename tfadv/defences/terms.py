@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from tfadv.defences.distance_correlation import distance_correlation
 from tfadv.models.adversary import Adversary
-from tfadv.models.losses import protector_penalty
 
 Batch = Mapping[str, tf.Tensor]
 Losses = dict[str, tf.Tensor]
@@ -63,10 +62,6 @@ class Reconstruction(Defence):
 
     def __init__(self, adversary: Adversary, lambda1: float = 0.0, lambda2: float = 0.0):
         super().__init__(name="reconstruction")
-        if not (lambda1 or lambda2):
-            raise ValueError("lambda1 and lambda2 are 0: there is no defence")
-        if lambda2 and adversary.perceptual_network is None:
-            raise ValueError(f"lambda2 = {lambda2} needs an adversary with a perceptual network")
         self.adversary = adversary
         self.lambda1 = lambda1
         self.lambda2 = lambda2
@@ -90,10 +85,8 @@ class Reconstruction(Defence):
         losses = self.adversary.distances(
             batch["images"], self.adversary(features), perceptual=bool(self.lambda2)
         )
-        penalty = protector_penalty(
-            losses["reconstruction"], losses.get("perceptual", 0.0), self.lambda1, self.lambda2
-        )
-        return losses, penalty
+        penalty = -self.lambda1 * losses["reconstruction"]
+        return losses, penalty - self.lambda2 * losses.get("perceptual", 0.0)
 
 
 class NoPeek(Defence):
@@ -191,7 +184,6 @@ class MaxEntropy(Defence):
 
     def compile(self, optimizer, **kwargs):
         """Sets the classifier's optimiser and builds it."""
-        kwargs.setdefault("jit_compile", False)
         super().compile(optimizer=optimizer, **kwargs)
         self.optimizer.build(self.classifier.trainable_variables)
 

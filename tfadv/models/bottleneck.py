@@ -77,17 +77,14 @@ class Bottleneck(keras.Model):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates all variables, for features [N, ..., C]."""
-        layers = [] if self.linear is None else [self.linear]
-        shape = build_in_order(layers, input_shape)
+        shape = build_in_order(filter(None, [self.linear]), input_shape)
         if self.variational:
             moments = [keras.layers.Dense(shape[-1], dtype=self.dtype_policy) for _ in range(2)]
             self.moments = track(self, "moment", moments)
             for layer in moments:
                 layer.build(shape)
-        if self.standardize is not None:
-            self.standardize.build(shape)
-        if self.noise is not None:
-            self.noise.build(shape)
+        for layer in filter(None, [self.standardize, self.noise]):
+            layer.build(shape)
 
     def output_shape_of(self, feature_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Returns one image's output shape from its feature's shape at the split point."""

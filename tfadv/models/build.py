@@ -9,7 +9,6 @@ from tfadv.config.schema import Config, Loss, Model
 from tfadv.config.validation import needs_vgg
 from tfadv.data.dataset import PUBLIC, WHOLE, Dataset
 from tfadv.data.images import normalize
-from tfadv.models import resnet
 from tfadv.models.adversary import Adversary
 from tfadv.models.batch_normalization import synchronize
 from tfadv.models.decoder import Decoder, ResidualDecoder
@@ -29,22 +28,18 @@ def feature_shape(config: Config, attributes: int) -> tuple[int, ...]:
         config: of the encoder.
         attributes: A, number of the task's attributes.
     """
-    model = config.model
     if config.bottleneck.predictions:
         return (attributes,)
-    shape = resnet.feature_shape(model.split, config.data.size, model.depth, model.width)
-    return (*shape[:-1], config.bottleneck.size or shape[-1])
+    return make_encoder(config).feature_shape(config.data.size)
 
 
-def build_encoder(config: Config) -> Encoder:
-    """Returns the encoder, built."""
-    model, size = config.model, config.data.size
+def make_encoder(config: Config) -> Encoder:
+    """Returns the encoder, not built."""
+    model = config.model
     options = dataclasses.asdict(config.bottleneck)
     input_options = {name: options.pop(name) for name in ("blur", "downscale")}
     del options["predictions"], options["flip"]
-    encoder = Encoder(model.depth, model.width, model.split, options, **input_options)
-    encoder.build((None, size, size, 3))
-    return encoder
+    return Encoder(model.depth, model.width, model.split, options, **input_options)
 
 
 def build_adversary(

@@ -207,9 +207,7 @@ def _sources(positions: np.ndarray, count: int) -> np.ndarray:
     A place occurs at most four times; the rest is filled with len(positions).
     """
     sources = np.full((count, 4), len(positions), np.int32)
-    filled = np.zeros(count, int)
-    for source, place in enumerate(positions):
-        if place < count:
-            sources[place, filled[place]] = source
-            filled[place] += 1
+    for place in range(count):
+        found = np.flatnonzero(positions == place)
+        sources[place, : len(found)] = found
     return sources.ravel()

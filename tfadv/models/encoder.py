@@ -101,8 +101,10 @@ class Encoder(keras.Model):
 
     def feature_shape(self, size: int) -> tuple[int, ...]:
         """Returns the shape of the feature of an image of `size` pixels: (H, W, C) or (C,)."""
-        shape = resnet.feature_shape(self.split, size, self.depth, self.width)
-        return shape if self.bottleneck is None else self.bottleneck.output_shape_of(shape)
+        shape = (None, size, size, 3)
+        for stage in self.stages:
+            shape = stage.compute_output_shape(shape)
+        return shape[1:] if self.bottleneck is None else self.bottleneck.output_shape_of(shape[1:])
 
     def get_config(self) -> dict:
         """Returns the arguments that rebuild this architecture, without the precision."""

@@ -109,13 +109,3 @@ def utility_loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         labels=tf.cast(labels, tf.float32), logits=tf.cast(logits, tf.float32)
     )
     return tf.reduce_mean(losses)
-
-
-def protector_penalty(
-    reconstruction: tf.Tensor | float,
-    perceptual: tf.Tensor | float,
-    lambda1: float,
-    lambda2: float,
-) -> tf.Tensor:
-    """Returns -lambda_1 L_p - lambda_2 L_perc, which Eq. 9 adds to L_u."""
-    return -lambda1 * reconstruction - lambda2 * perceptual

@@ -134,30 +134,6 @@ def _blocks(
     ]
 
 
-def feature_shape(split: str, size: int, depth: int = 50, width: float = 1.0) -> tuple[int, ...]:
-    """Returns the shape of one image's feature at a split point, without the batch.
-
-    Args:
-        split: one of `SPLITS`.
-        size: side of the square image in pixels.
-        depth: 18, 34 or 50.
-        width: multiplier of the channel counts.
-
-    Returns:
-        (H, W, C) for conv1 to conv4, (C,) for avgpool and fc.
-    """
-    if split == "fc":
-        return (CLASSES,)
-    if split == "conv1":
-        return (-(-size // 2), -(-size // 2), scaled_channels(64, width))
-    group = SPLITS.index(split) - 1
-    channels = scaled_channels(CHANNELS[group], width) * (4 if depth == 50 else 1)
-    if split == "avgpool":
-        return (channels,)
-    side = -(-size // 2 ** (group + 2))
-    return (side, side, channels)
-
-
 def check(depth: int, split: str) -> None:
     """Raises a ValueError if there is no such depth or split point."""
     if depth not in BLOCKS:

@@ -1,6 +1,7 @@
 """--mode=audit: the strongest attack counts, between no defence and hard predictions only."""
 
 import dataclasses
+import itertools
 import json
 from functools import partial
 from pathlib import Path
@@ -59,7 +60,9 @@ def run(run: RunFolder) -> None:
     attacks = registry.build_audit_attacks(config, partial(build.measure_scale, dataset=dataset))
     suite = loading.start(run, dataset, precision, encoders, recognizers, attacks)
     identities_are_known = all(people.values())
-    print(_describe(people, identities_are_known), flush=True)
+    counts = ", ".join(f"{count:,} {name}" for name, count in people.items())
+    compared = "0 in two splits" if identities_are_known else "not compared"
+    print(f"people: {counts}; {compared}", flush=True)
     results = {}
     for name, encoder in with_references(encoders, classify).items():
         found = suite.run(
@@ -101,11 +104,12 @@ def name_encoders(config: Config) -> dict[str, str]:
     Raises:
         UserError: there is no unprotected encoder, or no other.
     """
-    unprotected = config.audit.unprotected or loading.baseline_of(config.encoder[0])
-    if not unprotected:
-        unprotected = next(
-            (path for path in config.encoder if loading.trained_as(path) == UNPROTECTED), None
-        )
+    without_defence = (path for path in config.encoder if loading.trained_as(path) == UNPROTECTED)
+    unprotected = (
+        config.audit.unprotected
+        or loading.baseline_of(config.encoder[0])
+        or next(without_defence, None)
+    )
     if not unprotected:
         raise UserError(
             "an audit needs the same encoder without defence, to compare with: train with "
@@ -141,10 +145,7 @@ def count_people(dataset: Dataset) -> dict[str, int]:
     """
     splits = {name: dataset.annotations(name)[0] for name in (PRIVATE, PUBLIC, TEST)}
     known = {name: set(people[people >= 0].tolist()) for name, people in splits.items()}
-    names = list(known)
-    shared = sum(
-        len(known[one] & known[other]) for i, one in enumerate(names) for other in names[i + 1 :]
-    )
+    shared = sum(len(one & other) for one, other in itertools.combinations(known.values(), 2))
     if shared:
         raise UserError(
             f"{shared:,} people are in two of the splits private, public and test of "
@@ -182,8 +183,3 @@ def measured_dfil(encoder: str) -> float | None:
         return json.loads((Path(encoder).parent / "metrics.json").read_text()).get("dfil")
     except (OSError, ValueError, AttributeError):  # no metrics.json, or another program's
         return None
-
-
-def _describe(people: dict[str, int], identities_are_known: bool) -> str:
-    counts = ", ".join(f"{count:,} {name}" for name, count in people.items())
-    return f"people: {counts}; {'0 in two splits' if identities_are_known else 'not compared'}"

@@ -129,8 +129,9 @@ def name_encoders(
     reserved, names = set(reserved), {}
     titles = [trained_as(path) for path in paths]
     for path, title in zip(paths, titles, strict=True):
-        if title == PROTECTED and titles.count(PROTECTED) > 1:
-            title = _run_name(Path(path))
+        if title == PROTECTED and titles.count(PROTECTED) > 1:  # lambda5/protect/encoder: lambda5
+            parts = Path(path).absolute().parts
+            title = [part for part in parts if part not in ("encoder", "protect")][-1]
         names[_free(title, {*names, *reserved})] = path
     if with_baseline:
         baseline = baseline_of(paths[0])
@@ -157,12 +158,6 @@ def trained_as(path: str) -> str:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return folder.resolve().name  # there is no config.json, or another program wrote it
     return PROTECTED if defences(values) else UNPROTECTED
-
-
-def _run_name(path: Path) -> str:
-    """The name of an encoder's run: lambda5 for runs/lambda5/protect/encoder."""
-    parts = [part for part in path.absolute().parts if part not in ("encoder", "protect")]
-    return parts[-1]
 
 
 def _free(name: str, taken: set[str]) -> str:

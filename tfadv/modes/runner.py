@@ -24,8 +24,14 @@ def run(command: RunFolder | Demo | Plan) -> None:
     Raises:
         UserError: a mistake that the user can mend, such as damaged data.
     """
+    modes = {"protect": protect, "attack": attack, "audit": audit, "recognizer": recognizer}
     try:
-        _run(command)
+        if isinstance(command, Plan):
+            (reproduce.show if command.is_dry else reproduce.run)(command)
+        elif isinstance(command, Demo):
+            demo.run(command)
+        else:
+            modes[command.mode].run(command)
     except DATA_ERRORS:
         explained = []
         for part in [command] if isinstance(command, RunFolder) else command.parts:
@@ -34,14 +40,3 @@ def run(command: RunFolder | Demo | Plan) -> None:
                 folder = RunFolder(part.path, part.mode, part.config)
                 explain(part.config.data, folder.left_out)  # a UserError if records are damaged
         raise
-
-
-def _run(command: RunFolder | Demo | Plan) -> None:
-    if isinstance(command, Plan):
-        (reproduce.show if command.is_dry else reproduce.run)(command)
-        return
-    if isinstance(command, Demo):
-        demo.run(command)
-        return
-    modes = {"protect": protect, "attack": attack, "audit": audit, "recognizer": recognizer}
-    modes[command.mode].run(command)

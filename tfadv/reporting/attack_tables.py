@@ -132,7 +132,9 @@ def side_by_side(encoders: Encoders, references: References) -> Table:
 def by_attack(name: str, result: EncoderResult, references: References, attacks: Attacks) -> Table:
     """Returns a row for each attack on one encoder, a column for each measure."""
     rows = {
-        Label(attacks[key].title, attacks[key].meaning): _common_names(each.metrics)
+        Label(attacks[key].title, attacks[key].meaning): {
+            _common_name(metric): value for metric, value in each.metrics.items()
+        }
         for key, each in result.attacks.items()
         if each.scores and not any(name.startswith("attribute_") for name in each.scores)
     }
@@ -225,10 +227,6 @@ def _common_name(metric: str) -> str:
         .replace("linkage_rank", "reid_rank")
         .replace("linkage_", "verification_")
     )
-
-
-def _common_names(metrics: Flat) -> Flat:
-    return {_common_name(metric): value for metric, value in metrics.items()}
 
 
 def _for_every_attack(metrics: Flat, name: str) -> Flat:
