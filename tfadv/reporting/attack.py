@@ -189,8 +189,11 @@ def _pair_figures(
     """ROC curves of each way to re-identify, and histograms of similarities."""
     items = []
     first = recognizers[0].name if recognizers else ""
-    metrics = {DECODER: "verification_auc", FEATURE_MAP: "feature_verification_auc"}
-    for key, recognizer in ((DECODER, first), (FEATURE_MAP, first), (LINKAGE, "")):
+    for key, recognizer, auc in (
+        (DECODER, first, "verification_auc"),
+        (FEATURE_MAP, first, "feature_verification_auc"),
+        (LINKAGE, "", "linkage_auc"),
+    ):
         results = {name: result.attacks.get(key) for name, result in encoders.items()}
         if key == DECODER:
             results |= {
@@ -198,18 +201,15 @@ def _pair_figures(
                 for name in (MEAN_FACE, REAL_IMAGE)
                 if name in references
             }
-        found = {
-            name: (result.pairs[recognizer], result.scores[metrics.get(key, "linkage_auc")].value)
-            for name, result in results.items()
-            if result is not None and recognizer in result.pairs
-        }
-        if found:
-            curves = {name: pairs.roc for name, (pairs, _) in found.items()}
-            areas = {name: area for name, (_, area) in found.items()}
+        results = {n: each for n, each in results.items() if each and recognizer in each.pairs}
+        pairs = {name: result.pairs[recognizer] for name, result in results.items()}
+        if pairs:
+            curves = {name: each.roc for name, each in pairs.items()}
+            areas = {name: result.scores[auc].value for name, result in results.items()}
             title = f"ROC, {attacks[key].title}"
             items.append(Figure(title, figures.roc_figure(curves, areas)))
-        if found and key == DECODER:
-            items.append(_histogram({n: pairs for n, (pairs, _) in found.items()}, first))
+        if pairs and key == DECODER:
+            items.append(_histogram(pairs, first))
     return [Section("Verification", items, _ROC)] if items else []
 
 

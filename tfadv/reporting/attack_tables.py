@@ -91,13 +91,9 @@ def strongest(result: EncoderResult, metric: str) -> tuple[str, Score] | None:
         and math.isfinite(score.value)
         and attack.examples == all_images
     }
-    chosen = choose({n: score for n, score in scores.items() if math.isfinite(score.held_out)})
-    if chosen is None:
-        on_test = {
-            n: dataclasses.replace(score, held_out=score.value) for n, score in scores.items()
-        }
-        chosen = choose(on_test)
-    return chosen
+    held_out = {n: score for n, score in scores.items() if math.isfinite(score.held_out)}
+    on_test = {n: dataclasses.replace(score, held_out=score.value) for n, score in scores.items()}
+    return choose(held_out) or choose(on_test)
 
 
 def summary(result: EncoderResult) -> Flat:

@@ -19,6 +19,17 @@ from tfadv.reporting.glossary import Column
 from tfadv.reporting.page import Card, Cell, Estimate, Figure, Label, Section, Table, write_page
 from tfadv.reporting.tables import cell
 
+_LEADS = {
+    "linkage_rank1": (
+        "From the features of two images an attacker links {:.1%} of the test images to the same "
+        "person, first among all others. Without defence it is {:.1%}; with hard predictions only "
+        "it is {:.1%}."
+    ),
+    "pixels": (
+        "Images are reconstructed with a mean squared error of {:.3f} (pixels from -1 to 1). "
+        "Without defence it is {:.3f}; with hard predictions only it is {:.3f}."
+    ),
+}
 _HOW = (
     "For each measure, the table shows the attack that leaks the most on held-out public images, "
     "with its result on test images. {} Intervals are 95%, from {:,} bootstrap samples of the "
@@ -115,19 +126,9 @@ def lead(
     """Returns in plain words what an attacker learns."""
     sentences = []
     ends = (subject, unprotected, predictions)
-    if all("linkage_rank1" in verdicts for verdicts in ends):
-        values = [verdicts["linkage_rank1"].score.value for verdicts in ends]
-        sentences.append(
-            "From the features of two images an attacker links {:.1%} of the test images to the "
-            "same person, first among all others. Without defence it is {:.1%}; with hard "
-            "predictions only it is {:.1%}.".format(*values)
-        )
-    if all("pixels" in verdicts for verdicts in ends):
-        values = [verdicts["pixels"].score.value for verdicts in ends]
-        sentences.append(
-            "Images are reconstructed with a mean squared error of {:.3f} (pixels from -1 to 1). "
-            "Without defence it is {:.3f}; with hard predictions only it is {:.3f}.".format(*values)
-        )
+    for key, sentence in _LEADS.items():
+        if all(key in verdicts for verdicts in ends):
+            sentences.append(sentence.format(*(verdicts[key].score.value for verdicts in ends)))
     if not all(verdict.is_converged for verdict in subject.values()):
         sentences.append("Some attacks were still learning: more steps would find more.")
     return " ".join(sentences)

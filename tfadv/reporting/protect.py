@@ -25,7 +25,7 @@ _NOT_SIMULATED = "Losses of the encoder and the classifier (Eq. 6)."
 def write(
     path: Path,
     results: Mapping[str, Metrics],
-    losses: Mapping[str, tuple[list[int], list[float]]],
+    losses: Mapping[str, figures.Series],
     *,
     defences: Mapping[str, Any],
     people_note: str,

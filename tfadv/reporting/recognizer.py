@@ -9,8 +9,6 @@ from tfadv.reporting.glossary import Column
 from tfadv.reporting.page import Figure, Section, Table, write_page
 from tfadv.reporting.tables import Metrics, cards, comparison
 
-Series = tuple[list[int], list[float]]
-
 # The images are real, so that a higher rate is better.
 _COLUMNS = {
     "verification_auc": Column(
@@ -51,8 +49,8 @@ def write(
     path: Path,
     metrics: Metrics,
     *,
-    loss: Series,
-    held_out_auc: Series,
+    loss: figures.Series,
+    held_out_auc: figures.Series,
     split: str,
     people_note: str,
     details: Mapping[str, Any],
