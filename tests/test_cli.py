@@ -58,7 +58,14 @@ def make_encoder(folder):
 # Mistake -> arguments, and words of the message.
 MISTAKES = {
     "no mode": ([], ["--mode is missing", "protect, attack"]),
-    "unknown mode": (["--mode=defend"], ["--mode is defend", "protect, attack"]),
+    "unknown mode": (["--mode=deceive"], ["--mode is deceive", "demo, protect, attack"]),
+    "unknown mode first": (["celeba"], ["--mode is celeba", "demo, protect, attack"]),
+    "misspelt mode": (["--mode=protekt"], ["--mode is protekt; did you mean protect?"]),
+    "unknown help": (["--help=al"], ["--help is al; it must be --help or --help=all"]),
+    "unknown config": (
+        ["protect", "--config=recomended"],
+        ["--config=recomended: there is no such file", "configs/ has only celeba, "],
+    ),
     "mode without value": (["--mode"], ["--mode"]),
     "unknown flag": (["--mode=protect", "--baseline"], ["no flag --baseline", "--config.FIELD"]),
     "unknown flag with value": (["--mode=protect", "--steps=3"], ["no flag --steps;"]),
@@ -248,8 +255,58 @@ def test_help_needs_no_tensorflow(no_tensorflow, flag):
     done = call(flag)
     assert done.returncode == 0
     assert done.stderr == ""
-    for words in ("--mode=protect ", "--workdir=DIR", "--config.train.steps=10000"):
+    for words in ("    protect  ", "--workdir=DIR", "--config.train.steps=600", "demo.py in mode"):
         assert words in done.stdout
+    assert "train.rollbacks" not in done.stdout
+    assert len(done.stdout.splitlines()) <= 90
+
+
+def test_the_whole_help_has_every_setting_with_the_values_of_a_config(no_tensorflow):
+    done = call("attack", "--help=all", "--config=celeba")
+    assert done.stdout.startswith("All settings, with the values of celeba.py in mode attack:")
+    celeba = config_file.read_config(str(ROOT / "configs/celeba.py"), "attack")
+    for name in flatten(celeba):
+        assert f"--config.{name}=" in done.stdout
+    assert f"--config.train.steps={celeba.train.steps} " in done.stdout
+
+
+def test_the_mode_may_stand_first():
+    assert parse("protect", "--workdir=here").mode == "protect"
+
+
+def test_a_config_of_ours_is_known_by_its_name():
+    named = parse("protect", "--config=celeba_small", "--config.data.dataset=synthetic")
+    assert named.path == Path("runs/celeba_small/protect")
+    celeba_small = config_file.read_config(str(ROOT / "configs/celeba_small.py"), "protect")
+    assert named.config.model == celeba_small.model
+
+
+def test_the_demo_is_three_runs_that_their_modes_would_make():
+    demo = parse("demo")
+    assert [part.mode for part in demo.parts] == ["recognizer", "protect", "attack"]
+    make_encoder(Path("runs/demo/protect/encoder"))
+    Path("runs/demo/recognizer/recognizer").mkdir(parents=True)
+    for part in demo.parts[:2]:
+        single = parse(part.mode)
+        assert (part.path, part.config) == (single.path, single.config)
+    assert demo.parts[2].config.encoder == ("runs/demo/protect/encoder",)
+    assert demo.parts[2].config.recognizer.path == "runs/demo/recognizer/recognizer"
+
+
+def test_a_demo_with_a_named_recognizer_trains_none(tmp_path):
+    (tmp_path / "c.t7").touch()
+    demo = parse("demo", "--config.recognizer.path=c.t7", "--workdir=here")
+    assert [(part.mode, part.path) for part in demo.parts] == [
+        ("protect", Path("here/protect")),
+        ("attack", Path("here/attack")),
+    ]
+
+
+def test_a_demo_trains_the_papers_defence():
+    protect = parse("demo").parts[1].config
+    assert protect.loss.lambda1 == 1
+    assert protect.baseline
+    assert protect.bottleneck == Config().bottleneck
 
 
 def test_a_finished_run_says_so_and_has_exit_code_0(no_tensorflow):

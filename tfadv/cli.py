@@ -1,23 +1,33 @@
-"""Trains privacy-preserving encoders and measures what encoders leak.
+"""Trains privacy-preserving image encoders, attacks encoders, and measures what they leak.
 
-    python run.py --mode=MODE [--config=configs/NAME.py] [--config.FIELD=VALUE ...] [--workdir=DIR]
+    python run.py MODE [--config=NAME] [--config.FIELD=VALUE ...] [--workdir=DIR]
 
-    --mode=demo         recognizer, protect and attack, one after the other
-    --mode=protect      trains an encoder with the defences of the config, measures and exports it
-    --mode=attack       attacks encoders and measures what is recovered
-    --mode=audit        attacks encoders with more effort and writes verdicts
-    --mode=recognizer   trains a face recognizer, with which the other modes measure identity
-    --mode=reproduce    makes a table or figure: all the runs of an experiment's rows
-                        [--rows=1,2: only these rows] [--dry_run: only list the runs]
+Modes:
+    demo         trains and attacks on synthetic faces: the modes recognizer, protect and attack
+    protect      trains an encoder with a defence, measures its task and exports it
+    attack       attacks encoders and measures what is recovered
+    audit        attacks encoders with more effort and writes verdicts, also as a gate in CI
+    recognizer   trains a face recognizer, with which the other modes measure identity
+    reproduce    makes a table or figure of the paper: all runs of its rows
+                 [--rows=1,2: only these rows] [--dry_run: only list the runs and what they cost]
 
-Without --config the config is configs/demo.py. Without --workdir the run is in runs/NAME/MODE,
-for demo in runs/NAME, and for reproduce in runs/reproduce. The same command resumes a run that was
-stopped.
+Examples:
+    python run.py demo
+    python run.py protect --config.loss.lambda1=5 --workdir=runs/lambda5/protect
+    python run.py protect --config=celeba --config.data.dataset=folder/mine
+    python run.py attack  --workdir=runs/lambda5/attack
+    python run.py audit   --config.audit.fail_above=linkage_rank1:0.05
+
+--config is a file, or the name of one in configs/ (demo, if you name none). --workdir is the run's
+folder: runs/NAME/MODE, for demo runs/NAME, for reproduce runs/reproduce. The same command resumes a
+run that was stopped. --help=all shows every setting, with the values of --config and the mode.
 """
 
 import contextlib
+import difflib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +39,7 @@ from tfadv.config.config_file import call_file, override, read_config
 from tfadv.config.demo import Demo
 from tfadv.config.errors import UserError, exit_code
 from tfadv.config.experiment import Plan
-from tfadv.config.fields import describe
+from tfadv.config.fields import COMMON, SETTINGS, describe
 from tfadv.config.run_folder import RunFolder
 from tfadv.config.schema import MODES, Config
 from tfadv.evaluation.leakage_measures import LimitExceededError, check_limits, parse_limit
@@ -71,8 +81,8 @@ def start(argv: list[str]) -> None:
         LimitExceededError: a finished audit exceeds a limit of `audit.fail_above`.
     """
     command = parse(argv)
-    if command is None:
-        print(f"{__doc__}\n{describe()}")
+    if isinstance(command, str):
+        print(command)
     elif isinstance(command, RunFolder) and command.metrics is not None:
         print(f"{command.path} is finished: see {command.path / 'report.html'}")
         if command.mode == "audit":
@@ -104,18 +114,18 @@ def prepare_synthetic(config: Config) -> None:
             synthetic.prepare(config.data.dir, stored.removeprefix("synthetic/"))
 
 
-def parse(argv: list[str]) -> RunFolder | Demo | Plan | None:
+def parse(argv: list[str]) -> RunFolder | Demo | Plan | str:
     """Returns a run's folder with a checked config, or the plan of a demo or an experiment.
 
     Returns:
-        None if the command line asks for help.
+        The help text if the command line asks for help.
 
     Raises:
         UserError: the command line or the config has a mistake.
     """
     values, overrides = read_flags(argv)
     if values.help:
-        return None
+        return help_text(values)
     check_flags(values)
     if values.mode == "reproduce":
         return parse_experiment(values, overrides)
@@ -125,25 +135,72 @@ def parse(argv: list[str]) -> RunFolder | Demo | Plan | None:
 
 
 def read_flags(argv: list[str]) -> tuple[flags.FlagValues, list[str]]:
-    """Returns the values of all flags but --config.FIELD, and the arguments that are left."""
+    """Returns the values of all flags but --config.FIELD, and the arguments that are left.
+
+    `run.py MODE` is `run.py --mode=MODE`, and `--help` is `--help=short`.
+    """
+    program, *arguments = argv
+    names_mode = any(re.match(r"--?mode\b", argument) for argument in arguments)
+    if arguments and not arguments[0].startswith("-") and not names_mode:
+        arguments[0] = f"--mode={arguments[0]}"
+    short = ("--help", "-help", "-h")
+    arguments = ["--help=short" if argument in short else argument for argument in arguments]
     values = flags.FlagValues()
     flags.DEFINE_string("mode", None, "What to do.", flag_values=values)
     flags.DEFINE_string("config", str(DEFAULT_CONFIG), "Config file.", flag_values=values)
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
     flags.DEFINE_list("rows", [], "Rows of an experiment.", flag_values=values)
     flags.DEFINE_bool("dry_run", False, "Only list an experiment.", flag_values=values)
-    flags.DEFINE_bool("help", False, "Show this.", short_name="h", flag_values=values)
+    flags.DEFINE_string("help", None, "Show this.", flag_values=values)
     try:
-        return values, values(argv, known_only=True)
+        left = values([program, *arguments], known_only=True)
     except (flags.Error, ValueError) as error:
         raise UserError(error) from None
+    if not Path(values.config).exists():
+        values.config = find_config(values.config)
+    return values, left
+
+
+def find_config(name: str) -> str:
+    """Returns the path of a config in configs/ by its name, such as celeba.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = DEFAULT_CONFIG.parent
+    path = folder / f"{name}.py"
+    if not path.exists():
+        names = sorted(path.stem for path in folder.glob("*.py"))
+        raise UserError(
+            f"--config={name}: there is no such file, and configs/ has only {', '.join(names)}"
+        )
+    return str(path)
+
+
+def help_text(values: flags.FlagValues) -> str:
+    """Returns the short help, or with --help=all every setting of a config in a mode.
+
+    Raises:
+        UserError: the help that is asked for does not exist, or the config has a mistake.
+    """
+    if values.help not in ("short", "all"):
+        raise UserError(f"--help is {values.help}; it must be --help or --help=all")
+    mode = {"attack": "attack", "audit": "attack", "recognizer": "recognizer"}.get(values.mode)
+    config = read_config(values.config, mode or "protect")
+    values_of = f"with the values of {Path(values.config).name} in mode {mode or 'protect'}"
+    if values.help == "all":
+        return f"All settings, {values_of}:\n{describe(config, SETTINGS)}"
+    settings = describe(config, COMMON, with_rules=False)
+    return f"{__doc__}\nThe settings that people change most, {values_of}:\n{settings}"
 
 
 def check_flags(values: flags.FlagValues) -> None:
     """Raises a UserError unless the flags go together."""
     if values.mode not in MODES:
         given = f"--mode is {values.mode}" if values.mode else "--mode is missing"
-        raise UserError(f"{given}; it must be one of {', '.join(MODES)}")
+        near = difflib.get_close_matches(values.mode or "", MODES, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f"; it must be one of {', '.join(MODES)}"
+        raise UserError(f"{given}{hint}")
     if "://" in (values.workdir or ""):
         raise UserError(
             f"--workdir={values.workdir}: a run's folder must be local or mounted; only data.dir "

@@ -4,6 +4,7 @@ import pytest
 
 from tfadv.config import config_file
 from tfadv.config.fields import (
+    COMMON,
     PENALTIES,
     SETTINGS,
     defences,
@@ -75,25 +76,34 @@ def test_a_name_like_no_field_gets_no_suggestion():
     assert str(unknown_field("zzz")) == "there is no config field zzz"
 
 
-def test_help_shows_every_field_with_its_default_as_one_would_type_it():
-    shown = re.findall(r"^  (--config\.\S+)", describe(), re.MULTILINE)
+def test_help_shows_every_field_with_its_value_as_one_would_type_it():
+    other = Config(data=Data(size=96), train=Train(steps=3), encoder=("a", "b"))
+    shown = re.findall(r"^  (--config\.\S+)", describe(other, SETTINGS), re.MULTILINE)
     assert [argument[9:].partition("=")[0] for argument in shown] == list(SETTINGS)
-    other = Config(data=Data(size=96), train=Train(steps=3), encoder=("a",))
-    assert config_file.override(other, ["run.py", *shown]) == Config()
+    assert config_file.override(Config(), ["run.py", *shown]) == other
+
+
+def test_the_short_help_has_fewer_fields_and_no_rules():
+    text = describe(Config(), COMMON, with_rules=False)
+    assert "--config.data.size=64" in text
+    assert "1,024" not in text
+    assert "train.rollbacks" not in text
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        "height and width in pixels (from 32 to 1,024)",
-        "(gaussian, laplace)",
-        "in evenly spaced levels; 1: the sign (from 0 to 16; off: 0)",
-        "negative reconstruction error in Eq. 9 (off: 0.0)",
+        "height and width in pixels (whole number from 32 to 1,024)",
+        "(one of gaussian, laplace)",
+        "the sign (whole number from 0 to 16; off: 0)",
+        "negative reconstruction error in Eq. 9 (number, at least 0; off: 0.0)",
+        "show images of the dataset in the report and TensorBoard (True or False)",
+        "architectures of the attackers' decoders (list of figure6, residual)",
     ],
 )
 def test_help_says_what_a_field_may_be_and_when_a_defence_is_off(words):
-    assert words in " ".join(describe().split())
+    assert words in " ".join(describe(Config(), SETTINGS).split())
 
 
 def test_help_has_no_long_lines():
-    assert max(map(len, describe().splitlines())) <= 100
+    assert max(map(len, describe(Config(), SETTINGS).splitlines())) <= 100

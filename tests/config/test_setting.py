@@ -36,10 +36,10 @@ def test_a_value_that_is_allowed_has_no_problem(setting, value):
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
-        (SIZE, "size (from 32 to 1,024)"),
-        (WEIGHT, "weight (off: 0.0)"),
-        (NAMES, "names (a, b)"),
-        (TEXT, "folder"),
+        (SIZE, "size (whole number from 32 to 1,024)"),
+        (WEIGHT, "weight (number, at least 0; off: 0.0)"),
+        (NAMES, "names (list of a, b)"),
+        (TEXT, "folder (text)"),
     ],
 )
 def test_help_has_the_meaning_and_the_rules(setting, text):

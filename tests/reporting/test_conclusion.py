@@ -39,7 +39,8 @@ def test_says_what_the_task_lost_and_what_an_attacker_gets():
         "between no protection and hard predictions only, it closes 50% ("
     )
     assert "in re-identification and 50% (" in attacker
-    assert "--mode=audit" in following and "--config.data.dataset=synthetic" in following
+    assert "--mode=audit" in following
+    assert "--config.data.dataset=synthetic" in following
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,8 @@ def test_without_known_people_only_the_images_count():
     encoders = {"protected": 16.0, "unprotected": 17.0, "hard_predictions": 15.0}
     found = conclude({n: images_only(p) for n, p in encoders.items()}, {}, 9, "folder/mine")
     assert len(found) == 2
-    assert found[0].startswith("The defence helps in part") and "people" not in found[0]
+    assert found[0].startswith("The defence helps in part")
+    assert "people" not in found[0]
 
 
 @pytest.mark.parametrize(

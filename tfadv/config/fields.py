@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tfadv.config.errors import UserError
@@ -23,6 +23,31 @@ def _declared(group: type = Config, prefix: str = "") -> Iterator[tuple[str, Set
 GROUPS = {item.name: item.type for item in dataclasses.fields(Config) if not item.metadata}
 SETTINGS = dict(_declared())
 DEFENCES = {name: setting for name, setting in SETTINGS.items() if setting.off is not None}
+# What people change most: the short help shows these.
+COMMON = (
+    "encoder",
+    "baseline",
+    "data.dir",
+    "data.dataset",
+    "data.size",
+    "task.attributes",
+    "model.depth",
+    "model.split",
+    "bottleneck.size",
+    "bottleneck.bits",
+    "bottleneck.predictions",
+    "loss.lambda1",
+    "loss.lambda2",
+    "loss.mu1",
+    "loss.mu2",
+    "train.steps",
+    "train.batch",
+    "audit.unprotected",
+    "audit.fail_above",
+    "recognizer.path",
+    "runtime.precision",
+    "runtime.seed",
+)
 PENALTIES = tuple(name for name in DEFENCES if name.startswith("loss."))
 
 
@@ -77,22 +102,35 @@ def _suggestion(name: str) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def describe() -> str:
-    """Returns the help text: every field with its default, its meaning and what it may be."""
-    lines = ["Settings, with the values they have unless the config file sets others:", ""]
-    group = ""
-    for name, setting in SETTINGS.items():
+def describe(config: Config, names: Iterable[str], *, with_rules: bool = True) -> str:
+    """Returns a help text: fields with their values and meanings.
+
+    Args:
+        config: whose values to show.
+        names: of the fields to show, those of a group after each other.
+        with_rules: whether to say of each field what it may be.
+    """
+    lines = []
+    group = None
+    for name in names:
+        setting = SETTINGS[name]
         if (now := name.rpartition(".")[0]) != group:
             group = now
-            lines += ["", f"{group}: {GROUPS[group].__doc__}"]
-        option = f"  --config.{name}={setting.shown_default()}"
-        meaning = textwrap.wrap(setting.help(), 100 - _COLUMN)
+            lines += ["", f"{group}: {GROUPS[group].__doc__}" if group else "run: What to run."]
+        option = f"  --config.{name}={shown(get(config, name))}"
+        meaning = setting.help() if with_rules else setting.meaning
+        meaning = textwrap.wrap(meaning, 100 - _COLUMN)
         if len(option) >= _COLUMN:
             lines.append(option)
             option = ""
         lines.append(f"{option:<{_COLUMN}}{meaning[0]}")
         lines += [" " * _COLUMN + line for line in meaning[1:]]
     return "\n".join(lines)
+
+
+def shown(value: Any) -> str:
+    """Returns a field's value as one would type it on the command line."""
+    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 _COLUMN = 40  # where the meanings start

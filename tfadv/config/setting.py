@@ -13,6 +13,7 @@ _KINDS = {
     str: "a text",
     tuple: "a list of names, such as a,b",
 }
+_SHORT = {bool: "True or False", int: "whole number", float: "number", str: "text", tuple: "list"}
 _LARGEST = 2**31 - 1
 
 
@@ -69,19 +70,20 @@ class Setting:
         return ""
 
     def help(self) -> str:
-        """Returns the meaning, then in parentheses the choices or the range and the off-value."""
-        rules = []
-        if self.choices:
-            rules.append(_listed(choice or repr(choice) for choice in self.choices))
-        elif self.high is not None:
-            rules.append(self._range())
-        if self.off is not None:
-            rules.append(f"off: {self.off!r}")
-        return f"{self.meaning} ({'; '.join(rules)})" if rules else self.meaning
+        """Returns the meaning, then in parentheses what the value may be and the off-value."""
+        return f"{self.meaning} ({self.rules()})"
 
-    def shown_default(self) -> str:
-        """Returns the default as one would type it on the command line."""
-        return ",".join(self.default) if self.is_list else str(self.default)
+    def rules(self) -> str:
+        """Returns the type, the choices or the range, and the off-value."""
+        kind = _SHORT[type(self.default)]
+        if self.choices:
+            choices = _listed(choice or repr(choice) for choice in self.choices)
+            kind = f"{kind} of {choices}" if self.is_list else f"one of {choices}"
+        elif self.low is not None and self.high is not None:
+            kind += f" {self._range()}"
+        elif self.low is not None:
+            kind += f", at least {self.low:,}"
+        return kind if self.off is None else f"{kind}; off: {self.off!r}"
 
     @property
     def _highest(self) -> float:
