@@ -6,7 +6,7 @@ import numpy as np
 
 from tfadv.attacks.attack import IDENTITIES, RECOGNIZER, Attack, FittedAttack, NotApplicableError
 from tfadv.attacks.knowledge import Knowledge
-from tfadv.attacks.ridge import embedding_ridge
+from tfadv.attacks.ridge import RidgeFeatureMap
 from tfadv.evaluation.identities import repeated_people
 from tfadv.evaluation.metrics.info_nce import choose_scale
 from tfadv.evaluation.metrics.roc import area_under, roc_curve
@@ -120,9 +120,8 @@ class LinkageByGuesses(Attack):
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Solves the regression."""
-        ridge = embedding_ridge(knowledge, to_vectors, knowledge.whitening)
-        mean = knowledge.train.embeddings.embedding.mean(0)
-        return FittedAttack(link=lambda features: ridge(to_vectors(features)) - mean)
+        guess = RidgeFeatureMap().fit(knowledge, folder)
+        return FittedAttack(link=lambda features: guess.embed(features) - guess.mean_embedding)
 
 
 def _of_people(

@@ -6,28 +6,25 @@ is chosen on held-out people says how far to trust it.
 """
 
 import functools
-import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
 
-from tfadv.attacks.attack import (
-    RECOGNIZER,
-    Attack,
-    FittedAttack,
-)
-from tfadv.attacks.knowledge import Knowledge, Pairs, PairsSubset
+from tfadv.attacks.attack import RECOGNIZER, Attack, FittedAttack
+from tfadv.attacks.knowledge import Knowledge, KnownImages
 from tfadv.evaluation.whitening import Whitening, to_vectors
 
 Batches = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]  # of inputs and targets
+Predict = Callable[[np.ndarray], np.ndarray]  # from features
+Targets = Callable[[KnownImages, dict[str, np.ndarray]], np.ndarray]  # of a batch of images
 
 STRENGTHS = np.geomspace(1e-16, 1e4, 41)  # of the penalty, where the mean eigenvalue is 1
 _COMPARED = 512  # targets that strengths are compared on
 _SIDE = 64  # pixels per side at which images are fitted, at most
 _SOFTNESS = 0.1  # of the whitening before vectors are mixed at random
-_EMPHASES = (0.01, 0.1)  # of random features, against 1 for the plain ones
 
 
 class Ridge:
@@ -126,149 +123,106 @@ class RandomFeatures:
         return np.concatenate([vectors, np.maximum(mixed, 0.0)], axis=1)
 
 
-class ImageRidge:
-    """Ridge regression from features to pixels, plain or with random features.
+class RidgeAttack(Attack):
+    """Ridge regression from features, with random features if there are any, to some target.
+
+    Args:
+        random_features: number of random ReLU features; 0: none.
+        seed: of the random features.
+    """
+
+    result: ClassVar[str]  # what the regression is, in the title
+    target: ClassVar[str]
+    emphases: ClassVar[Sequence[float]] = (1.0,)  # of random features, against 1 for the others
+
+    def __init__(self, random_features: int = 0, seed: int = 0):
+        self._random_features, self._seed = random_features, seed
+        kind, inputs, end = "linear", "features", ", in closed form"
+        if random_features:
+            kind, inputs, end = "random-features", "features and random ReLU features of them", ""
+        self.title = f"{kind} {self.result}"
+        self.meaning = f"Ridge regression from {inputs} to {self.target}{end}."
+
+    def _solve(self, knowledge: Knowledge, targets: Targets) -> tuple[Predict, float]:
+        """Returns the regression, and its mean squared error on some of the held-out targets."""
+        expand, whitenings = self._inputs(knowledge)
+
+        def pairs(known):
+            for batch in known.pairs.batches():
+                yield expand(batch["features"]), targets(known, batch)
+
+        parts = [functools.partial(pairs, known) for known in (knowledge.train, knowledge.held_out)]
+        fits = [Ridge(*parts, whitening) for whitening in whitenings]
+        ridge = min(fits, key=lambda fit: fit.held_out_error)
+        return lambda features: ridge(expand(features)), ridge.held_out_error
+
+    def _inputs(self, knowledge: Knowledge) -> tuple[Predict, list[Whitening]]:
+        """Returns what turns features into inputs, and the whitening of inputs by each emphasis."""
+        if not self._random_features:
+            return to_vectors, [knowledge.whitening]
+        random = RandomFeatures(knowledge.whitening, self._random_features, self._seed)
+
+        def expand(features):
+            return random(to_vectors(features))
+
+        def inputs():
+            return (expand(batch["features"]) for batch in knowledge.train.pairs.batches())
+
+        emphasis = np.ones(next(inputs()).shape[1])
+        whitenings = []
+        for each in self.emphases:
+            emphasis[-self._random_features :] = each
+            whitenings.append(Whitening(inputs(), emphasis))
+        return expand, whitenings
+
+
+class RidgeDecoder(RidgeAttack):
+    """Ridge regression from features to pixels.
 
     Images are fitted at 64 pixels per side at most, by area averaging, and enlarged bilinearly, so
     that memory does not grow with their size.
-
-    Args:
-        train: public pairs to learn from.
-        held_out: public pairs of other people, by which the strength is chosen.
-        whitening: of the training features.
-        random_features: number of random ReLU features; 0: none. Their emphasis is chosen on
-            held-out pairs too.
-        seed: of the random features.
-
-    Attributes:
-        held_out_loss: mean squared error of held-out images in [-1, 1], at the size of the fit.
     """
 
-    def __init__(
-        self,
-        train: Pairs | PairsSubset,
-        held_out: Pairs,
-        whitening: Whitening,
-        random_features: int = 0,
-        seed: int = 0,
-    ):
-        self._size, self._side = train.size, min(train.size, _SIDE)
-        self._expand = to_vectors
-        whitenings: Sequence[Whitening] = [whitening]
-        if random_features:
-            random = RandomFeatures(whitening, random_features, seed)
-            self._expand = lambda features: random(to_vectors(features))
-            plain = math.prod(to_vectors(next(iter(train.batches()))["features"]).shape[1:])
-            emphases = [np.repeat([1.0, each], [plain, random_features]) for each in _EMPHASES]
-            whitenings = [
-                Whitening((self._expand(batch["features"]) for batch in train.batches()), emphasis)
-                for emphasis in emphases
-            ]
-        fits = [Ridge(self._pairs(train), self._pairs(held_out), each) for each in whitenings]
-        self._ridge = min(fits, key=lambda fit: fit.held_out_error)
-        errors = [
-            np.square(self._fit(inputs) - targets).sum(dtype=np.float64) / targets.shape[1]
-            for inputs, targets in self._pairs(held_out)()
-        ]
-        self.held_out_loss = float(sum(errors) / held_out.count)
-
-    def __call__(self, features: np.ndarray) -> np.ndarray:
-        """Returns reconstructions, float32 [N, S, S, 3] in [-1, 1]."""
-        images = self._fit(self._expand(features)).reshape(-1, self._side, self._side, 3)
-        return resized(images, self._size, cv2.INTER_LINEAR)
-
-    def _fit(self, inputs: np.ndarray) -> np.ndarray:
-        return np.clip(self._ridge(inputs), -1.0, 1.0)
-
-    def _pairs(self, pairs: Pairs | PairsSubset) -> Batches:
-        """The inputs and targets of the regression: vectors, and small images in [-1, 1]."""
-
-        def batches():
-            for batch in pairs.batches():
-                yield self._expand(batch["features"]), thumbnails(batch["images"], self._side)
-
-        return batches
-
-
-class RidgeDecoder(Attack):
-    """Ridge regression from features to pixels.
-
-    Args:
-        random_features: number of random ReLU features; 0: none.
-        seed: of the random features.
-    """
-
-    title = "linear decoder"
-    meaning = "Ridge regression from features to pixels, in closed form."
-
-    def __init__(self, random_features: int = 0, seed: int = 0):
-        self._random_features, self._seed = random_features, seed
-        if random_features:
-            self.title = "random-features decoder"
-            self.meaning = (
-                "Ridge regression from features and random ReLU features of them to pixels."
-            )
+    result, target = "decoder", "pixels"
+    emphases = (0.01, 0.1)
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
-        """Solves the regression."""
-        decode = ImageRidge(
-            knowledge.train.pairs,
-            knowledge.held_out.pairs,
-            knowledge.whitening,
-            self._random_features,
-            self._seed,
-        )
-        return FittedAttack(reconstruct=decode, held_out_loss=decode.held_out_loss)
+        """Solves the regression; its loss is the squared error in [-1, 1], at the fitted size."""
+        size = knowledge.train.pairs.size
+        side = min(size, _SIDE)
+
+        def small(known, batch):
+            return thumbnails(batch["images"], side)
+
+        predict, _ = self._solve(knowledge, small)
+
+        def fitted(features):
+            return np.clip(predict(features), -1.0, 1.0)
+
+        def reconstruct(features):
+            images = fitted(features).reshape(-1, side, side, 3)
+            return resized(images, size, cv2.INTER_LINEAR)
+
+        held_out, error = knowledge.held_out, 0.0
+        for batch in held_out.pairs.batches():
+            squares = np.square(fitted(batch["features"]) - small(held_out, batch))
+            error += squares.sum(dtype=np.float64) / squares.shape[1]
+        return FittedAttack(reconstruct=reconstruct, held_out_loss=float(error / held_out.count))
 
 
-class RidgeFeatureMap(Attack):
-    """Ridge regression from features to face embeddings.
+class RidgeFeatureMap(RidgeAttack):
+    """Ridge regression from features to face embeddings."""
 
-    Args:
-        random_features: number of random ReLU features; 0: none.
-        seed: of the random features.
-    """
-
-    title = "linear M(Z)"
-    meaning = "Ridge regression from features to face embeddings, in closed form."
+    result, target = "M(Z)", "face embeddings"
     needs = frozenset({RECOGNIZER})
 
-    def __init__(self, random_features: int = 0, seed: int = 0):
-        self._random_features, self._seed = random_features, seed
-        if random_features:
-            self.title = "random-features M(Z)"
-            self.meaning = (
-                "Ridge regression from features and random ReLU features of them to face "
-                "embeddings."
-            )
-
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Solves the regression."""
-        expand, whitening = to_vectors, knowledge.whitening
-        if self._random_features:
-            random = RandomFeatures(knowledge.whitening, self._random_features, self._seed)
-            expand, whitening = lambda features: random(to_vectors(features)), None
-        ridge = embedding_ridge(knowledge, expand, whitening)
-        return FittedAttack(
-            embed=lambda features: ridge(expand(features)),
-            mean_embedding=knowledge.train.embeddings.embedding.mean(0),
-            held_out_loss=ridge.held_out_error,
+        embed, error = self._solve(
+            knowledge, lambda known, batch: known.embeddings.embedding[batch["index"]]
         )
-
-
-def embedding_ridge(
-    knowledge: Knowledge,
-    expand: Callable[[np.ndarray], np.ndarray] = to_vectors,
-    whitening: Whitening | None = None,
-) -> Ridge:
-    """Returns ridge regression from features, expanded to vectors, to face embeddings."""
-
-    def batches(known):
-        for batch in known.pairs.batches():
-            yield expand(batch["features"]), known.embeddings.embedding[batch["index"]]
-
-    parts = (functools.partial(batches, known) for known in (knowledge.train, knowledge.held_out))
-    return Ridge(*parts, whitening)
+        mean = knowledge.train.embeddings.embedding.mean(0)
+        return FittedAttack(embed=embed, mean_embedding=mean, held_out_loss=error)
 
 
 def thumbnails(images: np.ndarray, side: int) -> np.ndarray:
