@@ -7,16 +7,11 @@ from pathlib import Path
 
 import keras
 
-from tfadv.attacks.attack import (
-    Attack,
-    FittedAttack,
-    NotApplicableError,
-)
+from tfadv.attacks.attack import Attack, FittedAttack, NotApplicableError
 from tfadv.attacks.knowledge import Knowledge
 from tfadv.attacks.network_training import Schedule, Standardisation, train_network
 from tfadv.config.files import write_json
 from tfadv.data.images import normalize, to_uint8
-from tfadv.evaluation.results import Training
 from tfadv.models.adversary import Adversary
 from tfadv.training.distribution import over_devices
 from tfadv.training.trainer import TrainingError, adam, write_images
@@ -116,7 +111,7 @@ class Decoder(Attack):
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Trains Dec^a."""
         title = f"decoder on {knowledge.name}"
-        return _fitted(*train_decoder(self._training, knowledge, knowledge.g, folder, title))
+        return train_decoder(self._training, knowledge, knowledge.g, folder, title)
 
 
 class BudgetedDecoder(Attack):
@@ -172,15 +167,14 @@ class BudgetedDecoder(Attack):
                 print(f"{title} diverged: {error}", flush=True)
                 diverged.append(str(error))
                 continue
-            loss = found[1].held_out_loss
             if self.budget == 1:
-                losses[rate] = loss
+                losses[rate] = found.held_out_loss
                 write_json(losses_file, losses)
-            if best is None or loss < best[1].held_out_loss:
+            if best is None or found.held_out_loss < best.held_out_loss:
                 best = found
         if best is None:
             raise TrainingError("; ".join(diverged))
-        return _fitted(*best)
+        return best
 
     def _at(self, rate: float) -> DecoderTraining:
         """The training with this budget and learning rate."""
@@ -203,7 +197,7 @@ def train_decoder(
     g: Callable | None,
     folder: Path,
     title: str,
-) -> tuple[ImageInverter, Training]:
+) -> FittedAttack:
     """Trains Dec^a by Eq. 5; returns it at its best point.
 
     Args:
@@ -243,12 +237,6 @@ def train_decoder(
         before_first_step=lambda: training.measure_scale(inverter.adversary),
         show=show,
     )
-    return inverter, found
-
-
-def _fitted(inverter: ImageInverter, training: Training) -> FittedAttack:
     return FittedAttack(
-        reconstruct=over_devices(inverter),
-        held_out_loss=training.held_out_loss,
-        training=training,
+        reconstruct=over_devices(inverter), held_out_loss=found.held_out_loss, training=found
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -9,11 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv.attacks.attack import RECOGNIZER, Attack, FittedAttack
-from tfadv.attacks.knowledge import Knowledge
+from tfadv.attacks.knowledge import Knowledge, KnownImages
 from tfadv.attacks.network_training import Schedule, Standardisation, train_network
 from tfadv.config.errors import UserError
 from tfadv.config.schema import FeatureMap as Settings
-from tfadv.evaluation.results import Training
 from tfadv.models import feature_map
 from tfadv.models.losses import feature_loss
 from tfadv.training.distribution import over_devices
@@ -109,65 +109,54 @@ class FeatureMap(Attack):
         self._settings, self._schedule = settings, schedule
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
-        """Trains M."""
-        inverter, training = train_feature_map(self._settings, self._schedule, knowledge, folder)
-        guess = over_devices(inverter)
+        """Trains M by Eq. 10."""
+        settings, schedule = self._settings, self._schedule
+        keras.utils.set_random_seed(schedule.seed)
+        pairs, embeddings = knowledge.train.pairs, knowledge.train.embeddings.embedding
+        shape, batch = pairs.feature_shape, schedule.train.batch
+        network = feature_map.FeatureMap(
+            shape, embeddings.shape[1], settings.hidden, settings.pooling
+        )
+        network.build((None, *shape))
+        inverter = FeatureInverter(network, shape)
+        inverter.standardisation.adapt(found["features"] for found in pairs.batches())
+        inverter.adapt_embeddings(embeddings)
+        inverter.compile(adam(settings.learning_rate, schedule.train.clip_norm))
+        epoch = max(1, pairs.count // batch)
+        train = dataclasses.replace(
+            schedule.train,
+            steps=settings.steps,
+            log_every=epoch,
+            evaluate_every=epoch,
+            checkpoint_every=10 * epoch,
+        )
+        training = train_network(
+            inverter,
+            dataclasses.replace(schedule, train=train),
+            lambda step: pairs.training_batches(batch, seed=schedule.seed, start=step).map(
+                _with_targets(knowledge.train)
+            ),
+            lambda: map(_with_targets(knowledge.held_out), knowledge.held_out.pairs.batches()),
+            folder,
+            f"M on {knowledge.name}",
+        )
         return FittedAttack(
-            embed=guess,
-            mean_embedding=knowledge.train.embeddings.embedding.mean(0),
+            embed=over_devices(inverter),
+            mean_embedding=embeddings.mean(0),
             held_out_loss=training.held_out_loss,
             training=training,
         )
 
 
-def train_feature_map(
-    settings: Settings, schedule: Schedule, knowledge: Knowledge, folder: Path
-) -> tuple[FeatureInverter, Training]:
-    """Trains M by Eq. 10; returns it at its best point, and how training went.
+def _with_targets(known: KnownImages) -> Callable[[dict], dict]:
+    """Returns what turns a batch of pairs into the data of a step."""
+    targets = tf.convert_to_tensor(known.embeddings.embedding)
 
-    Raises:
-        TrainingError: it diverges.
-    """
-    keras.utils.set_random_seed(schedule.seed)
-    pairs, embeddings = knowledge.train.pairs, knowledge.train.embeddings.embedding
-    held_out_embeddings = knowledge.held_out.embeddings.embedding
-    shape, batch = pairs.feature_shape, schedule.train.batch
-    network = feature_map.FeatureMap(shape, embeddings.shape[1], settings.hidden, settings.pooling)
-    network.build((None, *shape))
-    inverter = FeatureInverter(network, shape)
-    inverter.standardisation.adapt(found["features"] for found in pairs.batches())
-    inverter.adapt_embeddings(embeddings)
-    inverter.compile(adam(settings.learning_rate, schedule.train.clip_norm))
-    epoch = max(1, pairs.count // batch)
-    train = dataclasses.replace(
-        schedule.train,
-        steps=settings.steps,
-        log_every=epoch,
-        evaluate_every=epoch,
-        checkpoint_every=10 * epoch,
-    )
-    targets = tf.convert_to_tensor(embeddings)
+    def with_targets(batch):
+        embeddings = tf.gather(targets, batch["index"])
+        return {"features": batch["features"], "embeddings": embeddings}
 
-    def with_targets(found):
-        target = tf.gather(targets, found["index"])
-        return {"features": found["features"], "embeddings": target}
-
-    def held_out():
-        for found in knowledge.held_out.pairs.batches():
-            target = held_out_embeddings[found["index"]]
-            yield {"features": found["features"], "embeddings": target}
-
-    training = train_network(
-        inverter,
-        dataclasses.replace(schedule, train=train),
-        lambda step: pairs.training_batches(batch, seed=schedule.seed, start=step).map(
-            with_targets
-        ),
-        held_out,
-        folder,
-        f"M on {knowledge.name}",
-    )
-    return inverter, training
+    return with_targets
 
 
 def check_size(settings: Settings, name: str, feature_shape: tuple[int, ...]) -> None:

@@ -20,6 +20,7 @@ Encode = Callable[[tf.Tensor], tf.Tensor]
 
 _NOISE = 0.1  # standard deviation of the starts, before tanh
 _EPSILON = 1e-8  # keeps the gradient of total variation finite where an image is flat
+_BATCH = 16  # images that are searched for at a time; the search is chosen on as many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,65 +145,12 @@ class InputOptimiser:
         return tf.reduce_mean(squares, axis=tf.range(1, tf.rank(squares)))
 
 
-class InputInverter:
-    """`InputOptimiser` with the search that works best on public images.
-
-    Args:
-        encode: as for `InputOptimiser`.
-        train: public pairs, for the mean image and the statistics of the features.
-        held_out: public pairs of other people; the search is chosen on the first of them.
-        searches: to choose from, by the mean squared error of pixels.
-        examples: number of held-out images that the search is chosen on.
-        restarts: as for `InputOptimiser`.
-        batch: as for `InputOptimiser`.
-        seed: as for `InputOptimiser`.
-
-    Attributes:
-        search: the chosen one.
-        held_out_loss: its mean squared error on those held-out images, in [-1, 1].
-
-    Raises:
-        NotApplicableError: no gradient comes through the encoder.
-    """
-
-    def __init__(
-        self,
-        encode: Encode,
-        train: Pairs,
-        held_out: Pairs,
-        searches: Sequence[Search] = SEARCHES,
-        *,
-        examples: int = 16,
-        restarts: int = 3,
-        batch: int = 16,
-        seed: int = 0,
-    ):
-        standardisation = Standardisation(dtype="float32")
-        standardisation.build((None, *train.feature_shape))
-        standardisation.adapt(pairs["features"] for pairs in train.batches())
-        self._optimise = InputOptimiser(
-            encode, standardisation, _mean_image(train), restarts=restarts, batch=batch, seed=seed
-        )
-        few = {name: values[:examples] for name, values in next(held_out.batches()).items()}
-        errors = [self._error(search, few["images"], few["features"]) for search in searches]
-        self.search = searches[int(np.argmin(errors))]
-        self.held_out_loss = min(errors)
-
-    def __call__(self, features: np.ndarray) -> np.ndarray:
-        """Returns reconstructions, float32 [N, S, S, 3] in [-1, 1]."""
-        return self._optimise(features, self.search)[0]
-
-    def _error(self, search: Search, images: np.ndarray, features: np.ndarray) -> float:
-        found, _ = self._optimise(features, search)
-        return float(np.square(found - (images / 127.5 - 1.0)).mean())
-
-
 class GradientSearch(Attack):
     """Searches for images with the same features, by gradients through the encoder.
 
     Args:
         examples: number of test images that it searches for.
-        searches: to choose from.
+        searches: to choose from, by the mean squared error of the first held-out public images.
         restarts: number of starts of each search.
         seed: of the starts.
     """
@@ -232,16 +180,29 @@ class GradientSearch(Attack):
         encode = differentiable()
         if encode is None:
             raise NotApplicableError("the encoder takes integers")
-        inverter = InputInverter(
+        train = knowledge.train.pairs
+        standardisation = Standardisation(dtype="float32")
+        standardisation.build((None, *train.feature_shape))
+        standardisation.adapt(pairs["features"] for pairs in train.batches())
+        optimise = InputOptimiser(
             encode,
-            knowledge.train.pairs,
-            knowledge.held_out.pairs,
-            self._searches,
+            standardisation,
+            _mean_image(train),
             restarts=self._restarts,
+            batch=_BATCH,
             seed=self._seed,
         )
+        first = next(knowledge.held_out.pairs.batches())
+        images, features = first["images"][:_BATCH] / 127.5 - 1.0, first["features"][:_BATCH]
+        errors = [
+            float(np.square(optimise(features, search)[0] - images).mean())
+            for search in self._searches
+        ]
+        best = self._searches[int(np.argmin(errors))]
         return FittedAttack(
-            reconstruct=inverter, examples=self._examples, held_out_loss=inverter.held_out_loss
+            reconstruct=lambda features: optimise(features, best)[0],
+            examples=self._examples,
+            held_out_loss=min(errors),
         )
 
 
