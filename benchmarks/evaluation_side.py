@@ -11,7 +11,7 @@ from absl import app, flags
 
 from tfadv.attacks import linkage, ridge
 from tfadv.evaluation.metrics import utility
-from tfadv.evaluation.metrics.bootstrap import IdentityBootstrap
+from tfadv.evaluation.metrics.bootstrap import IdentityBootstrap, percentile_interval
 from tfadv.evaluation.metrics.identity import identify
 from tfadv.evaluation.metrics.image import psnr, ssim
 
@@ -115,7 +115,7 @@ def _our_identify(data):
 
 def _our_bootstrap(data):
     bootstrap = IdentityBootstrap(data.identities, REPLICATES)
-    low, high = bootstrap.mean(data.embeddings[:, 0])
+    low, high = percentile_interval(bootstrap.means(data.embeddings[:, 0]))
     return data.test, high - low
 
 

@@ -97,26 +97,21 @@ class SavedEncoder:
 
     def _floats_to_features(self, images: tf.Tensor) -> tf.Tensor:
         """Calls the signature on images in [-1, 1]; resized images are not rounded."""
-        sides = self._sides(images)
-        if sides != tuple(images.shape[1:3]):
-            images = tf.image.resize(images, sides, antialias=True)
-        return tf.cast(self._features_of((images + 1.0) / 2.0), tf.float32)
+        return tf.cast(self._features_of((self._resized(images) + 1.0) / 2.0), tf.float32)
 
     def _to_features(self, images: tf.Tensor) -> tf.Tensor:
         """Calls the signature on uint8 images, brought to its size and range."""
-        sides = self._sides(images)
-        if sides != tuple(images.shape[1:3]):
-            images = tf.round(tf.image.resize(images, sides, antialias=True))
+        images = tf.round(self._resized(images))
         if self._spec.dtype.is_floating:
             images = tf.cast(images, tf.float32) / 255.0
         return self._features_of(images)
 
-    def _sides(self, images: tf.Tensor) -> tuple[int, ...]:
-        """The height and width of the signature's input."""
-        return tuple(
-            wanted or side
-            for wanted, side in zip(self._spec.shape[1:3], images.shape[1:3], strict=True)
-        )
+    def _resized(self, images: tf.Tensor) -> tf.Tensor:
+        """Images at the height and width of the signature's input."""
+        given = tuple(images.shape[1:3])
+        wanted = self._spec.shape[1:3]
+        sides = tuple(side or own for side, own in zip(wanted, given, strict=True))
+        return images if sides == given else tf.image.resize(images, sides, antialias=True)
 
     def _features_of(self, images: tf.Tensor) -> tf.Tensor:
         """Calls the signature on images of its size; in [0, 1] if it takes floats."""

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import hypergeom
 
-from tfadv.evaluation.metrics.bootstrap import IdentityBootstrap
+from tfadv.evaluation.metrics.bootstrap import IdentityBootstrap, percentile_interval
 from tfadv.evaluation.metrics.info_nce import SCALES, choose_scale, info_nce
 
 
@@ -19,7 +19,7 @@ def measure(codes, identities, scale, replicates=200, **options):
     nats, candidates = info_nce(codes, identities, scale, **options)
     return {
         "info_nce": np.nanmean(nats),
-        "info_nce_ci95": IdentityBootstrap(identities, replicates).mean(nats),
+        "info_nce_ci95": percentile_interval(IdentityBootstrap(identities, replicates).means(nats)),
         "info_nce_ceiling": np.log(candidates),
     }
 

@@ -42,20 +42,6 @@ class IdentityBootstrap:
         for row in self.weights:
             row[:] = np.bincount(random.integers(size, size=size), minlength=size) if size else 0
 
-    def mean(self, values: np.ndarray) -> tuple[float, float]:
-        """Returns the interval of the mean of one value per image.
-
-        Args:
-            values: [N]. NaN is left out; an infinite value makes both ends NaN.
-
-        Returns:
-            Lower and upper end; NaN if there is no value.
-
-        Raises:
-            ValueError: there is not one value per image.
-        """
-        return percentile_interval(self.means(values))
-
     def means(self, values: np.ndarray) -> np.ndarray:
         """Returns the mean of one value per image, over the images of each replicate.
 
