@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from tfadv.attacks.attack import IDENTITIES, LABELS, RECOGNIZER
 from tfadv.attacks.registry import (
     build_attacks,
     build_audit_attacks,
@@ -9,6 +8,7 @@ from tfadv.attacks.registry import (
     flat_metrics,
 )
 from tfadv.config.schema import Attack, Audit, Config
+from tfadv.evaluation.leakage_measures import IDENTITIES, LABELS, RECOGNIZER
 from tfadv.evaluation.results import AttackResult, EncoderResult, Score, Training
 
 WITHOUT_DECODERS = [

@@ -12,20 +12,13 @@ from tests.public_people import (
     make_part,
 )
 from tfadv.attacks import decoder
-from tfadv.attacks.attack import (
-    IDENTITIES,
-    LABELS,
-    RECOGNIZER,
-    Attack,
-    FittedAttack,
-    NotApplicableError,
-)
+from tfadv.attacks.attack import Attack, FittedAttack, NotApplicableError
 from tfadv.attacks.registry import build_attacks, build_audit_attacks, encoder_metrics
 from tfadv.attacks.ridge import RidgeDecoder
 from tfadv.attacks.suite import Suite, differs
 from tfadv.config import schema
 from tfadv.config.errors import UserError
-from tfadv.evaluation.leakage_measures import MEASURES
+from tfadv.evaluation.leakage_measures import IDENTITIES, LABELS, MEASURES, RECOGNIZER
 from tfadv.training.trainer import TrainingError
 
 

@@ -7,21 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from tfadv.evaluation.leakage_measures import IDENTITIES, LABELS, RECOGNIZER
 from tfadv.evaluation.results import Training
 
 if TYPE_CHECKING:
     from tfadv.attacks.knowledge import Knowledge, KnownImages
-
-__all__ = [
-    "IDENTITIES",
-    "LABELS",
-    "RECOGNIZER",
-    "Attack",
-    "AttributeScores",
-    "FittedAttack",
-    "NotApplicableError",
-]
 
 
 class NotApplicableError(Exception):
@@ -87,7 +76,7 @@ class Attack:
     Attributes:
         title: its name in a table.
         meaning: what it does, in one plain sentence.
-        needs: of RECOGNIZER, IDENTITIES and LABELS, those that it cannot do without.
+        needs: what it cannot do without, of `leakage_measures`' RECOGNIZER, IDENTITIES and LABELS.
         diverges_in: of an attack that is trained by gradients, the metrics that it would give; a
             divergence makes no verdict by these converge. Empty: by any.
         is_quick: whether it learns in seconds.
@@ -104,11 +93,7 @@ class Attack:
     budget: int = 0
 
     def fit(self, knowledge: "Knowledge", folder: Path) -> FittedAttack:
-        """Learns from what the attacker knows.
-
-        Args:
-            knowledge: of one encoder.
-            folder: where checkpoints go.
+        """Learns from what the attacker knows of one encoder; checkpoints go into the folder.
 
         Raises:
             NotApplicableError: the attack does not apply.

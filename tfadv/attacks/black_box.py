@@ -32,17 +32,12 @@ class BlackBox(Protocol):
 
 
 class SavedEncoder:
-    """A black box from a SavedModel: one of ours, or any other that gives features of images.
+    """A `BlackBox` from a SavedModel: one of ours, or any other that gives features of images.
 
     Args:
         path: the SavedModel's folder.
         config: how to call an encoder that is not ours.
         size: S, pixels per side of the images.
-
-    Attributes:
-        path: the SavedModel's folder.
-        feature_shape: of one image's feature.
-        split: the layer of our ResNet that gives the feature; None for any other encoder.
 
     Raises:
         UserError: it is no SavedModel, or has no signature from one batch of images to features.
@@ -211,12 +206,7 @@ class SavedClassifier:
 
 
 class AveragedEncoder:
-    """A random encoder that is asked several times: the mean averages fresh noise away.
-
-    Args:
-        encoder: the black box.
-        repeats: number of queries per image.
-    """
+    """A random encoder that is asked `repeats` times: the mean averages fresh noise away."""
 
     def __init__(self, encoder: BlackBox, repeats: int):
         self._encoder, self._repeats = encoder, repeats
@@ -234,8 +224,8 @@ class PredictionsEncoder:
     """A service that sends the classifier's predictions and no feature.
 
     Args:
-        encoder: the encoder.
-        classify: its classifier.
+        encoder: the encoder behind the service.
+        classify: the encoder's classifier.
         hard: whether predictions are 1 and -1, at the tuned thresholds if there are any; else they
             are logits.
     """

@@ -198,14 +198,7 @@ def train_decoder(
     folder: Path,
     title: str,
 ) -> FittedAttack:
-    """Trains Dec^a by Eq. 5; returns it at its best point.
-
-    Args:
-        training: how.
-        knowledge: of one encoder.
-        g: for the perceptual distance; None without.
-        folder: for checkpoints and logs.
-        title: its name on the progress line.
+    """Trains Dec^a by Eq. 5, with g for the perceptual distance; returns it at its best point.
 
     Raises:
         TrainingError: it diverges.

@@ -9,11 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfadv.attacks.attack import RECOGNIZER, Attack, FittedAttack
+from tfadv.attacks.attack import Attack, FittedAttack
 from tfadv.attacks.knowledge import Knowledge, KnownImages
 from tfadv.attacks.network_training import Schedule, Standardisation, train_network
 from tfadv.config.errors import UserError
 from tfadv.config.schema import FeatureMap as Settings
+from tfadv.evaluation.leakage_measures import RECOGNIZER
 from tfadv.models import feature_map
 from tfadv.models.losses import feature_loss
 from tfadv.training.distribution import over_devices
@@ -160,13 +161,7 @@ def _with_targets(known: KnownImages) -> Callable[[dict], dict]:
 
 
 def check_size(settings: Settings, name: str, feature_shape: tuple[int, ...]) -> None:
-    """Raises a UserError if M would be too large for the features of an encoder.
-
-    Args:
-        settings: of M.
-        name: of the encoder.
-        feature_shape: of one image's feature.
-    """
+    """Raises a UserError if M would be too large for the features of the encoder of this name."""
     weights = math.prod(feature_shape) * settings.hidden
     if settings.pooling == "flatten" and weights > _MOST_WEIGHTS:
         raise UserError(

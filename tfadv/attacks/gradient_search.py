@@ -84,11 +84,7 @@ class InputOptimiser:
         _check_gradient(encode, tf.tanh(self._starts))
 
     def __call__(self, features: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray]:
-        """Searches for images with these features.
-
-        Args:
-            features: float [N, ...], of the encoder.
-            search: how.
+        """Searches for images with these features, float [N, ...].
 
         Returns:
             Images, float32 [N, S, S, 3] in [-1, 1], and their feature distances, float32 [N].

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tfadv.attacks.attack import IDENTITIES, RECOGNIZER, Attack, FittedAttack, NotApplicableError
+from tfadv.attacks.attack import Attack, FittedAttack, NotApplicableError
 from tfadv.attacks.knowledge import Knowledge
 from tfadv.attacks.ridge import RidgeFeatureMap
 from tfadv.evaluation.identities import repeated_people
+from tfadv.evaluation.leakage_measures import IDENTITIES, RECOGNIZER
 from tfadv.evaluation.metrics.info_nce import choose_scale
 from tfadv.evaluation.metrics.roc import area_under, roc_curve
 from tfadv.evaluation.whitening import Whitening, to_vectors

@@ -32,9 +32,6 @@ class NearestNeighbour(Attack):
 class Search:
     """Finds the nearest public feature, by the cosine of softly whitened features.
 
-    Args:
-        knowledge: of one encoder.
-
     Attributes:
         softness: the chosen one of `SOFTNESSES`.
     """

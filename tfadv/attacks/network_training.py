@@ -49,12 +49,8 @@ class Plateau(tf.Module):
 
     After `patience` evaluations without improvement the learning rate falls to 0.3 of itself, and
     training continues from the best weights so far. After `rate_drops` drops training ends. All
-    state is variables, so that a checkpoint holds it.
-
-    Args:
-        network: compiled; its `learned` lists the variables that it learns.
-        patience: number of evaluations.
-        rate_drops: number of drops.
+    state is variables, so that a checkpoint holds it. The network is compiled, and its `learned`
+    lists the variables that it learns.
     """
 
     def __init__(self, network: keras.Model, patience: int, rate_drops: int):

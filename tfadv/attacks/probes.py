@@ -7,16 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.neural_network import MLPClassifier
 
-from tfadv.attacks.attack import (
-    LABELS,
-    Attack,
-    AttributeScores,
-    FittedAttack,
-    NotApplicableError,
-)
+from tfadv.attacks.attack import Attack, AttributeScores, FittedAttack, NotApplicableError
 from tfadv.attacks.knowledge import Knowledge
 from tfadv.attacks.ridge import Ridge
 from tfadv.data.labels import UNKNOWN
+from tfadv.evaluation.leakage_measures import LABELS
 from tfadv.evaluation.metrics.utility import tuned_thresholds
 from tfadv.evaluation.whitening import Whitening, to_vectors
 

@@ -20,13 +20,10 @@ MEAN_FACE, CHANCE, REAL_IMAGE = "mean_face", "chance", "real_image"
 def measure_references(
     dataset: Dataset, test: EvaluationSet, recognizers: Sequence[Recognizer], cache: Path
 ) -> dict[str, AttackResult]:
-    """Returns the reference rows of an attack: name -> result.
+    """Returns the reference rows of an attack on the test images: name -> result.
 
-    Args:
-        dataset: the public images, whose mean is one reference.
-        test: the test images.
-        recognizers: C; without any there is no real image to compare with.
-        cache: folder for the embeddings of real images.
+    Without a recognizer there is no real image to compare with. `cache` is the folder for the
+    embeddings of real images.
     """
     mean = mean_face(dataset)
     embedded = {recognizer.name: recognizer(mean[None]) for recognizer in recognizers}

@@ -35,9 +35,7 @@ _LOSSES = {
 def build_attacks(config: Config, measure_scale: MeasureScale) -> dict[str, Attack]:
     """Returns the attacks of --mode=attack: name -> attack.
 
-    Args:
-        config: of the run.
-        measure_scale: measures the scale of VGG19's layers before a decoder's first step.
+    `measure_scale` measures the scale of VGG19's layers before a decoder's first step.
     """
     schedule = _schedule(config)
     training = _decoder_training(config, config.model, config.loss, schedule, measure_scale)
@@ -45,12 +43,7 @@ def build_attacks(config: Config, measure_scale: MeasureScale) -> dict[str, Atta
 
 
 def build_audit_attacks(config: Config, measure_scale: MeasureScale) -> dict[str, Attack]:
-    """Returns the attacks of --mode=audit: decoders with several budgets take Dec^a's place.
-
-    Args:
-        config: of the run.
-        measure_scale: as for `build_attacks`.
-    """
+    """Returns the attacks of --mode=audit: decoders with several budgets take Dec^a's place."""
     return _other_attacks(config) | _budgeted_decoders(config, measure_scale)
 
 

@@ -13,8 +13,9 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from tfadv.attacks.attack import RECOGNIZER, Attack, FittedAttack
+from tfadv.attacks.attack import Attack, FittedAttack
 from tfadv.attacks.knowledge import Knowledge, KnownImages
+from tfadv.evaluation.leakage_measures import RECOGNIZER
 from tfadv.evaluation.whitening import Whitening, to_vectors
 
 Batches = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]  # of inputs and targets

@@ -36,9 +36,7 @@ class EvaluationSet:
     """Images that attacks are scored on, with their identities, labels and embeddings.
 
     Args:
-        dataset: where the images come from.
-        split: of the data set.
-        part: of the split.
+        dataset, split, part: where the images come from.
         recognizers: the first one gives the plain metrics, those of others are METRIC/RECOGNIZER.
         cache: folder for the embeddings of the images.
         replicates: number of bootstrap samples of the people, for intervals.
@@ -73,12 +71,7 @@ class EvaluationSet:
             yield {"images": batch["images"].numpy(), "index": batch["index"].numpy()}
 
     def score(self, fitted: FittedAttack, pairs: Pairs) -> AttackResult:
-        """Returns what a fitted attack recovers of these images.
-
-        Args:
-            fitted: the attack.
-            pairs: these images with their features.
-        """
+        """Returns what a fitted attack recovers of these images, given with their features."""
         if fitted.neighbours is not None:
             return self._score_neighbours(fitted, pairs)
         if fitted.reconstruct is not None:
@@ -164,9 +157,7 @@ class EvaluationSet:
     def utility(self, classify: SavedClassifier | None, pairs: Pairs) -> Flat:
         """Returns how well a classifier does its task on these images' features.
 
-        Args:
-            classify: None gives nothing; so does a classifier of other features or attributes.
-            pairs: these images with their features.
+        Empty without a classifier, and for a classifier of other features or attributes.
         """
         known = self._dataset.attributes
         if classify is None or classify.feature_shape != pairs.feature_shape:
@@ -234,8 +225,9 @@ class EvaluationSet:
         """Compares codes of features, [N, K], with one another: linkage."""
         found = self._identify(codes, codes)
         scores = _named(found, lambda metric: f"linkage_{metric.partition('_')[2]}")
-        if critic_scale is not None and _has_two_pairs(self.identities):
-            nats, _ = info_nce(codes, self.identities, critic_scale)
+        _, person = repeated_people(self.identities)
+        if critic_scale is not None and person.max(initial=0) > 0:  # two people with two images
+            nats = info_nce(codes, self.identities, critic_scale)
             scores["info_nce_bits"] = self._mean(nats / np.log(2))
         return AttackResult(scores, pairs=_pairs("", found), examples=len(self.identities))
 
@@ -283,12 +275,6 @@ def _named(found: Identification, name: Callable[[str], str]) -> dict[str, Score
         name(metric): Score(found.metrics[metric], values)
         for metric, values in found.replicates.items()
     }
-
-
-def _has_two_pairs(identities: np.ndarray) -> bool:
-    """Whether at least two known people have at least two images each: InfoNCE needs them."""
-    _, person = repeated_people(identities)
-    return person.max(initial=0) > 0
 
 
 def _pairs(recognizer: str, found: Identification) -> dict[str, PairScores]:

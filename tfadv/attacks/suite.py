@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tfadv.attacks.attack import IDENTITIES, LABELS, RECOGNIZER, Attack, NotApplicableError
+from tfadv.attacks.attack import Attack, NotApplicableError
 from tfadv.attacks.black_box import AveragedEncoder, BlackBox, SavedClassifier
 from tfadv.attacks.knowledge import Knowledge, KnownImages, Pairs
 from tfadv.attacks.scoring import EvaluationSet
 from tfadv.data.dataset import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset
+from tfadv.evaluation.leakage_measures import IDENTITIES, LABELS, RECOGNIZER
 from tfadv.evaluation.recognition.embedding_cache import cached_embeddings
 from tfadv.evaluation.recognition.recognizer import Recognizer
 from tfadv.evaluation.results import AttackResult, EncoderResult, Score
@@ -92,13 +93,13 @@ class Suite:
         other_domain: Dataset | None = None,
         with_separation: bool = False,
     ) -> EncoderResult:
-        """Runs all attacks on one encoder.
+        """Runs all attacks on one encoder; results, checkpoints and logs go into the folder.
 
         Args:
             name: of the encoder, for progress lines.
             encoder: the black box.
-            folder: for results, checkpoints and logs.
-            classify: its classifier, if there is one.
+            folder: where to write.
+            classify: the encoder's classifier, if there is one.
             task: the attributes that the encoder is for; attacks infer the others.
             repeats: number of queries per image, averaged, if the encoder is random.
             fewer_images: numbers of public images; the quick attacks also run with no more images.
@@ -232,13 +233,9 @@ class Suite:
 
 
 def differs(one: np.ndarray, other: np.ndarray) -> bool:
-    """Returns whether features of the same images differ by more than rounding.
+    """Returns whether two features, float [N, ...], of the same images differ beyond rounding.
 
     Each dimension is compared with its own spread over images, so that a large one hides no other.
-
-    Args:
-        one: features of some images, float [N, ...].
-        other: features of the same images.
     """
     one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
     rounding = 1e-3 * one.std(0) + 1e-6 * np.abs(one).max(0)

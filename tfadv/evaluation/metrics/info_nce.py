@@ -28,27 +28,18 @@ ROUNDS = 10
 SCALES = np.geomspace(0.25, 1024.0, 25)
 
 
-def choose_scale(
-    codes: np.ndarray,
-    identities: np.ndarray,
-    candidates: int = CANDIDATES,
-    rounds: int = ROUNDS,
-    seed: int = 0,
-) -> float:
+def choose_scale(codes: np.ndarray, identities: np.ndarray) -> float:
     """Returns the scale (inverse temperature) of `SCALES` that gives `info_nce` its highest bound.
 
     Args:
         codes: of people on whom `info_nce` is not measured, float [N, E].
         identities: integers, -1 unknown, [N].
-        candidates: as for `info_nce`.
-        rounds: as for `info_nce`.
-        seed: as for `info_nce`.
 
     Raises:
         ValueError: as `info_nce`.
     """
     codes, person, _ = _repeated(codes, identities)
-    bounds = _bounds(codes, person, SCALES, _size(candidates, person), rounds, seed)
+    bounds = _bounds(codes, person, SCALES, CANDIDATES, ROUNDS, seed=0)
     return float(SCALES[bounds.mean(axis=1).argmax()])
 
 
@@ -59,7 +50,7 @@ def info_nce(
     candidates: int = CANDIDATES,
     rounds: int = ROUNDS,
     seed: int = 0,
-) -> tuple[np.ndarray, int]:
+) -> np.ndarray:
     """Returns a lower bound on I(Z; V), the information of features Z on the identity V.
 
     From van den Oord et al. (2018). K people are drawn, and two images of each, with codes z_i and
@@ -93,7 +84,7 @@ def info_nce(
 
     Returns:
         Each person's contribution to the bound, in nats, at one image of the person, and NaN at all
-        other images, float64 [N]: the mean is the bound. And K.
+        other images, float64 [N]: the mean is the bound.
 
     Raises:
         ValueError: codes are not finite [N, E], or identities not integers [N]; there are no two
@@ -103,21 +94,28 @@ def info_nce(
     if not 0 <= scale < np.inf:
         raise ValueError(f"scale must be at least 0 and finite, not {scale!r}")
     used, person, positions = _repeated(codes, identities)
-    size = _size(candidates, person)
     values = np.full(len(identities), np.nan)
     first = positions[np.unique(person, return_index=True)[1]]
-    values[first] = _bounds(used, person, np.array([scale]), size, rounds, seed)[0]
-    return values, size
+    values[first] = _bounds(used, person, np.array([scale]), candidates, rounds, seed)[0]
+    return values
 
 
 def _bounds(
-    codes: np.ndarray, person: np.ndarray, scales: np.ndarray, size: int, rounds: int, seed: int
+    codes: np.ndarray,
+    person: np.ndarray,
+    scales: np.ndarray,
+    candidates: int,
+    rounds: int,
+    seed: int,
 ) -> np.ndarray:
     """Each person's contribution to the bound at each scale, [scales, P]."""
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, not {rounds!r}")
+    if candidates < 2:
+        raise ValueError(f"candidates must be at least 2, not {candidates!r}")
     random = np.random.default_rng(seed)
     counts = np.bincount(person)
+    size = min(candidates, len(counts))
     images = np.argsort(person, kind="stable")
     starts = np.cumsum(counts) - counts
     totals = np.zeros((len(scales), len(counts)))
@@ -143,12 +141,6 @@ def _groups(random: np.random.Generator, people: int, size: int) -> np.ndarray:
     """All people in groups of `size` different ones, [G, size]; the last group repeats people."""
     order = random.permutation(people)
     return np.resize(order, (-(-people // size), size))
-
-
-def _size(candidates: int, person: np.ndarray) -> int:
-    if candidates < 2:
-        raise ValueError(f"candidates must be at least 2, not {candidates!r}")
-    return min(candidates, person.max() + 1)
 
 
 def _repeated(
