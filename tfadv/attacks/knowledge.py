@@ -21,15 +21,8 @@ _FEWEST = 1024  # images of a pass in another order, however small the memory
 class Pairs:
     """Pairs of an image and its feature, from one part of a split.
 
-    Each image is sent to the black box once and its feature is kept, if all pairs fit the memory;
-    else it is sent again whenever it is needed.
-
-    Args:
-        black_box: uint8 [N, S, S, 3] to features, float [N, ...].
-        dataset: where the images come from.
-        split: the public split to learn from, or the test split.
-        part: of the split.
-        memory_mb: what may be kept in memory, in MiB.
+    Each image is sent to the black box once and its feature is kept, if all pairs fit the memory of
+    `memory_mb` MiB; else it is sent again whenever it is needed.
     """
 
     def __init__(
@@ -123,12 +116,7 @@ class Pairs:
 
 
 class PairsSubset:
-    """Some of the pairs: those of an attacker with less data.
-
-    Args:
-        pairs: all of them.
-        places: positions of those in the subset, int [M], ascending.
-    """
+    """The pairs at some positions, int [M], ascending: those of an attacker with less data."""
 
     def __init__(self, pairs: Pairs, places: Sequence[int]):
         self._pairs = pairs

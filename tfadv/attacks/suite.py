@@ -1,6 +1,7 @@
 """The attack suite: fits attacks on an encoder, scores them, and keeps each result."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,10 +23,11 @@ from tfadv.training.trainer import TrainingError
 
 Results = dict[str, AttackResult]
 
-_REASONS = {
-    RECOGNIZER: "there is no face recognizer",
-    LABELS: "the task has all attributes of the data set",
-    IDENTITIES: "no identity is known",
+# What an attack can need -> whether public images have it, and the reason if they do not.
+_NEEDS = {
+    RECOGNIZER: (lambda known: known.embeddings is not None, "there is no face recognizer"),
+    LABELS: (lambda known: known.labels is not None, "the task has all attributes of the data set"),
+    IDENTITIES: (lambda known: (known.identities >= 0).any(), "no identity is known"),
 }
 
 
@@ -61,23 +63,12 @@ class Suite:
         self._dataset, self._recognizers, self._cache = dataset, recognizers, cache
         self._g, self._memory = g, memory_mb
         self._faces = recognizers[0].differentiable() if recognizers else None
-        self.held_out, self.test = (
-            EvaluationSet(
-                dataset,
-                split,
-                part,
-                recognizers,
-                cache,
-                replicates=replicates,
-                seed=seed,
-                examples=examples,
-            )
-            # Attacks are chosen by the values of held-out images, so that these need no interval.
-            for split, part, replicates, examples in (
-                (PUBLIC, HELD_OUT, 1, 0),
-                (TEST, WHOLE, replicates, examples),
-            )
+        images = functools.partial(
+            EvaluationSet, dataset, recognizers=recognizers, cache=cache, seed=seed
         )
+        # Attacks are chosen by the values of held-out images, so that these need no interval.
+        self.held_out = images(PUBLIC, HELD_OUT, replicates=1, examples=0)
+        self.test = images(TEST, WHOLE, replicates=replicates, examples=examples)
         self._facts = {}
 
     def run(
@@ -126,11 +117,11 @@ class Suite:
             key: self._attack(key, attack, known, tested, folder)
             for key, attack in self.attacks.items()
         }
-        fewer = {}
-        for count in sorted(fewer_images):
-            if count < known.train.count:
-                less = known.with_fewer(count)
-                fewer[count] = self._quick(less, tested, folder / f"fewer-{count}")
+        fewer = {
+            count: self._quick(known.with_fewer(count), tested, folder / f"fewer-{count}")
+            for count in sorted(fewer_images)
+            if count < known.train.count
+        }
         elsewhere = {}
         if other_domain is not None:
             train = self._known_images(encoder, other_domain, TRAIN, known.attributes[1])
@@ -208,8 +199,8 @@ class Suite:
     def _fit_and_score(
         self, attack: Attack, knowledge: Knowledge, tested: Pairs, folder: Path
     ) -> AttackResult:
-        for need, reason in _REASONS.items():
-            if need in attack.needs and not _has(knowledge, need):
+        for need, (has, reason) in _NEEDS.items():
+            if need in attack.needs and not has(knowledge.train):
                 return AttackResult(not_applicable=reason)
         try:
             fitted = attack.fit(knowledge, folder)
@@ -240,11 +231,3 @@ def differs(one: np.ndarray, other: np.ndarray) -> bool:
     one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
     rounding = 1e-3 * one.std(0) + 1e-6 * np.abs(one).max(0)
     return bool((np.abs(one - other) > rounding).any())
-
-
-def _has(knowledge: Knowledge, need: str) -> bool:
-    if need == RECOGNIZER:
-        return knowledge.train.embeddings is not None
-    if need == LABELS:
-        return knowledge.train.labels is not None
-    return bool((knowledge.train.identities >= 0).any())

@@ -4,13 +4,10 @@ import numpy as np
 
 
 def number_people(identities: np.ndarray) -> np.ndarray:
-    """Returns the number of the person in each image, from 0, int [N].
+    """Returns the number of the person in each image, from 0, int [N], of identities [N].
 
     Each unknown identity counts as a person of its own. Known people come first, in the order of
     their identities, then the unknown ones, in the order of the images.
-
-    Args:
-        identities: integers, -1 unknown, [N].
 
     Raises:
         ValueError: identities are not integers [N].
@@ -29,10 +26,7 @@ def number_people(identities: np.ndarray) -> np.ndarray:
 
 
 def repeated_people(identities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the images of known people who have at least two.
-
-    Args:
-        identities: integers, -1 unknown, [N].
+    """Returns the images of known people who have at least two, of identities [N].
 
     Returns:
         Positions of the images, ascending, [M]; and the number of the person in each, from 0, in

@@ -103,11 +103,9 @@ _MISSING = {
 
 
 def check_measurable(limits: Iterable[str], missing: Iterable[str]) -> None:
-    """Raises a UserError if a limit is on a measure that cannot be measured.
+    """Raises a UserError if a limit, MEASURE:VALUE, is on a measure that cannot be measured.
 
-    Args:
-        limits: each MEASURE:VALUE.
-        missing: what the audit has not got: RECOGNIZER, LABELS or IDENTITIES.
+    `missing` is what the audit has not got, of RECOGNIZER, LABELS and IDENTITIES.
     """
     for limit in map(parse_limit, limits):
         for need in sorted(MEASURES[limit.measure].needs.intersection(missing)):
@@ -115,11 +113,9 @@ def check_measurable(limits: Iterable[str], missing: Iterable[str]) -> None:
 
 
 def check_limits(report: dict[str, Any], limits: Iterable[str]) -> None:
-    """Compares an audit with limits, MEASURE:VALUE each; the reference rows may exceed them.
+    """Compares the content of audit.json with limits, each MEASURE:VALUE.
 
-    Args:
-        report: the content of audit.json.
-        limits: each MEASURE:VALUE.
+    The reference rows may exceed the limits.
 
     Raises:
         LimitExceededError: an encoder leaks more, or its attacks had not converged.

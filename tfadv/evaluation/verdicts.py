@@ -116,13 +116,8 @@ def most_gained(encoders: Mapping[str, EncoderResult], measure: Measure) -> floa
 def have_converged(results: Results, measure: Measure, most: float = math.inf) -> bool:
     """Returns whether all attacks that were trained had trained enough.
 
-    A decoder with several budgets has if its last doubling gained little (`is_converged`). Another
-    attack has if it ended by itself. An attack that diverged has not.
-
-    Args:
-        results: of all attacks on one encoder.
-        measure: the measure that counts.
-        most: as for `closure.is_converged`.
+    A decoder with several budgets has if its last doubling gained little: `closure.is_converged`,
+    with the same `most`. Another attack has if it ended by itself, not if it diverged.
     """
     budgets: dict[str, dict[int, Score | None]] = {}
     for result in results.values():
@@ -153,8 +148,8 @@ def as_json(
 
     Args:
         verdicts: from `conclude`.
-        encoders: the results that they were drawn from.
-        dataset: its name.
+        encoders: the results that the verdicts were drawn from.
+        dataset: name of the data set.
         identities_are_known: whether it is known that no identity is in two splits.
         limits: each MEASURE:VALUE, from `audit.fail_above`.
     """

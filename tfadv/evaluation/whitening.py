@@ -12,11 +12,10 @@ def to_vectors(features: np.ndarray, limit: int = 4096) -> np.ndarray:
     """Returns features as vectors; those of maps have at most `limit` values.
 
     Vectors stay as they are, however long. Small maps are flattened. Larger ones are first averaged
-    over the cells of the finest grid that fits the limit.
+    over the cells of the finest grid that fits the limit; at least one value per channel is kept.
 
     Args:
         features: float [N, D] or maps, [N, H, W, C].
-        limit: largest number of values from maps; at least one per channel is kept.
 
     Returns:
         float32 [N, D].

@@ -43,10 +43,9 @@ class IdentityBootstrap:
             row[:] = np.bincount(random.integers(size, size=size), minlength=size) if size else 0
 
     def means(self, values: np.ndarray) -> np.ndarray:
-        """Returns the mean of one value per image, over the images of each replicate.
+        """Returns the mean of one value per image, [N], over the images of each replicate.
 
-        Args:
-            values: [N]. NaN is left out.
+        NaN is left out.
 
         Returns:
             float64 [R]; NaN where a replicate has no value.
@@ -61,13 +60,7 @@ class IdentityBootstrap:
             return totals[:, 0] / totals[:, 1]
 
     def totals(self, values: np.ndarray) -> np.ndarray:
-        """Returns the sum of one row of values per image, over the images of each replicate.
-
-        Args:
-            values: [N, K].
-
-        Returns:
-            float64 [R, K].
+        """Returns the sums, float64 [R, K], of one row per image, [N, K], over each replicate.
 
         Raises:
             ValueError: there is not one row per image.

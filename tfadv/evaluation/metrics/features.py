@@ -72,13 +72,8 @@ def lda_chance(identities: np.ndarray) -> dict[str, float]:
     """Returns the `lda_score` of features that say nothing about people.
 
     (K - 1) / (N - K), for N images of K people with at least two each: the ratio of the averages of
-    S_b and S_w over all ways to assign the images to the people.
-
-    Args:
-        identities: integers, -1 unknown, [N].
-
-    Returns:
-        The metric; empty where `lda_metrics` measures nothing.
+    S_b and S_w over all ways to assign the images to the people. Empty where `lda_metrics` measures
+    nothing.
     """
     positions, numbers = repeated_people(identities)
     people = numbers.max(initial=-1) + 1

@@ -48,11 +48,7 @@ class Identification:
 
 
 def cosine_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Returns the cosine similarity of each row of `a` and the same row of `b`.
-
-    Args:
-        a: [N, E].
-        b: [N, E].
+    """Returns the cosine similarity of each row of `a` and the same row of `b`, both [N, E].
 
     Returns:
         In [-1, 1], 0 where a vector is zero; float64 [N].
@@ -65,11 +61,7 @@ def cosine_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def can_identify(identities: np.ndarray) -> bool:
-    """Returns whether there are both genuine and impostor pairs among known people.
-
-    Args:
-        identities: integers, -1 unknown, [N].
-    """
+    """Returns whether there are both genuine and impostor pairs among known identities, [N]."""
     identities = np.asarray(identities)
     images = np.unique_counts(identities[identities >= 0]).counts
     return len(images) > 1 and images.max() > 1
@@ -140,11 +132,7 @@ def identify(
 def chance(identities: np.ndarray) -> dict[str, float]:
     """Returns what `identify` gives on average for probes that say nothing about people.
 
-    Args:
-        identities: integers, -1 unknown, [N].
-
-    Returns:
-        The metrics without intervals; empty where `can_identify` is false.
+    There are no intervals; it is empty where `can_identify` is false.
     """
     if not can_identify(identities):
         return {}

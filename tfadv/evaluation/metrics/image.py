@@ -15,9 +15,7 @@ def ssim(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
     window fits and over the channels (Wang et al. 2004). Equal to `tf.image.ssim` up to 1e-5, and
     two to four times as fast: the window is applied to rows, then to columns.
 
-    Args:
-        images: float in [-1, 1], [N, S, S, 3], S at least 11.
-        reconstructions: the same.
+    Both are float in [-1, 1], [N, S, S, 3], S at least 11.
 
     Returns:
         At most 1, for equal images; float32 [N].
@@ -49,9 +47,7 @@ def _ssim(x: np.ndarray, y: np.ndarray) -> np.floating:
 def psnr(images: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
     """Returns the peak signal-to-noise ratio of each image and its reconstruction, in dB.
 
-    Args:
-        images: float in [-1, 1], [N, S, S, 3].
-        reconstructions: the same.
+    Both are float in [-1, 1], [N, S, S, 3].
 
     Returns:
         10 log10(2^2 / mean squared error), infinite for equal images; float32 [N].

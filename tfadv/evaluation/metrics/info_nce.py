@@ -1,19 +1,16 @@
 """How much features say about identity, at least: the InfoNCE bound on mutual information.
 
-Why it is a bound. Let V be a person, each equally likely. Let Z and Z' be codes of two images of V
-that are independent given V: a Markov chain Z - V - Z', so that I(Z; Z') <= I(Z; V) (data
-processing inequality). InfoNCE (van den Oord et al. 2018) is at most I(Z; Z') for any critic, if
-the candidates are independent draws of people from a large population (Poole et al. 2019).
+Let V be a person, each equally likely, and Z and Z' codes of two images of V that are independent
+given V. Then I(Z; Z') <= I(Z; V) (data processing inequality). InfoNCE (van den Oord et al. 2018)
+is at most I(Z; Z') for any critic, if the candidates are independent draws of people from a large
+population (Poole et al. 2019).
 
-In a finite population they are not: the people S of the K candidates all differ, and InfoNCE may
-exceed I(Z; Z'). It is still at most I(Z; V). The position J of the right candidate is uniform for
-any S, order of S, and codes of the candidates. So InfoNCE, log K minus the cross-entropy of a guess
-of J, is at most the information of Z on J given these. That is at most I(Z; V | S): given S and its
-order, J determines V, and Z depends on the candidates through V alone. Finally
-I(Z; V | S) <= I(Z; V): the entropy of Z over all people is at least its mean over such S, and the
-entropy given V is the same.
-
-Codes are functions of features, so what holds for codes holds for features (data processing again).
+Here the people S of the K candidates all differ, and InfoNCE may exceed I(Z; Z'), but not I(Z; V).
+The position J of the right candidate is uniform for any S, order of S, and codes of the candidates.
+So InfoNCE, log K minus the cross-entropy of a guess of J, is at most the information of Z on J
+given these. That is at most I(Z; V | S): given S and its order, J determines V, and Z depends on
+the candidates through V alone. I(Z; V | S) <= I(Z; V), because S lowers the mean entropy of Z and
+leaves that of Z given V. The same holds for features, of which codes are functions.
 """
 
 import math

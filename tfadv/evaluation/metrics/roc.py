@@ -37,9 +37,7 @@ def area_under(false_accepts: np.ndarray, true_accepts: np.ndarray) -> np.ndarra
 def equal_error_rate(false_accepts: np.ndarray, true_accepts: np.ndarray) -> np.ndarray:
     """Returns the error rate at which false accepts equal false rejects, interpolated linearly.
 
-    Args:
-        false_accepts: of ROC curves, [..., points].
-        true_accepts: the same.
+    Of ROC curves, [..., points].
     """
     excess = false_accepts - (1.0 - true_accepts)  # rises from -1 to 1
     after = np.argmax(excess >= 0, axis=-1)[..., None]

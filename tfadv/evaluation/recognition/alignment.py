@@ -49,16 +49,10 @@ def align(
 
 
 def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Returns the rotation, scale and shift that move points closest to others (least squares).
+    """Returns the rotation, scale and shift that move points [K, 2] closest to others [K, 2].
 
-    As Umeyama (1991), without reflection: in the complex plane, a regression on one number.
-
-    Args:
-        source: [K, 2], x and y.
-        target: [K, 2].
-
-    Returns:
-        float64 [2, 3], for `cv2.warpAffine`.
+    Least squares as in Umeyama (1991), without reflection: in the complex plane, a regression on
+    one number. Float64 [2, 3], for `cv2.warpAffine`.
     """
     a, b = (points @ (1, 1j) for points in (source, target))
     factor = np.vdot(a - a.mean(), b - b.mean()) / np.vdot(a - a.mean(), a - a.mean())

@@ -27,10 +27,6 @@ def cache_folder(data_dir: str, run_folder: Path) -> Path:
     """Returns the folder for embeddings: next to the data, so that the next run finds them.
 
     In the run's folder if the data is remote or its folder cannot be written to.
-
-    Args:
-        data_dir: the folder of the data sets, as in `data.dir`.
-        run_folder: the folder of the run.
     """
     shared = Path(data_dir) / "embeddings"
     is_local = "://" not in data_dir
@@ -46,15 +42,8 @@ def cached_embeddings(
 
     They are read from the folder if they were computed before: from the same record files at the
     same size, by the same files of the recognizer, with the same alignment and inner layer. A
-    damaged file is computed again.
-
-    Args:
-        recognizer: computes the embeddings.
-        dataset: where the images come from.
-        split: of the data set.
-        part: of the split.
-        folder: where embeddings are kept. Only their owner can read the files: embeddings are
-            personal data, as faces are. Nothing is ever removed from the folder.
+    damaged file is computed again. Only the owner can read the files: embeddings are personal data,
+    as faces are. Nothing is ever removed from the folder.
     """
     path = Path(folder) / f"{_key(recognizer, dataset, split, part)}.npz"
     count = dataset.count(split, part)

@@ -36,7 +36,6 @@ class FaceEmbedder(keras.Model):
         width: multiplier of the ResNet's channel counts.
         embedding: E, the dimensions of the embedding.
         dtype: Keras dtype policy; None is the global one.
-        name: name of the model.
 
     Raises:
         ValueError: there is no such ResNet.
@@ -48,9 +47,8 @@ class FaceEmbedder(keras.Model):
         width: float = 0.5,
         embedding: int = EMBEDDING,
         dtype: keras.DTypePolicy | str | None = None,
-        name: str = "face_embedder",
     ):
-        super().__init__(dtype=dtype, name=name, autocast=False)
+        super().__init__(dtype=dtype, name="face_embedder", autocast=False)
         self.depth = depth
         self.width = width
         self.embedding = embedding
@@ -64,11 +62,7 @@ class FaceEmbedder(keras.Model):
         self.linear.build((None, *inner))
 
     def call(self, images: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
-        """Embeds images.
-
-        Args:
-            images: float [N, S, S, 3] in [-1, 1].
-            training: whether batch normalisation uses and updates the batch's statistics.
+        """Embeds images, float [N, S, S, 3] in [-1, 1].
 
         Returns:
             `embedding`, float32 [N, E] of length 1, and `inner`, the ResNet's pooled output,
@@ -208,12 +202,8 @@ def export_embedder(
     training, and nothing else: no person's centre.
 
     Args:
-        embedder: built.
-        size: S, the pixels per side that it was trained at.
-        folder: where to write.
-        identities: number of people it was trained on.
-        split: the split with these people.
-        dataset: name of the data set.
+        embedder: built, and trained at S = `size` pixels per side.
+        identities: number of people it was trained on, in this split of the data set.
     """
     portable = in_float32(embedder, (None, size, size, 3))
 

@@ -52,10 +52,7 @@ def check_test_people(dataset: Dataset) -> None:
 class TrainingImages:
     """Images of the train part of a split, in memory if they fit, and the number of each person.
 
-    Args:
-        dataset: where the images come from.
-        split: of the data set.
-        people: the identities that are numbered, ascending.
+    `people` are the identities that are numbered, ascending.
     """
 
     def __init__(self, dataset: Dataset, split: str, people: np.ndarray):
@@ -148,13 +145,8 @@ def measure_recognizer(
     """Returns how well an exported recognizer distinguishes people of the test split.
 
     Each image is compared with all other images. Under `blurred/`, each image is first enlarged
-    from a quarter of its side, and compared with the other images as they are.
-
-    Args:
-        folder: the SavedModel.
-        dataset: where the images come from.
-        replicates: as for `IdentityBootstrap`.
-        seed: as for `IdentityBootstrap`.
+    from a quarter of its side, and compared with the other images as they are. `replicates` and
+    `seed` are those of `IdentityBootstrap`.
     """
     model = tf.saved_model.load(str(folder))  # it dies with its last reference
     signature = over_devices(lambda images: model.signatures["serving_default"](images=images))
