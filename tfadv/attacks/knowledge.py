@@ -83,7 +83,7 @@ class Pairs:
         """Yields the features at some positions, float32 [N, ...], in that order, in batches.
 
         If features are not kept, as many images as fit the memory are put in order, in one pass
-        over all images, and are sent again: images are far smaller than maps of features.
+        over all images, and are sent again.
         """
         if self._kept is not None:
             for places in _blocks(index, self._dataset.evaluation_batch):

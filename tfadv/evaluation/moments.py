@@ -32,9 +32,7 @@ def moments(
 ) -> tuple[int, np.ndarray, np.ndarray]:
     """Returns the count of vectors, their mean [D], and sums of squared deviations from it [D].
 
-    Args:
-        batches: vectors, [N, D].
-        products: whether to sum all products of two deviations, [D, D], instead of squares.
+    With `products`, the sums of all products of two deviations, [D, D]. Each batch is [N, D].
     """
     mean, sums = RunningMean(), 0.0
     for batch in batches:

@@ -31,7 +31,7 @@ def embed(features: np.ndarray, seed: int) -> np.ndarray:
     As van der Maaten and Hinton (2008): features are standardised per dimension and reduced to
     their first 50 principal components; perplexity 30, or a third of the other images if they are
     fewer than 90. It runs on one thread, so that a seed gives the same points again on the same
-    machine: sums in another order would end elsewhere.
+    machine.
 
     Args:
         features: float [N, D] or maps, [N, H, W, C], which become vectors as in `to_vectors`.

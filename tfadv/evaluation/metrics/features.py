@@ -23,9 +23,8 @@ def lda_metrics(batches: Iterable[np.ndarray], identities: np.ndarray) -> dict[s
     With few images per person, the score is above 0 even if features say nothing about people: see
     `lda_chance`. Compare scores only on the same images.
 
-    It takes one pass. Memory holds a batch in float64, a few rows of D numbers, and one row for
-    each person of whom only a part of the images has come. In the order of `images_by_person` that
-    is one person, however large the features are.
+    Memory holds a batch in float64, a few rows of D numbers, and one row for each person of whom
+    only a part of the images has come: one person, in the order of `images_by_person`.
 
     Args:
         batches: features, float [B, ...], N rows in all.

@@ -79,21 +79,17 @@ def mse_bound(leakage: np.ndarray) -> np.ndarray:
     Limits:
 
     - It bounds unbiased attackers only, which are right on average for every possible image. An
-      attacker who knows anything in advance, such as that the image is a face, or just that values
-      lie in [-1, 1], is biased and may do better. A grey guess beats a bound above the image's own
-      mean square (at most 1). For such attackers Maeng et al. (2023) add the information of the
-      prior to dFIL (van Trees); the prior must be known.
+      attacker who knows that the image is a face, or just that values lie in [-1, 1], is biased and
+      may do better. A grey guess beats a bound above the image's own mean square (at most 1). For
+      such attackers Maeng et al. (2023) add the information of a known prior to dFIL (van Trees).
     - With fewer features than values of an image, FIM is singular and no attacker is unbiased. The
       number then says only how much features change with the image.
     - Noise that is not Gaussian, independent and of one sigma has another FIM and is not covered.
       Rounding or clipping after the noise leaks no more.
     - Noise must be fresh for each image sent: sending an image k times multiplies dFIL by k.
 
-    Args:
-        leakage: dFIL as from `dfil`, [N].
-
     Returns:
-        float64 [N]; infinite where dFIL is 0.
+        Of dFIL [N], float64 [N]; infinite where dFIL is 0.
 
     Raises:
         ValueError: a value is negative or NaN.

@@ -151,26 +151,18 @@ def chance(identities: np.ndarray) -> dict[str, float]:
 class _Scores:
     """The result of comparing M probes with the gallery; scores of pairs are ascending.
 
-    Attributes:
-        above: number of images that are nearer than the nearest one of the right person, [M].
-        tied_wrong: number of images of other people that are exactly as near, [M].
-        tied_right: number of images of the right person that are exactly as near, at least 1; 0
-            for people with one image; [M].
-        genuine: scores of genuine pairs.
-        genuine_person: the person of each genuine pair.
-        impostor: scores of impostor pairs.
-        resampled: scores of those impostor pairs that intervals are estimated from.
-        resampled_people: both people of each of those pairs, [2, pairs].
+    The nearest image is that of the right person. People with one image have none: `tied_right` is
+    0 for these, else at least 1.
     """
 
-    above: np.ndarray
-    tied_wrong: np.ndarray
-    tied_right: np.ndarray
+    above: np.ndarray  # number of images that are nearer than the nearest one, [M]
+    tied_wrong: np.ndarray  # number of images of other people that are exactly as near, [M]
+    tied_right: np.ndarray  # number of images of the right person that are exactly as near, [M]
     genuine: np.ndarray
-    genuine_person: np.ndarray
+    genuine_person: np.ndarray  # of each genuine pair
     impostor: np.ndarray
-    resampled: np.ndarray
-    resampled_people: np.ndarray
+    resampled: np.ndarray  # scores of those impostor pairs that intervals are estimated from
+    resampled_people: np.ndarray  # both people of each of those pairs, [2, pairs]
 
 
 def _compare(probes: np.ndarray, gallery: np.ndarray, person: np.ndarray) -> _Scores:

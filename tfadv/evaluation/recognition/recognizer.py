@@ -120,9 +120,8 @@ def load_recognizer(path: str, alignment: str, layer: str, dataset_name: str) ->
             whole image all the same. `whole` takes the whole image. `auto` is `celeba` for data
             sets whose name says that they are CelebA, else `whole`.
         layer: the inner layer. Empty: the card's, else the input of the last fully connected layer
-            (the paper's "e.g. layer 3" names no layer of nn4.small2). It is small in every kind,
-            512 numbers in MobileFaceNet and 736 in OpenFace, and corresponds to `avgpool` in ours;
-            the maps before it say far less about identity.
+            (the paper's "e.g. layer 3" names no layer of nn4.small2): 512 numbers in MobileFaceNet,
+            736 in OpenFace, `avgpool` in ours. Maps before it say far less about identity.
         dataset_name: as in `data.dataset`.
 
     Raises:
@@ -147,12 +146,7 @@ def load_recognizer(path: str, alignment: str, layer: str, dataset_name: str) ->
 class FaceFeatures:
     """The embedding of a face as features that a loss compares, like those of VGG19's layers.
 
-    Args:
-        embed: images in [-1, 1], float32 [N, size, size, 3], to a dict with `embedding`, [N, E].
-        size: pixels per side of its input.
-
-    Attributes:
-        layers: the name of the only one.
+    `embed` maps images in [-1, 1], float32 [N, size, size, 3], to a dict with `embedding`, [N, E].
     """
 
     layers = ("embedding",)
