@@ -9,9 +9,9 @@ import dataclasses
 import cv2
 import numpy as np
 
-from data_prep import face_conditions, face_features, face_traits
+from data_prep import face_features
 from data_prep.face_canvas import SIDES, Canvas, darker, ellipse, mirrored, spline
-from data_prep.face_conditions import ATTRIBUTES
+from data_prep.face_conditions import ATTRIBUTES, Conditions, hair_shows, label
 from data_prep.face_traits import Traits
 
 __all__ = ["ATTRIBUTES", "Face", "render_face"]
@@ -153,7 +153,7 @@ def _hair_front(t: Traits, bangs: bool) -> np.ndarray:
 
 def _draw_hair_front(canvas: Canvas, hair: np.ndarray) -> None:
     t, c = canvas.traits, canvas.conditions
-    if face_conditions.hair_shows(t, c):
+    if hair_shows(t, c):
         outline = _hair_front(t, t.bangs and c.hat is None)
         canvas.paste(outline, hair, soft=0.008)
     elif t.hair == "bald":
@@ -244,10 +244,10 @@ def render_face(identity: int, image: int, *, size: int = 128, seed: int = 0) ->
         raise ValueError(
             f"render_face({identity=}, {image=}, {size=}, {seed=}): numbers start at 0, sizes at 16"
         )
-    traits = face_traits.sample_traits(seed, identity)
+    traits = Traits(seed, identity)
     # NumPy seeds (a, b) and (a, b, 0) alike, so that image 0 would repeat the traits' numbers.
     rng = np.random.default_rng((seed, identity, image + 1))
-    conditions = face_conditions.sample_conditions(rng, traits)
+    conditions = Conditions(rng, traits)
     canvas = Canvas(size * max(2, -(-256 // size)), traits, conditions)
     hair = _hair_texture(canvas, rng)
     _draw_background(canvas, rng)
@@ -270,4 +270,4 @@ def render_face(identity: int, image: int, *, size: int = 128, seed: int = 0) ->
         _draw_hat(canvas)
     if conditions.earrings:
         _draw_earrings(canvas)
-    return Face(_photograph(canvas, size, rng), face_conditions.label(traits, conditions))
+    return Face(_photograph(canvas, size, rng), label(traits, conditions))
