@@ -139,10 +139,8 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         ) as progress:
             for split, positions in splits.items():
                 progress.set_description(split)
-                self._pending = (
-                    split,
-                    self._shards(split, source, order.permutation(positions), progress),
-                )
+                shuffled = order.permutation(positions)
+                self._pending = {split: self._shards(split, source, shuffled, progress)}
                 try:
                     # One split at a time: with Beam, TFDS 4.9.10 would run the first ones again.
                     super()._download_and_prepare(dl_manager, download_config)
@@ -160,8 +158,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, list["Shard"]]:
-        split, shards = self._pending
-        return {split: shards}
+        return self._pending
 
     def _shards(
         self, split: str, source: spec.Source, positions: np.ndarray, progress: Any
@@ -243,33 +240,33 @@ class OrderedWriter(writer.ExampleWriter):
         return super().write(path, ordered)
 
 
+@dataclasses.dataclass
 class Shard:
     """The examples of one record file; with Beam, another process may make them.
 
-    Args:
+    Attributes:
         source: the images of the shard, in order.
         skip: whether to skip broken images.
         notes: file for the `Notes`.
         progress: counts the images; not sent to another process.
     """
 
-    def __init__(self, source: spec.Source, skip: bool, notes: epath.Path, progress: Any):
-        self._source = source
-        self._skip = skip
-        self._notes = notes
-        self._progress = progress
+    source: spec.Source
+    skip: bool
+    notes: epath.Path
+    progress: Any
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_progress": None}
+        return vars(self) | {"progress": None}
 
     def __call__(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yields names and examples, then writes the notes."""
         identities, notes = set(), Notes()
-        for name, example in zip(self._source.names, self._examples(), strict=True):
-            if self._progress:
-                self._progress.update()
+        for name, example in zip(self.source.names, self._examples(), strict=True):
+            if self.progress:
+                self.progress.update()
             if isinstance(example, UserError):
-                if not self._skip:
+                if not self.skip:
                     notes.fault = str(example)
                     self._leave(notes)
                     raise example
@@ -283,7 +280,7 @@ class Shard:
         self._leave(notes)
 
     def _leave(self, notes: Notes) -> None:
-        self._notes.write_text(json.dumps(dataclasses.asdict(notes)))
+        self.notes.write_text(json.dumps(dataclasses.asdict(notes)))
 
     def _examples(self) -> Iterator[dict[str, Any] | UserError]:
         """Yields examples in order, or their errors; reads a few images ahead."""
@@ -291,7 +288,7 @@ class Shard:
         def examples(few: np.ndarray) -> list[dict[str, Any] | UserError]:
             return [self._try_example(index) for index in few]
 
-        count = len(self._source.names)
+        count = len(self.source.names)
         starts = range(IMAGES_PER_TASK, count, IMAGES_PER_TASK)
         with futures.ThreadPoolExecutor(THREADS) as pool:
             pending: collections.deque[futures.Future] = collections.deque()
@@ -304,6 +301,6 @@ class Shard:
 
     def _try_example(self, index: int) -> dict[str, Any] | UserError:
         try:
-            return self._source.example(index)
+            return self.source.example(index)
         except UserError as error:
             return error

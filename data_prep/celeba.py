@@ -74,16 +74,22 @@ def read_source(folder: epath.Path, scheme: str, *, skip: bool = False) -> spec.
     Raises:
         UserError: a file that is needed is missing, or two of them disagree.
     """
-    _require(folder, IMAGES)
-    names, attributes = _read_attributes(folder)
-    _check_images(folder / IMAGES, names, skip=skip)
+    root, list_path = _require(folder, IMAGES), _require(folder, ATTRIBUTES)
+    names, attributes = _read_attributes(list_path)
+    there = images.list_images(root)
+    images.check_listed(names, there, root, list_path, skip)
+    unlisted = sorted(set(there).difference(names))
+    if unlisted:
+        raise UserError(
+            f"{root} has {len(unlisted)} images that {ATTRIBUTES} lacks, such as {unlisted[0]}"
+        )
     identities = _read_column(folder, IDENTITIES, names, needed=scheme == "identity")
     if identities is None:
         identities = np.full(len(names), UNKNOWN_IDENTITY, np.int64)
     partition = _read_column(folder, PARTITION, names, needed=scheme == "official")
     if partition is not None and partition.max() >= len(spec.SPLITS):
         raise UserError(f"{folder / PARTITION}: {partition.max()} isn't 0, 1 or 2")
-    return spec.Source(folder / IMAGES, names, attributes, identities, partition)
+    return spec.Source(root, names, attributes, identities, partition)
 
 
 def _require(folder: epath.Path, name: str) -> epath.Path:
@@ -94,77 +100,54 @@ def _require(folder: epath.Path, name: str) -> epath.Path:
 
 
 def _read_lines(path: epath.Path) -> list[str]:
-    return path.read_bytes().decode("utf-8", "replace").splitlines()
+    lines = path.read_bytes().decode("utf-8", "replace").splitlines()
+    return [line for line in lines if line.strip()]
 
 
-def _read_attributes(folder: epath.Path) -> tuple[list[str], np.ndarray]:
-    path = _require(folder, ATTRIBUTES)
+def _read_attributes(path: epath.Path) -> tuple[list[str], np.ndarray]:
     lines = _read_lines(path)
     if len(lines) < 3 or not NUMBER.fullmatch(lines[0].strip()):
         raise UserError(f"{path}: line 1 must be the number of images, line 2 the attributes")
-    if tuple(lines[1].split()) != ATTRIBUTE_NAMES:
-        raise UserError(f"{path}: line 2 isn't CelebA's {len(ATTRIBUTE_NAMES)} attribute names")
-    rows = [line.partition(" ") for line in lines[2:] if line.strip()]
-    if int(lines[0]) != len(rows):
-        raise UserError(f"{path}: line 1 says {lines[0].strip()} images, {len(rows)} follow")
-    names = [name for name, _, _ in rows]
-    _check_unique(path, names)
-    try:
-        values = np.loadtxt([row for _, _, row in rows], np.int8, ndmin=2)
-    except ValueError:
-        values = np.zeros((0, 0), np.int8)
-    if values.shape != (len(rows), len(ATTRIBUTE_NAMES)) or not np.all(np.abs(values) == 1):
-        raise UserError(_wrong_row(path, rows))
-    return names, (values > 0).astype(np.uint8)
-
-
-def _wrong_row(path: epath.Path, rows: Sequence[tuple[str, str, str]]) -> str:
     count = len(ATTRIBUTE_NAMES)
-    wrong = [
-        name for name, _, row in rows if len(row.split()) != count or set(row.split()) - {"1", "-1"}
-    ]
-    return f"{path}: {len(wrong)} rows aren't {count} values of 1 or -1, such as that of {wrong[0]}"
+    if tuple(lines[1].split()) != ATTRIBUTE_NAMES:
+        raise UserError(f"{path}: line 2 isn't CelebA's {count} attribute names")
+    if int(lines[0]) != len(lines) - 2:
+        raise UserError(f"{path}: line 1 says {lines[0].strip()} images, {len(lines) - 2} follow")
+    values: dict[str, list[bool]] = {}
+    twice, wrong = [], []
+    for line in lines[2:]:
+        name, *row = line.split()
+        if name in values:
+            twice.append(name)
+        if len(row) != count or not {"1", "-1"}.issuperset(row):
+            wrong.append(name)
+        values[name] = [value == "1" for value in row]
+    if twice:
+        raise UserError(f"{path}: {len(twice)} images are listed twice, such as {twice[0]}")
+    if wrong:
+        raise UserError(
+            f"{path}: {len(wrong)} rows aren't {count} values of 1 or -1, "
+            f"such as that of {wrong[0]}"
+        )
+    return list(values), np.array(list(values.values()), np.uint8)
 
 
 def _read_column(
-    folder: epath.Path, name: str, images_wanted: Sequence[str], *, needed: bool
+    folder: epath.Path, name: str, names: Sequence[str], *, needed: bool
 ) -> np.ndarray | None:
     """Reads a list of `image number` lines; None where it is missing and not needed."""
     if not needed and not (folder / name).exists():
         return None
     path = _require(folder, name)
-    rows = [line.split() for line in _read_lines(path) if line.strip()]
+    rows = [line.split() for line in _read_lines(path)]
     wrong = next((row for row in rows if len(row) != 2 or not NUMBER.fullmatch(row[1])), None)
     if wrong:
         raise UserError(f"{path}: {' '.join(wrong)!r} isn't an image's name and a number")
     numbers = dict(rows)
-    _check_listed(path, [p for p in images_wanted if p not in numbers])
-    return np.array([int(numbers[p]) for p in images_wanted], np.int64)
-
-
-def _check_unique(path: epath.Path, names: Sequence[str]) -> None:
-    seen: set[str] = set()
-    twice = [name for name in names if name in seen or seen.add(name)]
-    if twice:
-        raise UserError(f"{path}: {len(twice)} images are listed twice, such as {twice[0]}")
-
-
-def _check_listed(path: epath.Path, absent: Sequence[str]) -> None:
+    absent = [image for image in names if image not in numbers]
     if absent:
         raise UserError(f"{path} lacks {len(absent)} images of {ATTRIBUTES}, such as {absent[0]}")
-
-
-def _check_images(folder: epath.Path, names: Sequence[str], *, skip: bool) -> None:
-    there = images.list_images(folder)
-    absent = sorted(set(names).difference(there))
-    images.check_inside(absent, folder.parent / ATTRIBUTES)
-    if absent and not skip:
-        raise UserError(f"{folder} lacks {len(absent)} images of {ATTRIBUTES}, such as {absent[0]}")
-    unlisted = sorted(set(there).difference(names))
-    if unlisted:
-        raise UserError(
-            f"{folder} has {len(unlisted)} images that {ATTRIBUTES} lacks, such as {unlisted[0]}"
-        )
+    return np.array([int(numbers[image]) for image in names], np.int64)
 
 
 def define_flags() -> flags.FlagValues:
@@ -190,16 +173,14 @@ def main(values: flags.FlagValues) -> None:
     )
 
 
-def _config(values: flags.FlagValues) -> str | builder.SplitConfig:
-    if not values.shares:
-        return values.scheme
-    if values.scheme == "official":
+def _config(values: flags.FlagValues) -> builder.SplitConfig:
+    if values.shares and values.scheme == "official":
         raise UserError("--shares: scheme official takes CelebA's own partition, not shares")
     shares = command.shares(values, spec.PAPER_SHARES)
     name = spec.config_name(values.scheme, shares)
-    if name == values.scheme:
-        return name
-    return builder.SplitConfig(name=name, scheme=values.scheme, shares=shares)
+    return Celeba.builder_configs.get(name) or builder.SplitConfig(
+        name=name, scheme=values.scheme, shares=shares
+    )
 
 
 if __name__ == "__main__":

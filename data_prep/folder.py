@@ -106,12 +106,7 @@ def read_source(folder: epath.Path, config: FolderConfig, *, skip: bool = False)
         people = [name.rpartition("/")[0] for name in there]
         return spec.Source(folder, there, np.zeros((len(there), 0), np.uint8), _number(people))
     names, people, attributes = _read_rows(path, config)
-    absent = sorted(set(names).difference(there))
-    images.check_inside(absent, path)
-    if absent and not skip:
-        raise UserError(
-            f"{path} lists {len(absent)} images that {folder} lacks, such as {absent[0]}"
-        )
+    images.check_listed(names, there, folder, path, skip)
     return spec.Source(folder, names, attributes, _number(people))
 
 
@@ -146,12 +141,10 @@ def _rows(path: epath.Path) -> Iterator[list[str]]:
         raise UserError(f"{path}: is not UTF-8 text: save it as UTF-8") from error
     # The csv module knows which line breaks are inside quotes.
     rows = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
-    count = 0
     try:
-        for count, row in enumerate(rows, start=1):  # noqa: B007
-            yield row
+        yield from rows
     except csv.Error as error:
-        raise UserError(f"{path}: row {count + 1}: {error}; is a quote left open?") from error
+        raise UserError(f"{path}: line {rows.line_num}: {error}; is a quote left open?") from error
 
 
 def _name_column(path: epath.Path, header: Sequence[str], config: FolderConfig) -> str:
@@ -186,7 +179,11 @@ def _read_rows(path: epath.Path, config: FolderConfig) -> tuple[list[str], list[
     if not lines:
         raise UserError(f"{path}: the file lists no image")
     table = np.array(values, np.int8).reshape(len(lines), len(columns))
-    _check_one_coding(path, table, [header[i] for i in columns])
+    mixed = np.flatnonzero((table == -1).any(axis=0) & (table == 0).any(axis=0))
+    if len(mixed):
+        raise UserError(
+            f"{path}: column {header[columns[mixed[0]]]!r} holds both 0 and -1: which one means no?"
+        )
     return list(lines), people, (table > 0).astype(np.uint8)
 
 
@@ -198,14 +195,6 @@ def _value(path: epath.Path, line: int, column: str, cell: str) -> int:
             f"identities: --identity_column={column})"
         )
     return value
-
-
-def _check_one_coding(path: epath.Path, table: np.ndarray, columns: Sequence[str]) -> None:
-    mixed = np.flatnonzero((table == -1).any(axis=0) & (table == 0).any(axis=0))
-    if len(mixed):
-        raise UserError(
-            f"{path}: column {columns[mixed[0]]!r} holds both 0 and -1: which one means no?"
-        )
 
 
 def _number(people: Sequence[str]) -> np.ndarray:

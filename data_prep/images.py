@@ -39,12 +39,30 @@ def list_images(root: epath.Path) -> list[str]:
     return names
 
 
-def check_inside(names: Iterable[str], listed_by: epath.Path) -> None:
-    """Raises a UserError if a list names an image outside the folder of its images."""
-    for name in names:
+def check_listed(
+    names: Iterable[str], there: Iterable[str], root: epath.Path, listed_by: epath.Path, skip: bool
+) -> None:
+    """Checks the images that a list names against those of its folder.
+
+    Args:
+        names: of the images in the list.
+        there: names of the images in the folder, from `list_images`.
+        root: the folder.
+        listed_by: file that holds the list.
+        skip: whether images may be missing.
+
+    Raises:
+        UserError: an image is outside the folder, or is missing.
+    """
+    absent = sorted(set(names).difference(there))
+    for name in absent:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\0" in name:
             raise UserError(f"{listed_by} lists {name!r}, which can't be in its folder")
+    if absent and not skip:
+        raise UserError(
+            f"{listed_by} lists {len(absent)} images that {root} lacks, such as {absent[0]}"
+        )
 
 
 def read_image(path: epath.Path) -> bytes:

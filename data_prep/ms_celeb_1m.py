@@ -63,12 +63,6 @@ class SampledSource(spec.Source):
     file: packings.PackedFile
     places: list[packings.Place]
 
-    def take(self, positions: np.ndarray) -> "SampledSource":
-        """Returns a source of some of the images, in the order of their positions."""
-        return dataclasses.replace(
-            super().take(positions), places=[self.places[i] for i in positions]
-        )
-
     def image(self, index: int) -> bytes:
         """Returns an image as the file has it; raises `UserError` if it doesn't decode."""
         return self.file.image(self.places[index])

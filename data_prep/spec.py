@@ -47,13 +47,13 @@ class Source:
 
     def take(self, positions: np.ndarray) -> "Source":
         """Returns a source of some of the images, in the order of their positions."""
-        return dataclasses.replace(
-            self,
-            names=[self.names[i] for i in positions],
-            attributes=self.attributes[positions],
-            identities=self.identities[positions],
-            partition=None,
-        )
+        taken = {}
+        for name, values in vars(self).items():  # arrays and sequences have a value for each image
+            if isinstance(values, np.ndarray):
+                taken[name] = values[positions]
+            elif isinstance(values, Sequence):
+                taken[name] = [values[i] for i in positions]
+        return dataclasses.replace(self, **taken)
 
     def image(self, index: int) -> bytes:
         """Returns the encoded image; raises `UserError` if it is missing or doesn't decode."""
@@ -156,11 +156,12 @@ def split_images(
         splits = split_by_position(len(source.names), shares)
     else:
         splits = split_by_identity(source.identities, shares, seed)
+    known = len(np.unique(source.identities[source.identities >= 0]))
     for split, positions in splits.items():
         if not len(positions):
             raise UserError(
                 f"scheme {scheme} leaves the split {split} empty: {len(source.names)} images of "
-                f"{count_identities(source.identities)} known identities don't fill three splits"
+                f"{known} known identities don't fill three splits"
             )
     return splits
 
@@ -177,11 +178,6 @@ def digest(source: Source, *, with_partition: bool) -> str:
     if with_partition and source.partition is not None:
         arrays.append(source.partition)
     return hashlib.sha256(b"\0".join([names, *(a.tobytes() for a in arrays)])).hexdigest()
-
-
-def count_identities(identities: np.ndarray) -> int:
-    """Returns how many different known identities there are."""
-    return len(np.unique(identities[identities >= 0]))
 
 
 def _cuts(count: int, shares: Sequence[float]) -> np.ndarray:

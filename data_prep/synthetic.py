@@ -55,10 +55,6 @@ class SyntheticFaces(spec.Source):
     size: int
     seed: int
 
-    def take(self, positions: np.ndarray) -> "SyntheticFaces":
-        """Returns a source of some of the images, in the order of their positions."""
-        return dataclasses.replace(super().take(positions), numbers=self.numbers[positions])
-
     def example(self, index: int) -> dict[str, Any]:
         """Renders one face and encodes it as JPEG."""
         identity, number = int(self.identities[index]), int(self.numbers[index])

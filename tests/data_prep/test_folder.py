@@ -253,7 +253,7 @@ def test_rows_may_end_as_on_any_system(source, line_break):
     ("encoded", "message"),
     [
         ("file,Größe\n".encode("latin-1"), "is not UTF-8 text: save it as UTF-8"),
-        (b'file,a\nAnn/0.png,1\nBob/0.png,"1' + 150_000 * b" ", "row 3: field larger than"),
+        (b'file,a\nAnn/0.png,1\nBob/0.png,"1' + 150_000 * b" ", "line 3: field larger than"),
     ],
     ids=["latin-1", "open quote"],
 )

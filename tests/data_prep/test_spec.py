@@ -103,8 +103,9 @@ def test_official_scheme_needs_a_partition():
 
 @pytest.mark.parametrize("scheme", ["paper", "identity"])
 def test_an_empty_split_is_an_error_that_names_it(scheme):
-    with pytest.raises(UserError, match=f"scheme {scheme} leaves the split test empty: 3 ima"):
-        spec.split_images(source([1, 2, 3]), scheme, SHARES)
+    message = f"scheme {scheme} leaves the split test empty: 4 images of 2 known identities"
+    with pytest.raises(UserError, match=message):
+        spec.split_images(source([3, -1, 3, 7]), scheme, (0.6, 0.38, 0.02))
 
 
 def test_parse_shares():
@@ -141,7 +142,3 @@ def test_digest_counts_the_partition_only_where_it_is_used():
     lists = [source([1, 2], np.array(partition, np.uint8)) for partition in ([0, 1], [1, 0])]
     used, unused = ({spec.digest(s, with_partition=w) for s in lists} for w in (True, False))
     assert (len(used), len(unused)) == (2, 1)
-
-
-def test_count_identities_leaves_out_the_unknown():
-    assert spec.count_identities(np.array([-1, 3, 3, 7, -1])) == 2
