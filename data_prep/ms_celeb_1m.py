@@ -149,31 +149,27 @@ def sample(
     if len(sampled) < count:
         raise UserError(f"{file.path} holds {len(sampled):,} images, fewer than --pictures={count}")
     places = sorted(place for _, place in sampled)
-    found = [_person_and_name(file, place, skip=skip) for place in places]
-    people, names = zip(*found, strict=True)
+    people, names = [], []
+    for place in places:
+        try:
+            person, name = file.person_and_name(place)
+        except UserError:
+            if not skip:
+                raise
+            person, name = None, f"{file.unit} {place.number}"
+        people.append(person)
+        names.append(name)
     known = [i for i, person in enumerate(people) if person is not None]
     identities = np.full(count, UNKNOWN_IDENTITY, np.int64)
     _, identities[known] = np.unique([people[i] for i in known], return_inverse=True)
     return SampledSource(
         root=file.path.parent,
-        names=names,
+        names=tuple(names),
         attributes=np.zeros((count, 0), np.uint8),
         identities=identities,
         file=file,
         places=places,
     )
-
-
-def _person_and_name(
-    file: packings.PackedFile, place: packings.Place, *, skip: bool
-) -> tuple[str | int | None, str]:
-    """Returns the identity and the name of an image; with `skip`, None for a damaged identity."""
-    try:
-        return file.person_and_name(place)
-    except UserError:
-        if not skip:
-            raise
-        return None, f"{file.unit} {place.number}"
 
 
 def define_flags() -> flags.FlagValues:

@@ -173,7 +173,7 @@ class RecordFile(PackedFile):
                 yield place
         after = size
         with _suppressed(skip):
-            _, after = self._record(last)
+            _, _, after = self._read(last)
         if after != size:
             raise UserError(
                 f"{index}: its last record ends at byte {after}, but {self.path.name} has {size}: "
@@ -191,7 +191,7 @@ class RecordFile(PackedFile):
         return encoded
 
     def _person_and_image(self, place: Place) -> tuple[int, bytes]:
-        (person, *_), encoded = self._unpack(place)
+        (person, *_), encoded, _ = self._read(place)
         if not person.is_integer():
             raise UserError(f"{self.where(place)}: {person} is no person's number")
         return int(person), encoded
@@ -214,24 +214,18 @@ class RecordFile(PackedFile):
 
     def _end_of_images(self, head: Place) -> int | None:
         """Returns the number after the last image's, which record 0 may say; else None."""
-        labels, encoded = self._unpack(head)
+        labels, encoded, _ = self._read(head)
         listed = not encoded and len(labels) == 2 and labels[0].is_integer()
         return int(labels[0]) if listed else None
 
-    def _unpack(self, place: Place) -> tuple[tuple[float, ...], bytes]:
-        record, _ = self._record(place)
-        try:
-            return recordio.unpack(record)
-        except UserError as error:
-            raise UserError(f"{self.where(place)}: {error}") from error
-
-    def _record(self, place: Place) -> tuple[bytes, int]:
-        """Returns the record at a place, and where the next one would start."""
+    def _read(self, place: Place) -> tuple[tuple[float, ...], bytes, int]:
+        """Returns the labels and image of a record, and where the next record would start."""
         with _open(self.path) as file:
             try:
-                return recordio.read_record(file, place.offset), file.tell()
+                labels, encoded = recordio.unpack(recordio.read_record(file, place.offset))
             except UserError as error:
                 raise UserError(f"{self.where(place)}: {error}") from error
+            return labels, encoded, file.tell()
 
 
 def _suppressed(skip: bool) -> contextlib.suppress:

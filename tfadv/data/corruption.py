@@ -4,6 +4,7 @@ Reading a damaged record raises an error of TensorFlow, which does not say where
 This module then reads all records again. With `data.on_error=skip`, it reads them before the run.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -60,22 +61,19 @@ def damage_error(faults: Sequence[Fault], count: int, data: Data) -> UserError:
     return UserError(f"{faults[0]}{total}; make the dataset again{advice}")
 
 
+@dataclasses.dataclass
 class Examiner:
     """Finds the damaged records of a dataset's files.
 
-    Args:
+    Attributes:
         parse: from serialized records to `image` and `labels`, as `Schema.parse`.
         columns: the label columns that must be 0 or 1.
         size: pixels a side to which images are decoded.
     """
 
-    def __init__(
-        self,
-        parse: Callable[[tf.Tensor], dict[str, tf.Tensor]],
-        columns: Sequence[int],
-        size: int,
-    ):
-        self._parse, self._columns, self._size = parse, columns, size
+    parse: Callable[[tf.Tensor], dict[str, tf.Tensor]]
+    columns: Sequence[int]
+    size: int
 
     def examine(self, file: FileInstruction) -> tuple[np.ndarray, list[Fault]]:
         """Reads and decodes the wanted records of a file, which must fit into memory.
@@ -111,7 +109,7 @@ class Examiner:
             if len(records) > 1:
                 return [reason for record in records for reason in self._reasons([record])]
             return [f"can't be used: {error_line(error)}"]
-        is_wrong = (labels[:, self._columns] == INVALID).any(axis=1)
+        is_wrong = (labels[:, self.columns] == INVALID).any(axis=1)
         return np.where(is_wrong, "has labels other than 0 and 1", "").tolist()
 
     @functools.cached_property
@@ -120,8 +118,8 @@ class Examiner:
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
         def decode(records):
-            examples = self._parse(records)
-            decode_images(examples["image"], self._size)
+            examples = self.parse(records)
+            decode_images(examples["image"], self.size)
             return examples["labels"]
 
         return decode
