@@ -20,6 +20,7 @@ from tensorflow_datasets.core import writer
 
 from data_prep import spec
 from tfadv.config.errors import UserError
+from tfadv.config.files import owner_only
 from tfadv.data.labels import UNKNOWN_IDENTITY
 
 SEED = 0
@@ -118,6 +119,11 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
                 self.metadata(), identities={}, skipped={"count": 0, "names": []}
             ),
         )
+
+    def download_and_prepare(self, **kwargs: Any) -> None:
+        """Prepares the dataset as TFDS does, with files that only their owner can read."""
+        with owner_only():
+            super().download_and_prepare(**kwargs)
 
     def _download_and_prepare(
         self,

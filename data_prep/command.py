@@ -204,7 +204,7 @@ def summary(builder: ImageBuilder) -> str:
         lines.append(f"skipped {skipped:,} broken images: {', '.join(names)}{more}")
     root = builder.data_dir.removesuffix(f"/{dataset_name(builder)}/{builder.version}")
     field = "dataset" if set(SPLITS) <= set(builder.info.splits) else "extra"
-    lines.append(f"use: data.{field}={dataset_name(builder)} data.dir={root}")
+    lines.append(f"use: --config.data.{field}={dataset_name(builder)} --config.data.dir={root}")
     return "\n".join(lines)
 
 

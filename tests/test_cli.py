@@ -234,7 +234,7 @@ def test_a_missing_dataset_is_reported_before_tensorflow_is_imported(no_tensorfl
     done = call("--mode=protect", "--config.data.dataset=celeba/paper")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "there is no dataset celeba/paper in data.dir=data, only nothing" in done.stderr
+    assert "there is no dataset celeba/paper in data.dir=data, which has none" in done.stderr
 
 
 def test_a_missing_dataset_of_other_shares_is_reported_with_the_shares(no_tensorflow):
@@ -247,7 +247,7 @@ def test_a_missing_extra_dataset_is_reported_before_tensorflow_is_imported(no_te
     done = call("--mode=protect", "--config.data.extra=synthetic/tiny,lfw")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "there is no dataset lfw in data.dir=data, only nothing" in done.stderr
+    assert "there is no dataset lfw in data.dir=data, which has none" in done.stderr
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])

@@ -23,13 +23,11 @@ folder: runs/NAME/MODE, for demo runs/NAME, for reproduce runs/reproduce. The sa
 run that was stopped. --help=all shows every setting, with the values of --config and the mode.
 """
 
-import contextlib
 import difflib
 import json
 import os
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
@@ -40,6 +38,7 @@ from tfadv.config.demo import Demo
 from tfadv.config.errors import UserError, exit_code
 from tfadv.config.experiment import Plan
 from tfadv.config.fields import COMMON, SETTINGS, describe
+from tfadv.config.files import owner_only
 from tfadv.config.run_folder import RunFolder
 from tfadv.config.schema import MODES, Config
 from tfadv.evaluation.leakage_measures import LimitExceededError, check_limits, parse_limit
@@ -61,16 +60,6 @@ def main(argv: list[str]) -> int:
         done = f"{stop}; " if str(stop) else ""
         print(f"\nrun.py: interrupted; {done}the same command resumes", file=sys.stderr)
         return 128 + stop.signal
-
-
-@contextlib.contextmanager
-def owner_only() -> Iterator[None]:
-    """Makes new files readable by their owner only: a run's folder shows real people."""
-    before = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 def start(argv: list[str]) -> None:
@@ -246,7 +235,7 @@ def parse_demo(values: flags.FlagValues, overrides: list[str]) -> Demo:
 
     def read(mode: str) -> Config:
         config = override(read_config(values.config, mode), overrides)
-        validation.check_dataset(config.data)
+        validation.check_files(config, mode)
         if config.recognizer.path:
             check_recognizer(config.recognizer.path)
         return config

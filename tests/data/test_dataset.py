@@ -518,7 +518,7 @@ def test_a_dataset_without_attributes_has_nothing_to_learn(unlabelled, names, me
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(
-        UserError, match=r"data\.dir=.*none, only nothing; .*python -m data_prep\.celeba"
+        UserError, match=r"data\.dir=.*none, which has none; .*python -m data_prep\.celeba"
     ):
         Dataset(Data(dir=str(tmp_path / "none"), dataset="celeba/identity"))
 
@@ -549,7 +549,7 @@ def test_a_set_that_is_not_prepared_is_answered_with_those_that_are(tiny_faces, 
 
 
 def test_an_empty_folder_has_nothing(tmp_path):
-    with pytest.raises(UserError, match="only nothing"):
+    with pytest.raises(UserError, match="which has none"):
         Dataset(Data(dir=str(tmp_path), dataset="celeba/identity"))
 
 

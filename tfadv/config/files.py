@@ -35,6 +35,16 @@ def atomic_write(path: Path, *, is_shared: bool = False) -> Iterator[Path]:
     partial.replace(path)
 
 
+@contextlib.contextmanager
+def owner_only() -> Iterator[None]:
+    """Makes new files readable by their owner only, since they show real people."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON file, whole or not at all."""
     with atomic_write(path) as partial:

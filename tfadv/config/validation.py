@@ -193,8 +193,8 @@ def missing_dataset(data: Data, name: str) -> UserError:
     percents = re.fullmatch(r"celeba/[a-z]+_([\d.]+)_([\d.]+)_([\d.]+)", name)
     shares = ",".join(f"{float(share) / 100:g}" for share in percents.groups()) if percents else ""
     return UserError(
-        f"{field}: there is no dataset {name} in data.dir={data.dir}, only "
-        f"{', '.join(prepared) or 'nothing'}; make it with "
+        f"{field}: there is no dataset {name} in data.dir={data.dir}, "
+        f"{'only ' + ', '.join(prepared) if prepared else 'which has none'}; make it with "
         f"python -m data_prep.celeba{shares and f' --shares={shares}'}, data_prep.folder or "
         f"data_prep.synthetic, or with tfds build if it is one of TFDS"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tfadv.config.errors import UserError
+from tfadv.config.files import owner_only
 from tfadv.config.run_folder import RunFolder
 from tfadv.training.distribution import (
     check_batch,
@@ -31,13 +32,17 @@ def quiet(subject: str) -> None:
 def in_scope(run: Callable[..., None]) -> Callable[..., None]:
     """Returns a mode that runs in the scope of its strategy, with its folder locked.
 
+    Only the owner can read the files that it writes.
+
     Of several workers, the first one runs in the folder. The others run in temporary copies of it,
     because all workers must create the same variables, for example in an export.
     """
 
     @functools.wraps(run)
     def scoped(folder, *arguments):
-        with make_strategy(folder.config.runtime).scope(), contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(owner_only())
+            stack.enter_context(make_strategy(folder.config.runtime).scope())
             check_batch(folder.config.train.batch)
             try:
                 if worker() > 0:

@@ -259,3 +259,50 @@ def _of_one_attribute(metric: str, attribute: str) -> Column:
     column = describe(metric)
     meaning = column.meaning.replace(_OUTSIDE, f"of {attribute} alone")
     return replace(column, name=f"{column.name}, {attribute}", meaning=meaning)
+
+
+TERMS = {
+    "attack": "A way to recover the image or the person from features. It learns from public "
+    "images, and is measured on test images.",
+    "attribute": "A yes-or-no fact about an image, such as Smiling. The task is to predict some.",
+    "attribute inference": "Predicting an attribute that the task does not train, from features.",
+    "bottleneck": "What the encoder does to a feature before it is sent: fewer values, noise, "
+    "rounding to a few bits, or predictions in place of the feature.",
+    "chance": "What an attacker gets without any feature, by guessing.",
+    "classifier": "The service's network: from features to the attributes of the task.",
+    "closure": "The share of the gap between no protection (0%) and hard predictions only (100%) "
+    "that a defence closes. It can lie outside.",
+    "converged": "An attack has converged if more training would gain next to nothing. Numbers of "
+    "an attack that has not are too low, which flatters the defence.",
+    "decoder": "A network that reconstructs the image from its feature. The defence trains against "
+    "one; attackers train new ones.",
+    "discriminator": "A network that tells real images from reconstructions. It helps a decoder "
+    "to make reconstructions that look real.",
+    "encoder": "The network on the device: from an image to its feature.",
+    "feature": "What the encoder sends in place of the image: numbers.",
+    "genuine pair, impostor pair": "Two images of one person; two images of two people.",
+    "hard predictions": "Yes or no for each attribute of the task. No feature that allows these "
+    "predictions leaks less, so they are the floor of every comparison.",
+    "held-out images": "Images that nothing was trained on, by which settings and attacks are "
+    "chosen. Results are reported on test images.",
+    "identity": "The person in an image, as a number.",
+    "interval": "The range that holds the value in 95% of cases if other people of the same kind "
+    "had been measured, from bootstrap samples of the test people. It does not cover other "
+    "trainings: for those, repeat the run with other seeds.",
+    "linkage": "Finding the images of one person by comparing features with features, without "
+    "reconstructions.",
+    "logits": "The classifier's scores before they become yes or no.",
+    "M(Z)": "The face embedding that an attack guesses from the feature Z, without an image.",
+    "mean face": "The mean of all public images: the best reconstruction without any feature.",
+    "private, public and test images": "The service trains on private images. Attackers learn from "
+    "public ones. Everything is measured on test images.",
+    "protected, unprotected": "An encoder that was trained with a defence; the same encoder, "
+    "trained without one.",
+    "recognizer": "A network that turns a face into an embedding, by which people are told apart. "
+    "It measures whether a reconstruction shows the right person.",
+    "re-identification": "Finding the right person among all test people. Rank 1: the first guess "
+    "is right. Rank 5: one of the first five is.",
+    "reconstruction": "The image that an attack makes from a feature.",
+    "strongest attack": "The attack that recovers the most on held-out images, for one measure.",
+    "verification": "Deciding whether two images show one person.",
+}

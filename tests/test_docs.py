@@ -1,0 +1,115 @@
+"""The documents are true: links lead somewhere, settings and files exist, commands parse."""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from tfadv import cli
+from tfadv.config import validation
+from tfadv.config.fields import SETTINGS
+from tfadv.reporting import reference
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".github/**/*.md")])
+CONFIGS = sorted(ROOT.glob("configs/*.py"))
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+def commands(text):
+    """The commands of a text, without comments and the brackets of what may be left out.
+
+    A backslash continues a line, and $P stands for the value of a line P="...".
+    """
+    text = re.sub(r"\\\n\s*", " ", text)
+    for variable, value in re.findall(r'^(\w+)="(.*)"$', text, re.M):
+        text = text.replace(f"${variable} ", f"{value} ")
+    found = re.findall(r"^(?:\s*|.*`|\s*(?:run|-)[: ]+)(python (?:-m )?[\w.]+ [^`\n]*)", text, re.M)
+    return [shlex.split(re.sub(r"[`\[\]]", "", line), comments=True) for line in found]
+
+
+@pytest.mark.parametrize("page", ["settings", "glossary"])
+def test_pages_that_are_made_from_the_code_are_current(page):
+    made = getattr(reference, f"{page}_page")()
+    assert (ROOT / f"docs/{page}.md").read_text() == made, "run `make reference`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    text = page.read_text()
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?:|mailto:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text()), link
+
+
+def anchors(text):
+    """The anchors that GitHub gives to headings."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *CONFIGS], ids=name)
+def test_settings_that_are_named_exist(page):
+    for field in re.findall(r"--config\.([a-z_0-9]+(?:\.[a-z_0-9]+)*)", page.read_text()):
+        assert field in SETTINGS, field
+
+
+@pytest.mark.parametrize("page", [*PAGES, *CONFIGS], ids=name)
+def test_files_of_ours_that_are_named_exist(page):
+    pattern = (
+        r"\b((?:configs|docs|tests|benchmarks|tfadv|data_prep)/[\w/.-]*\w\.(?:py|md|json|png))"
+    )
+    for path in re.findall(pattern, page.read_text()):
+        if path not in ("configs/lambda5.py", "configs/mine.py"):  # the reader's own
+            assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", [*PAGES, *CONFIGS], ids=name)
+def test_commands_parse(page, monkeypatch, tmp_path):
+    for check in ("dataset", "files", "saved_model"):
+        monkeypatch.setattr(validation, f"check_{check}", lambda *arguments: None)
+    monkeypatch.setattr(cli, "check_recognizer", lambda path: None)
+    monkeypatch.setattr(cli, "check_audit", lambda config: None)
+    monkeypatch.setattr(cli, "choose_encoder", lambda config, path: None)
+    for _, *arguments in commands(page.read_text()):
+        if arguments[0] == "run.py":
+            arguments = [own_config(argument, tmp_path) for argument in arguments]
+            cli.parse(arguments)
+        elif arguments[1].startswith("data_prep."):
+            values = importlib.import_module(arguments[1]).define_flags()
+            parse_flags(values, arguments[1:])
+        elif arguments[0] == "-m":
+            assert importlib.util.find_spec(arguments[1]), arguments[1]
+
+
+def own_config(argument, folder):
+    """A config that the reader is to write is a copy of the demo's here."""
+    match = re.fullmatch(r"--config=configs/(lambda5|mine)\.py", argument)
+    if not match:
+        return argument.replace("--config=configs/", f"--config={ROOT}/configs/")
+    copy = folder / f"{match[1]}.py"
+    copy.write_text((ROOT / "configs/demo.py").read_text())
+    return f"--config={copy}"
+
+
+def parse_flags(values: flags.FlagValues, arguments):
+    assert values(arguments) == arguments[:1]
+
+
+def test_commands_are_found():
+    text = "a `python run.py -h` b\n\n  python -m data_prep.folder --name=x \\\n  --source=y # z\n"
+    assert commands(text) == [
+        ["python", "run.py", "-h"],
+        ["python", "-m", "data_prep.folder", "--name=x", "--source=y"],
+    ]
