@@ -7,7 +7,7 @@ from tfadv.models.encoder import Encoder
 
 def parameters(depth):
     shape, count = (None, 64, 64, 3), 0
-    for _, stage in resnet.stages(depth):
+    for stage in resnet.stages(depth):
         stage.build(shape)
         shape = stage.compute_output_shape(shape)
         count += sum(np.prod(variable.shape) for variable in stage.trainable_variables)

@@ -39,8 +39,8 @@ class Classifier(keras.Model):
         self.width = width
         self.hidden = hidden
         first = resnet.SPLITS.index(split) + 1
-        stages = resnet.stages(depth, width, self.dtype_policy)[first:]
-        self.stages = track(self, "stage", [stage for _, stage in stages])
+        stages = resnet.stages(depth, width, self.dtype_policy)
+        self.stages = track(self, "stage", stages[first:])
         head = [
             keras.layers.Dense(hidden, activation="relu", dtype=self.dtype_policy),
             keras.layers.Dense(attributes, dtype="float32"),

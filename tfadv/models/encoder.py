@@ -59,8 +59,8 @@ class Encoder(keras.Model):
             dtype="float32",
         )
         count = resnet.SPLITS.index(split) + 1
-        stages = resnet.stages(depth, width, self.dtype_policy)[:count]
-        self.stages = track(self, "stage", [stage for _, stage in stages])
+        stages = resnet.stages(depth, width, self.dtype_policy)
+        self.stages = track(self, "stage", stages[:count])
         layers = Bottleneck(**(bottleneck or {}), dtype=self.dtype_policy)
         self.bottleneck = None if layers.is_identity else layers
 

@@ -87,8 +87,8 @@ class ResidualBlock(keras.layers.Layer):
 
 def stages(
     depth: int, width: float = 1.0, dtype: keras.DTypePolicy | str | None = None
-) -> list[tuple[str, Stage]]:
-    """Returns the whole network, as one stage per split point.
+) -> list[Stage]:
+    """Returns the whole network, as one stage per split point, in the order of `SPLITS`.
 
     Args:
         depth: 18, 34 or 50.
@@ -96,8 +96,8 @@ def stages(
         dtype: Keras dtype policy; None is the global one.
 
     Returns:
-        (split point, stage) pairs in the order of `SPLITS`. The first stage takes
-        ImageNet-normalised images [N, H, W, 3]; each returns the features of its split point.
+        Stages with the names of their split points. The first one takes ImageNet-normalised images
+        [N, H, W, 3]; each returns the features of its split point.
     """
     stem = [
         Convolution(scaled_channels(64, width), 7, 2, dtype=dtype),
@@ -109,7 +109,7 @@ def stages(
     groups[3].append(keras.layers.GlobalAveragePooling2D(dtype=dtype))
     head = [keras.layers.Dense(CLASSES, dtype=dtype)]
     return [
-        (split, Stage(layers, dtype=dtype, name=split))
+        Stage(layers, dtype=dtype, name=split)
         for split, layers in zip(SPLITS, [stem, *groups, head], strict=True)
     ]
 

@@ -115,9 +115,8 @@ def _claims(experiment: Experiment, results: Mapping[str, Metrics]) -> Table:
     for claim in experiment.claims:
         for less, more in claim.pairs:
             differences = [_difference(each, claim.metric, less, more) for each in (paper, results)]
-            holds = None
-            if differences[1] is not None:
-                holds = verdict(claim, results[less], results[more])
+            is_measured = differences[1] is not None
+            holds = verdict(claim, results[less], results[more]) if is_measured else None
             name = describe(claim.metric).name
             rows.append([claim.text, name, f"{less} < {more}", *differences, holds])
     return Table("Claims", _CLAIM_COLUMNS, rows)
