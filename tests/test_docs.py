@@ -28,8 +28,8 @@ def commands(text):
     A backslash continues a line, and $P stands for the value of a line P="...".
     """
     text = re.sub(r"\\\n\s*", " ", text)
-    for variable, value in re.findall(r'^(\w+)="(.*)"$', text, re.M):
-        text = text.replace(f"${variable} ", f"{value} ")
+    for variable, value in reversed(re.findall(r'^([A-Z])="?([^"\n]*)"?$', text, re.M)):
+        text = re.sub(rf"\${variable}\b", lambda match, value=value: value, text)
     found = re.findall(r"^(?:\s*|.*`|\s*(?:run|-)[: ]+)(python (?:-m )?[\w.]+ [^`\n]*)", text, re.M)
     return [shlex.split(re.sub(r"[`\[\]]", "", line), comments=True) for line in found]
 

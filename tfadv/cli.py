@@ -25,7 +25,6 @@ run that was stopped. --help=all shows every setting, with the values of --confi
 
 import difflib
 import json
-import os
 import re
 import sys
 from pathlib import Path

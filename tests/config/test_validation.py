@@ -1,5 +1,6 @@
 import math
 import re
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -230,3 +231,16 @@ def test_an_encoder_must_be_a_saved_model(tmp_path):
 
 def test_a_remote_encoder_is_not_checked():
     validation.check_saved_model("gs://bucket/encoder")
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("synthetic", "data/synthetic/default"),
+        ("synthetic:1.0.0", "data/synthetic/default/1.0.0"),
+        ("celeba/identity", "data/celeba/identity"),
+        ("celeba/identity:2.0.0", "data/celeba/identity/2.0.0"),
+    ],
+)
+def test_the_folder_of_a_dataset(name, folder):
+    assert validation.dataset_folder("data", name) == Path(folder)

@@ -79,7 +79,10 @@ def test_prepared_examples_equal_the_files_and_the_lists(tmp_path, monkeypatch, 
     assert run(*arguments, "--shares=0.6,0.2,0.2") == 0
     printed = capsys.readouterr().out
     config = "identity_60_20_20"
-    assert f"use: --config.data.dataset=celeba/{config} --config.data.dir={tmp_path / 'data'}" in printed
+    assert (
+        f"use: --config.data.dataset=celeba/{config} --config.data.dir={tmp_path / 'data'}"
+        in printed
+    )
     splits = {split: read(tmp_path / "data", config, split) for split in spec.SPLITS}
     assert [len(split) for split in splits.values()] == [18, 6, 6]
     examples = {name: e for split in splits.values() for name, e in split.items()}

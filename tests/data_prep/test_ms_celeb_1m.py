@@ -82,7 +82,10 @@ def read(data_dir, name, **options):
 def test_images_are_written_unmodified_in_one_split(source, tmp_path, monkeypatch, capsys):
     flags = (f"--source={source}", f"--data_dir={tmp_path}", f"--pictures={TOTAL}", "--seed=7")
     assert run(monkeypatch, *flags) == 0
-    assert f"use: --config.data.extra=ms_celeb_1m/n12_seed7 --config.data.dir={tmp_path}" in capsys.readouterr().out
+    assert (
+        f"use: --config.data.extra=ms_celeb_1m/n12_seed7 --config.data.dir={tmp_path}"
+        in capsys.readouterr().out
+    )
     raw = {"image": tfds.decode.SkipDecoding()}
     info, examples = read(tmp_path, "n12_seed7", decoders=raw)
     assert list(info.splits) == ["extra"]

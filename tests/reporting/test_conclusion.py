@@ -65,7 +65,8 @@ def test_where_nothing_is_to_be_hidden_there_is_no_verdict():
 
 
 def test_a_foreign_encoder_is_compared_with_chance_only():
-    attacker, following = sentences(encoder(16.0, 0.6))
+    task, attacker, following = sentences(encoder(16.0, 0.6))
+    assert task == ""
     assert attacker == (
         "Whoever sees the features of an image finds the right one of 60 people in 3 of 5 tries "
         "(60%); by chance in 1 of 67 tries (1.5%)."
@@ -80,9 +81,8 @@ def test_without_known_people_only_the_images_count():
 
     encoders = {"protected": 16.0, "unprotected": 17.0, "hard_predictions": 15.0}
     found = conclude({n: images_only(p) for n, p in encoders.items()}, {}, 9, "folder/mine")
-    assert len(found) == 2
-    assert found[0].startswith("The defence helps in part")
-    assert "people" not in found[0]
+    assert found.attacker.startswith("The defence helps in part")
+    assert "people" not in found.attacker
 
 
 @pytest.mark.parametrize(
@@ -97,5 +97,5 @@ def test_without_known_people_only_the_images_count():
     ],
 )
 def test_a_share_is_said_as_a_person_says_it(share, words):
-    found, _ = sentences(encoder(16.0, share))
-    assert f"60 people in {words};" in found
+    found = sentences(encoder(16.0, share))
+    assert f"60 people in {words};" in found.attacker

@@ -156,7 +156,64 @@ def test_long_material_is_collapsed_when_asked(tmp_path):
     sections = [Section("A", []), Section("B", [], "Long.", collapsed=True)]
     write_page(tmp_path / "a.html", "T", "L", sections, {})
     page = Page((tmp_path / "a.html").read_text())
-    assert page.all("details") == [{"class": "fold"}]
+    assert page.all("details") == [{"class": "fold"}, {"class": "fold"}]  # B, and what was run
+
+
+def test_the_first_paragraph_is_the_verdict_and_commands_are_code(tmp_path):
+    write_page(tmp_path / "a.html", "T", ["Bad <i>.", "Try `run.py x` now."], [], {})
+    source = (tmp_path / "a.html").read_text()
+    assert '<p class="verdict">Bad &lt;i&gt;.</p>' in source
+    assert '<p class="lead">Try <code>run.py x</code> now.</p>' in source
+
+
+def test_date_data_set_and_digests_stand_at_the_top(tmp_path):
+    details = {"date": "today", "dataset": "faces", "dataset SHA-256": "12ab", "mode": "attack"}
+    write_page(tmp_path / "a.html", "T", "L", [], details)
+    source = (tmp_path / "a.html").read_text()
+    assert '<p class="stamp">date today · dataset faces · dataset SHA-256 12ab</p>' in source
+
+
+@pytest.mark.parametrize(
+    ("value", "scale", "places"),
+    [
+        (15.0, [("low", 13.0), ("mid", 16.0), ("high", 17.0)], [0, 75, 100, 50]),
+        (Estimate(15.0), [("low", 17.0), ("high", 13.0)], [0, 100, 50]),  # less is a larger leak
+        (20.0, [("low", 13.0), ("high", 17.0)], [0, 100, 100]),  # beyond an end
+        (15.0, [("low", 13.0), ("high", 13.0)], []),
+        (15.0, [("low", 13.0)], []),
+        (None, [("low", 13.0), ("high", 17.0)], []),
+    ],
+)
+def test_a_card_shows_where_its_number_lies_between_two_ends(tmp_path, value, scale, places):
+    card = Card(Column("PSNR", format=".1f"), value, scale=scale)
+    assert [place for _, _, place in card.places] == places
+    page = render(tmp_path, Table("T", [Column("a")], []), [card])
+    widths = [span["style"] for span in page.all("span") if span.get("class") == "part"]
+    assert widths == ([f"width: {places[-1]:.1f}%"] if places else [])
+    marks = [span for span in page.all("span") if span.get("class") == "mark"]
+    assert len(marks) == max(0, len(places) - 3)
+    assert all(f"{name} {number:.1f}" in page.text for name, number in scale)
+
+
+@pytest.mark.parametrize(
+    ("groups", "widths"),
+    [
+        ([""] * 7, [7]),
+        ([""] * 9, [7, 2]),
+        (["a"] * 4 + ["b"] * 5, [4, 5]),  # a group stays together
+        (["a"] * 8 + ["b"], [7, 2]),  # unless it is too wide
+    ],
+)
+def test_a_wide_table_is_folded_after_seven_columns(tmp_path, groups, widths):
+    columns = [Column("row"), *(Column(f"c{i}", group=group) for i, group in enumerate(groups))]
+    table = Table("T", columns, [["x", *range(len(groups))]], "A note.")
+    parts = table.folded
+    assert [len(part.columns) - 1 for part in parts] == widths
+    assert all(part.rows[0][0] == "x" for part in parts)
+    assert [value for part in parts for value in part.rows[0][1:]] == list(range(len(groups)))
+    page = render(tmp_path, table)
+    assert page.text.count("A note.") == 1
+    assert ("More columns" in page.text) == (len(widths) > 1)
 
 
 @pytest.mark.parametrize("count", [4, 5])

@@ -1,6 +1,9 @@
+import numpy as np
+
+from tfadv.evaluation.results import Score
 from tfadv.reporting.glossary import Column, describe
 from tfadv.reporting.page import Card, Estimate, Label
-from tfadv.reporting.tables import cards, cell, comparison
+from tfadv.reporting.tables import cards, cell, comparison, estimate
 
 OURS = {"psnr": 14.5, "psnr_ci95": [14.0, 15.0], "reid_rank1": 0.25}
 CHANCE = {"reid_rank1": 0.5, "verification_auc": 0.5}
@@ -28,10 +31,22 @@ def test_a_column_of_a_comparison_can_be_replaced():
     assert comparison("T", "features", ROWS, [("psnr", column)]).columns[1] is column
 
 
-def test_cards_show_the_first_row_and_list_the_others():
+def test_cards_show_the_first_row_on_a_scale_of_the_others():
     names = ("mcc", "psnr", "reid_rank1")
     found = cards(ROWS | {"no encoder": {}}, names, {"reid_rank1": "by ridge", "psnr": "by M"})
     assert found == [
         Card(describe("psnr"), Estimate(14.5, 14.0, 15.0), "by M"),
-        Card(describe("reid_rank1"), 0.25, "by ridge; chance: 50.0%"),
+        Card(describe("reid_rank1"), 0.25, "by ridge", (("chance", 0.5),)),
     ]
+
+
+def test_the_rows_on_a_cards_scale_and_their_order_can_be_chosen():
+    rows = {"ours": {"psnr": 15.0}, "open": {"psnr": 17.0}, "closed": {"psnr": 13.0}, "x": {}}
+    (card,) = cards(rows, ("psnr",), ends={"psnr": ("closed", "x", "missing", "open")})
+    assert card.scale == (("closed", 13.0), ("open", 17.0))
+
+
+def test_a_score_is_a_cell_with_its_interval_and_a_note():
+    score = Score(0.5, np.linspace(0.4, 0.6, 41))
+    assert estimate(score, "by ridge") == Estimate(0.5, *score.interval, "by ridge")
+    assert estimate(Score(0.5)) == Estimate(0.5)

@@ -10,8 +10,10 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -22,9 +24,10 @@ except ImportError:  # Windows
     fcntl = None
 
 from tfadv.config.errors import UserError
-from tfadv.config.fields import flatten
+from tfadv.config.fields import flatten, shown
 from tfadv.config.files import write_json
 from tfadv.config.schema import Config
+from tfadv.config.validation import dataset_folder
 
 PACKAGES = (
     "tfadv",
@@ -198,16 +201,38 @@ class RunFolder:
             )
 
 
-def summary(mode: str, config: Config, dataset: dict[str, Any]) -> dict[str, str]:
-    """Returns mode, dataset, config and versions as a flat table for a report."""
-    facts = {"mode": mode, "dataset": dataset["name"]}
+def summary(
+    mode: str, config: Config, dataset: dict[str, Any], digests: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Returns what was run, as a flat table for a report.
+
+    Args:
+        mode: of the run.
+        config: of the run; the settings that differ from the defaults are in the table.
+        dataset: a data set's description.
+        digests: what a SHA-256 is of -> the SHA-256.
+    """
+    now = datetime.datetime.now(datetime.UTC)
+    facts = {"command": command_line(), "mode": mode, "date": now.strftime("%Y-%m-%d %H:%M UTC")}
+    facts["dataset"] = dataset["name"]
+    facts |= {f"{name} SHA-256": value[:16] for name, value in (digests or {}).items()}
     facts |= {f"images in {split}": f"{count:,}" for split, count in dataset["splits"].items()}
     for name, count in dataset.get("extra", {}).items():
         facts[f"public images from {name}"] = f"{count:,}"
     if damaged := dataset.get("damaged", {}).get("records"):
         facts["damaged records skipped"] = f"{damaged:,}"
-    facts |= {name: str(value) for name, value in flatten(config).items()}
-    return facts | {name: version or "not installed" for name, version in _versions().items()}
+    default = flatten(Config())
+    for name, value in flatten(config).items():
+        if value != default[name]:
+            facts[f"--config.{name}"] = shown(value)
+    facts |= {name: version or "not installed" for name, version in _versions().items()}
+    return {name: value for name, value in facts.items() if value != ""}
+
+
+def command_line() -> str:
+    """Returns the command of this process, if it is run.py; else an empty text."""
+    program, *arguments = sys.argv
+    return shlex.join(["python", "run.py", *arguments]) if Path(program).name == "run.py" else ""
 
 
 def digest(path: Path) -> str:
@@ -235,7 +260,7 @@ def _inputs(config: Config) -> Iterator[str]:
         for name in ("classifier", "unprotected/encoder", "unprotected/classifier"):
             yield str(Path(encoder).parent / name)
     for dataset in filter(None, (config.data.dataset, *config.data.extra, config.audit.domain)):
-        yield str(Path(config.data.dir) / dataset.replace(":", "/"))
+        yield str(dataset_folder(config.data.dir, dataset))
     files = (config.model.weights, config.perceptual.weights)
     yield from filter(None, (*files, config.recognizer.path, *config.recognizer.others))
 

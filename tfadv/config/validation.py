@@ -136,6 +136,12 @@ def stored_name(name: str) -> str:
     return "synthetic/default" if bare == "synthetic" else bare
 
 
+def dataset_folder(data_dir: str, name: str) -> Path:
+    """Returns the folder of a dataset, or of its version if the name has one, as in NAME:1.0.0."""
+    bare, _, version = name.partition(":")
+    return Path(data_dir) / stored_name(bare) / version
+
+
 def needs_vgg(config: Config, mode: str) -> bool:
     """Returns whether a loss of this mode compares perceptual features."""
     loss = config.loss

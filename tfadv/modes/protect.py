@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv.attacks.black_box import SavedEncoder, load_classifier, predict
-from tfadv.config import run_folder
 from tfadv.config.fields import PENALTIES, defences, flatten
 from tfadv.config.files import atomic_write
 from tfadv.config.run_folder import RunFolder
@@ -122,7 +121,7 @@ def _protect(
         {name: trainer.history.series(name) for name in losses},
         defences=defences(flatten(config)),
         people_note=common.seen_in_training_note(dataset),
-        details=run_folder.summary(workdir.mode, config, dataset.description),
+        details=common.details(workdir, dataset),
     )
     workdir.finish(metrics)
     return table

@@ -2,7 +2,6 @@
 
 import keras
 
-from tfadv.config import run_folder
 from tfadv.config.run_folder import RunFolder
 from tfadv.config.schema import Config
 from tfadv.data.dataset import Dataset
@@ -68,7 +67,7 @@ def run(workdir: RunFolder, announce: Announce = quiet) -> None:
         held_out_auc=trainer.history.series("held_out_auc"),
         split=split,
         people_note=common.seen_in_training_note(dataset),
-        details=run_folder.summary(workdir.mode, config, dataset.description),
+        details=common.details(workdir, dataset),
     )
     workdir.finish(metrics)
     common.print_results(workdir, table)

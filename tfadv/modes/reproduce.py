@@ -20,7 +20,8 @@ from tfadv.reporting.page import Table, format_table
 
 _MODES = {"recognizer": recognizer.run, "protect": protect.run, "attack": attack.run}
 _LISTED = 4  # rows that share a run are listed by name up to this number
-_NOT_SHARED = ("encoder", "scale", "baseline")  # settings that the page does not show
+# Settings that the page does not show.
+_NOT_SHARED = ("--config.encoder", "--config.scale", "--config.baseline")
 
 
 def run(plan: Plan) -> None:

@@ -1,6 +1,7 @@
 """The tables of an attack's page: encoders side by side, attack by attack, and the rest."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +14,7 @@ from tfadv.evaluation.verdicts import choose
 from tfadv.reporting import figures
 from tfadv.reporting.glossary import Column, describe
 from tfadv.reporting.page import Figure, Label, Section, Table
-from tfadv.reporting.tables import comparison
+from tfadv.reporting.tables import cell, comparison, estimate
 
 Encoders = Mapping[str, EncoderResult]
 References = Mapping[str, AttackResult]
@@ -110,6 +111,25 @@ def terminal(encoders: Encoders, references: References, note: str) -> Table:
     rows = {name: {m: row[m] for m in SUMMARY if m in row} for name, row in found.items()}
     title = "Utility, and leakage by the strongest attack of each measure"
     return comparison(title, "features", rows, SUMMARY, note)
+
+
+def strongest_attacks(encoders: Encoders, references: References, attacks: Attacks) -> Table:
+    """Returns the strongest attack of each measure: a row for each encoder and reference."""
+    names = (*SUMMARY, "verification_auc")
+    columns = [Column("features"), *map(describe, names)]
+    rows = []
+    for name, result in encoders.items():
+        cells = [cell(result.utility, SUMMARY[0])]
+        for metric in names[1:]:
+            best = strongest(result, metric)
+            cells.append(best and estimate(best[1], f"by {attacks[best[0]].title}"))
+        rows.append([name, *cells])
+    for key, reference in references.items():
+        rows.append([REFERENCES[key], *(cell(reference.metrics, metric) for metric in names)])
+    is_shown = [any(row[i] is not None for row in rows) for i in range(1 + len(names))]
+    rows = [list(itertools.compress(row, is_shown)) for row in rows]
+    title = "The strongest attack of each measure"
+    return Table(title, list(itertools.compress(columns, is_shown)), rows, READING)
 
 
 def side_by_side(encoders: Encoders, references: References) -> Table:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from tfadv.attacks.suite import Suite
-from tfadv.config import run_folder
 from tfadv.config.run_folder import RunFolder
 from tfadv.data.dataset import Dataset
 from tfadv.evaluation.closure import difference
@@ -14,10 +13,10 @@ from tfadv.evaluation.recognition.recognizer import Recognizer
 from tfadv.evaluation.results import EncoderResult
 from tfadv.evaluation.verdicts import Verdict, Verdicts, describe
 from tfadv.reporting import audit_sections, common, figures
-from tfadv.reporting.audit_sections import Encoders, column, estimate, label
+from tfadv.reporting.audit_sections import Encoders, column, label
 from tfadv.reporting.glossary import Column
 from tfadv.reporting.page import Card, Cell, Estimate, Figure, Label, Section, Table, write_page
-from tfadv.reporting.tables import cell
+from tfadv.reporting.tables import cell, estimate
 
 _LEADS = {
     "linkage_rank1": (
@@ -112,7 +111,7 @@ def write(
                 _LIMITS if recognizers else f"{common.NO_RECOGNIZER} {_LIMITS}",
             ),
         ],
-        run_folder.summary(run.mode, config, dataset.description),
+        common.details(run, dataset),
         _cards(verdicts[subject]),
     )
     return table

@@ -11,7 +11,8 @@ from tfadv.evaluation.results import EncoderResult, Score
 from tfadv.evaluation.verdicts import Results, strongest
 from tfadv.reporting import figures
 from tfadv.reporting.glossary import Column, describe
-from tfadv.reporting.page import Estimate, Figure, Label, Section, Table
+from tfadv.reporting.page import Figure, Label, Section, Table
+from tfadv.reporting.tables import estimate
 
 Encoders = Mapping[str, EncoderResult]
 Attacks = Mapping[str, Attack]
@@ -82,11 +83,6 @@ def column(key: str) -> Column:
     direction = "lower" if measure.more_is_worse else "higher"
     meaning = describe(measure.metric).meaning
     return Column(measure.title, meaning, direction, "z.1%" if key.endswith("rank1") else ".3f")
-
-
-def estimate(score: Score) -> Estimate:
-    """Returns the cell of a score."""
-    return Estimate(score.value, *score.interval)
 
 
 def _curves(

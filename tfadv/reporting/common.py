@@ -2,8 +2,11 @@
 
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
+from tfadv.config import run_folder
 from tfadv.config.run_folder import RunFolder
+from tfadv.config.validation import dataset_folder
 from tfadv.data.dataset import Dataset
 from tfadv.reporting.page import Table, format_table
 from tfadv.reporting.text import printable
@@ -26,6 +29,18 @@ def seen_in_training_note(dataset: Dataset) -> str:
     return note
 
 
+def details(run: RunFolder, dataset: Dataset) -> dict[str, str]:
+    """Returns what was run, for the end of a page."""
+    config = run.config
+    encoders = config.encoder or (str(run.path / "encoder"),)
+    paths = {f"encoder {path}": path for path in encoders}
+    paths["dataset"] = str(dataset_folder(config.data.dir, config.data.dataset))
+    if config.recognizer.path:
+        paths["recognizer"] = config.recognizer.path
+    digests = {n: run_folder.digest(Path(path)) for n, path in paths.items() if Path(path).exists()}
+    return run_folder.summary(run.mode, config, dataset.description, digests)
+
+
 def print_dataset(dataset: Dataset, precision: str) -> None:
     """Prints the data set, its split sizes, the precision, and how many records were left out."""
     splits = ", ".join(f"{size:,} {name}" for name, size in dataset.sizes.items())
@@ -39,7 +54,7 @@ def print_dataset(dataset: Dataset, precision: str) -> None:
 def print_results(run: RunFolder, table: Table, sentences: Sequence[str] = ()) -> None:
     """Prints the table, what it means, and the paths of the files that the run wrote."""
     print(f"\n{format_table(table)}\n")
-    for sentence in sentences:
+    for sentence in filter(None, sentences):
         print(textwrap.fill(printable(sentence), 100, break_on_hyphens=False) + "\n")
     files = {"encoder": "encoder", "report": "report.html", "images": "reconstructions.png"}
     for title, name in files.items():

@@ -1,6 +1,7 @@
 """What an attack run shows, in the sentences that a person would say."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from tfadv.attacks.references import CHANCE
 from tfadv.evaluation.closure import closure
@@ -23,9 +24,17 @@ _NEXT = (
 )
 
 
+class Conclusion(NamedTuple):
+    """Three sentences, in the order in which a terminal shows them; some may be empty."""
+
+    task: str
+    attacker: str
+    following: str
+
+
 def conclude(
     encoders: Encoders, references: Mapping[str, AttackResult], people: int, dataset: str
-) -> list[str]:
+) -> Conclusion:
     """Returns what the task lost, what an attacker still gets, and what to try next.
 
     Args:
@@ -34,8 +43,8 @@ def conclude(
         people: number of people in the test images.
         dataset: the data set, as `data.dataset` names it.
     """
-    found = [_task(encoders), _attacker(encoders, references, people), _NEXT.format(dataset)]
-    return [sentence for sentence in found if sentence]
+    attacker = _attacker(encoders, references, people)
+    return Conclusion(_task(encoders), attacker, _NEXT.format(dataset))
 
 
 def _task(encoders: Encoders) -> str:

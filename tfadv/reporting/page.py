@@ -8,25 +8,32 @@ the terminal.
 import base64
 import itertools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jinja2
+import markupsafe
 
 from tfadv.reporting.glossary import Column
 from tfadv.reporting.text import format_value, printable
 
+_COLUMNS = 7  # beside the first; more are folded
 _INTERVAL_NOTE = "In brackets: the 95% interval."
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95% interval. The interval is hidden if a bound is None or NaN."""
+    """A number with its 95% interval, hidden if a bound is None or NaN, and a note of a few words.
+
+    A terminal does not show the note.
+    """
 
     value: float | None
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,23 @@ class Table:
         return [entry for entry in dict.fromkeys([*rows, *columns]) if entry.meaning]
 
     @property
+    def folded(self) -> list["Table"]:
+        """This table in parts of at most `_COLUMNS` columns beside the first; parts but the first
+        belong under a fold. A group of columns stays together if it fits."""
+        bounds, width = [1], len(self.columns)
+        while width - bounds[-1] > _COLUMNS:
+            end = bounds[-1] + _COLUMNS
+            starts = [start for start in self.starts if bounds[-1] < start <= end]
+            bounds.append(max(starts, default=end))
+        bounds.append(width)
+        parts = []
+        for start, end in itertools.pairwise(bounds):
+            rows = [[row[0], *row[start:end]] for row in self.rows]
+            columns = [self.columns[0], *self.columns[start:end]]
+            parts.append(replace(self, columns=columns, rows=rows, note=self.note * (not parts)))
+        return parts
+
+    @property
     def has_intervals(self) -> bool:
         """Whether any number has a 95% interval."""
         return any(_bounds(cell) for row in self.rows for cell in row)
@@ -108,11 +132,36 @@ class Section:
 
 @dataclass(frozen=True)
 class Card:
-    """A key number at the top of the page; `note` holds the numbers to compare it with."""
+    """A key number at the top of the page.
+
+    Attributes:
+        column: its name, meaning and format.
+        value: the number.
+        note: a few words, such as the name of the attack.
+        scale: names and numbers to compare it with. The first and the last are the ends of a bar
+            that shows where the number lies; without two ends that differ there is no bar.
+    """
 
     column: Column
     value: Cell
     note: str = ""
+    scale: Sequence[tuple[str, float]] = ()
+
+    @property
+    def places(self) -> list[tuple[str, float, float]]:
+        """Name, number and place of each mark on the bar, in percent of its length.
+
+        The card's own number is the last one, without a name. Empty if there is no bar.
+        """
+        own = self.value.value if isinstance(self.value, Estimate) else self.value
+        numbers = [number for _, number in self.scale]
+        if len(numbers) < 2 or own is None or numbers[0] == numbers[-1]:
+            return []
+        first, last = numbers[0], numbers[-1]
+        return [
+            (name, number, 100 * min(1, max(0, (number - first) / (last - first))))
+            for name, number in (*self.scale, ("", own))
+        ]
 
 
 def format_table(table: Table) -> str:
@@ -144,7 +193,7 @@ def format_table(table: Table) -> str:
 def write_page(
     path: str | Path,
     title: str,
-    lead: str,
+    lead: str | Sequence[str],
     sections: Sequence[Section],
     details: Mapping[str, object],
     cards: Sequence[Card] = (),
@@ -154,9 +203,10 @@ def write_page(
     Args:
         path: the file, which is overwritten.
         title: the page's heading.
-        lead: a paragraph under the heading: the result.
+        lead: paragraphs under the heading. The first is the result, in one or two sentences. Text
+            between backticks is shown as code.
         sections: the body.
-        details: the settings of the run and the packages' versions.
+        details: what was run. `date`, `dataset` and what ends in `SHA-256` also stand at the top.
         cards: three or four key numbers at the top.
     """
     environment = jinja2.Environment(
@@ -166,10 +216,22 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cell": _text, "bounds": _bounds, "tooltip": _tooltip}
+    environment.filters |= {
+        "cell": _text,
+        "bounds": _bounds,
+        "tooltip": _tooltip,
+        "prose": _prose,
+        "formatted": format_value,
+    }
+    stamps = [
+        f"{name} {value}"
+        for name, value in details.items()
+        if name in ("date", "dataset") or name.endswith("SHA-256")
+    ]
     page = environment.get_template("page.html.jinja").render(
         title=title,
-        lead=lead,
+        lead=[lead] if isinstance(lead, str) else lead,
+        stamps=stamps,
         sections=sections,
         details=details,
         cards=cards,
@@ -199,6 +261,12 @@ def _text(cell: object, spec: str = "") -> str:
     if isinstance(cell, Estimate):
         cell = cell.value
     return format_value(cell, spec)
+
+
+def _prose(text: str) -> markupsafe.Markup:
+    """Text with what stands between backticks as code."""
+    escaped = str(markupsafe.escape(text))
+    return markupsafe.Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", escaped))
 
 
 def _bounds(cell: object, spec: str = "") -> list[str]:

@@ -6,9 +6,9 @@ A row's metrics are a flat mapping as in metrics.json: name -> number, `NAME_ci9
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfadv.evaluation.results import Score
 from tfadv.reporting.glossary import Column, describe
 from tfadv.reporting.page import Card, Cell, Estimate, Label, Table
-from tfadv.reporting.text import format_value
 
 Metrics = Mapping[str, Any]
 Rows = Mapping[str | Label, Metrics]
@@ -19,6 +19,11 @@ def cell(metrics: Metrics, name: str) -> Cell:
     """Returns one metric, with its 95% interval if there is one; None if it was not measured."""
     value, interval = metrics.get(name), metrics.get(f"{name}_ci95")
     return Estimate(value, *interval) if interval else value
+
+
+def estimate(score: Score, note: str = "") -> Estimate:
+    """Returns a score with its interval, if it has one, and a note of a few words."""
+    return Estimate(score.value, *(score.interval or ()), note=note)
 
 
 def comparison(title: str, heading: str, rows: Rows, names: Names, note: str = "") -> Table:
@@ -41,26 +46,29 @@ def comparison(title: str, heading: str, rows: Rows, names: Names, note: str = "
     return Table(title, [Column(heading), *(column for _, column in shown)], cells, note)
 
 
-def cards(rows: Rows, names: Names, notes: Mapping[str, str] | None = None) -> list[Card]:
-    """Returns the first row's key numbers as cards; each card's note lists the other rows' numbers.
+def cards(
+    rows: Rows,
+    names: Names,
+    notes: Mapping[str, str] | None = None,
+    ends: Mapping[str, tuple[str, ...]] | None = None,
+) -> list[Card]:
+    """Returns the first row's key numbers as cards, each on a scale of other rows' numbers.
 
     Args:
         rows: name of a row -> its metrics. Metrics that the first row lacks get no card.
         names: as in `comparison`.
-        notes: metric -> a text to put before the other rows' numbers.
+        notes: metric -> a few words.
+        ends: metric -> the rows on its scale, in order; all other rows if it is missing.
     """
     first, *others = rows
     found = []
     for name, column in _columns(names):
         if name not in rows[first]:
             continue
-        numbers = ", ".join(
-            f"{getattr(row, 'name', row)}: {format_value(rows[row][name], column.format)}"
-            for row in others
-            if name in rows[row]
-        )
-        note = "; ".join(filter(None, [(notes or {}).get(name), numbers]))
-        found.append(Card(column, cell(rows[first], name), note))
+        named = {getattr(row, "name", row): rows[row] for row in others}
+        shown = (ends or {}).get(name, tuple(named))
+        scale = tuple((row, named[row][name]) for row in shown if name in named.get(row, {}))
+        found.append(Card(column, cell(rows[first], name), (notes or {}).get(name, ""), scale))
     return found
 
 
