@@ -229,7 +229,9 @@ def test_the_attack_on_embeddings_finds_the_folded_part_with_random_features_onl
     known = make_knowledge(train, held_out, embeddings=(embeddings, others))
     attack = RidgeFeatureMap(random_features)
     fitted = attack.fit(known, tmp_path)
-    assert attack.title == ("random-features M(Z)" if random_features else "linear M(Z)")
+    assert attack.title == (
+        "random-features embedding guess" if random_features else "linear embedding guess"
+    )
     unseen, expected = folded_people(200, 2)
     errors = np.square(fitted.embed(unseen.all_features) - expected.embedding).mean(0)
     errors /= expected.embedding.var(0)

@@ -288,8 +288,8 @@ def test_attack_says_whether_it_ended_by_itself(root):
     for name, prefix in (("protected", ""), ("unprotected", "unprotected/")):
         assert found[f"{prefix}attack_converged"] in (0.0, 1.0)
         for attacker, converged, cap in (
-            ("decoder Dec^a", f"{prefix}attack_converged", "train.steps"),
-            ("M(Z)", f"{prefix}feature_map_converged", "feature_map.steps"),
+            ("trained decoder", f"{prefix}attack_converged", "train.steps"),
+            ("trained embedding guess", f"{prefix}feature_map_converged", "feature_map.steps"),
         ):
             assert (f"{attacker} on {name} (by {cap})" in page) == (found[converged] == 0)
 
@@ -452,7 +452,9 @@ def test_attack_without_recognizer_says_so_and_infers_what_the_task_did_not_trai
     assert not any("face_similarity" in name or "feature_" in name for name in found)
     page = (folder / "report.html").read_text()
     assert "No face recognizer was given" in page
-    assert "M(Z) does not apply to protected: there is no face recognizer." in page
+    assert (
+        "trained embedding guess does not apply to protected: there is no face recognizer." in page
+    )
     prefix = "probe_mlp/attribute_mcc/"
     inferred = {name.removeprefix(prefix) for name in found if name.startswith(prefix)}
     assert inferred == set(faces.ATTRIBUTES) - {"Smiling"}

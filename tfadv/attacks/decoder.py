@@ -100,7 +100,7 @@ class DecoderTraining:
 class Decoder(Attack):
     """Dec^a of the paper, trained until held-out images no longer improve."""
 
-    title = "decoder Dec^a"
+    title = "trained decoder"
     meaning = "A network trained to reconstruct the image from its feature (Eq. 1 to 5)."
     diverges_in = METRICS
     is_quick = False
@@ -144,7 +144,7 @@ class BudgetedDecoder(Attack):
         self._by_recognizer = by_recognizer
         self.family, self.budget, self.meaning = family, budget, meaning
         steps = budget * training.schedule.train.steps
-        self.title = f"{family} decoder, {steps:,} steps"
+        self.title = f"trained decoder ({family.replace('-', ', ')}), {steps:,} steps"
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Trains Dec^a at each rate that is to be tried; returns the best."""

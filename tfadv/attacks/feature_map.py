@@ -100,7 +100,7 @@ class FeatureMap(Attack):
         schedule: batch, clipping, patience and seed; steps and rate are M's own.
     """
 
-    title = "M(Z)"
+    title = "trained embedding guess"
     meaning = "A network that guesses the face embedding from the feature (Eq. 10)."
     needs = frozenset({RECOGNIZER})
     diverges_in = ("feature_reid_rank1", "feature_verification_auc")

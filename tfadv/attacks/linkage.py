@@ -115,7 +115,7 @@ class FeatureLinkage(Attack):
 class LinkageByGuesses(Attack):
     """Compares the face embeddings that are guessed from two features."""
 
-    title = "linkage by guessed faces"
+    title = "linkage by guessed embeddings"
     meaning = "Compares the face embeddings that ridge regression guesses from two features."
     needs = frozenset({RECOGNIZER})
 

@@ -49,7 +49,7 @@ class MlpProbe(Attack):
         seed: of its initial weights.
     """
 
-    title = "MLP probe"
+    title = "trained probe"
     meaning = (
         "A network with one hidden layer, from features to attributes that the task does not train."
     )

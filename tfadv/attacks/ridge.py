@@ -214,7 +214,7 @@ class RidgeDecoder(RidgeAttack):
 class RidgeFeatureMap(RidgeAttack):
     """Ridge regression from features to face embeddings."""
 
-    result, target = "M(Z)", "face embeddings"
+    result, target = "embedding guess", "face embeddings"
     needs = frozenset({RECOGNIZER})
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:

@@ -47,8 +47,12 @@ MEASURES = {
     "face_auc": Measure(
         "verification by reconstruction, AUC", "verification_auc_centred", needs=_FACES
     ),
-    "guess_rank1": Measure("re-identification by M(Z), rank 1", "feature_reid_rank1", needs=_FACES),
-    "guess_auc": Measure("verification by M(Z), AUC", "feature_verification_auc", needs=_FACES),
+    "guess_rank1": Measure(
+        "re-identification by guessed embedding, rank 1", "feature_reid_rank1", needs=_FACES
+    ),
+    "guess_auc": Measure(
+        "verification by guessed embedding, AUC", "feature_verification_auc", needs=_FACES
+    ),
     "linkage_rank1": Measure("linkage, rank 1", "linkage_rank1", needs=frozenset({IDENTITIES})),
     "linkage_auc": Measure("linkage, AUC", "linkage_auc", needs=frozenset({IDENTITIES})),
     "attributes": Measure("attribute inference (MCC)", "attribute_mcc", needs=frozenset({LABELS})),

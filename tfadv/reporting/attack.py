@@ -1,5 +1,6 @@
 """The page and the images of --mode=attack."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -94,7 +95,7 @@ def write(
             Section(
                 "The paper's attacks side by side",
                 [tables.side_by_side(encoders, references)],
-                "Dec^a and M(Z) are the attacks of the paper.",
+                "The paper has the decoder Dec^a (Eq. 1 to 5) and the network M(Z) (Eq. 10).",
                 collapsed=True,
             ),
             *tables.by_recognizer(encoders, references, recognizers[1:], attacks),
@@ -123,13 +124,15 @@ def _not_measured(
     sentences = [] if recognizers else [common.NO_RECOGNIZER]
     if CHANCE not in references or "reid_rank1" not in references[CHANCE].scores:
         sentences.append(_NO_IDENTITIES)
+    not_applicable = defaultdict(list)
     for name, result in encoders.items():
         for key, attack in result.attacks.items():
             if attack.diverged:
                 sentences.append(f"{attacks[key].title} on {name} diverged: {attack.diverged}.")
             elif attack.not_applicable:
-                reason = attack.not_applicable
-                sentences.append(f"{attacks[key].title} does not apply to {name}: {reason}.")
+                not_applicable[attacks[key].title, attack.not_applicable].append(name)
+    for (title, reason), names in not_applicable.items():
+        sentences.append(f"{title} does not apply to {', '.join(names)}: {reason}.")
     return sentences
 
 

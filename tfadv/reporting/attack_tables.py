@@ -28,7 +28,7 @@ REFERENCES = {
 # Heading -> metrics of an encoder by the names of metrics.json.
 _SIDE_BY_SIDE = {
     "task": ("mcc_task",),
-    "reconstruction by Dec^a": (
+    "reconstruction by the trained decoder": (
         "psnr",
         "ssim",
         "face_similarity",
@@ -36,7 +36,11 @@ _SIDE_BY_SIDE = {
         "verification_auc",
     ),
     "reconstruction in closed form": ("random_features/psnr", "random_features/reid_rank1"),
-    "guess by M(Z)": ("feature_similarity", "feature_reid_rank1", "feature_verification_auc"),
+    "guess by the network M(Z)": (
+        "feature_similarity",
+        "feature_reid_rank1",
+        "feature_verification_auc",
+    ),
     "linkage": ("linkage_rank1", "linkage_auc", "info_nce_bits"),
     "separation of people": ("lda_score",),
 }
@@ -81,7 +85,7 @@ def strongest(result: EncoderResult, metric: str) -> tuple[str, Score] | None:
     Args:
         result: of an encoder.
         metric: one that is higher for a stronger attack, such as psnr or reid_rank1. For the
-            latter, re-identification by M(Z) and by linkage also count.
+            latter, re-identification by guessed embeddings and by linkage also count.
     """
     all_images = max((attack.examples for attack in result.attacks.values()), default=0)
     scores = {

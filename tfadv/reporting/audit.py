@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from tfadv.attacks.suite import Suite
 from tfadv.config.run_folder import RunFolder
 from tfadv.data.dataset import Dataset
@@ -14,21 +16,17 @@ from tfadv.evaluation.results import EncoderResult
 from tfadv.evaluation.verdicts import Verdict, Verdicts, describe
 from tfadv.reporting import audit_sections, common, figures
 from tfadv.reporting.audit_sections import Encoders, column, label
+from tfadv.reporting.conclusion import tries
 from tfadv.reporting.glossary import Column
 from tfadv.reporting.page import Card, Cell, Estimate, Figure, Label, Section, Table, write_page
 from tfadv.reporting.tables import cell, estimate
 
-_LEADS = {
-    "linkage_rank1": (
-        "From the features of two images an attacker links {:.1%} of the test images to the same "
-        "person, first among all others. Without defence it is {:.1%}; with hard predictions only "
-        "it is {:.1%}."
-    ),
-    "pixels": (
-        "Images are reconstructed with a mean squared error of {:.3f} (pixels from -1 to 1). "
-        "Without defence it is {:.3f}; with hard predictions only it is {:.3f}."
-    ),
-}
+_MCC = Column(
+    "Task MCC",
+    "Matthews correlation, mean over the task's attributes, at thresholds tuned on held-out "
+    "private images if there are any. 1 is perfect, 0 is chance. Higher is more useful.",
+    "higher",
+)
 _HOW = (
     "For each measure, the table shows the attack that leaks the most on held-out public images, "
     "with its result on test images. {} Intervals are 95%, from {:,} bootstrap samples of the "
@@ -53,8 +51,8 @@ _CONVERGED = (
 _NOT_CONVERGED = (
     "NOT CONVERGED: {}. Either the last doubling of a decoder's budget still gained more than half "
     "of the interval's width (for pixels, more than a tenth of the gap between the ends), or an "
-    "attack diverged, or M(Z) still improved at its last step. These numbers are lower bounds and "
-    "no verdict. Give the attacks more steps with --config.audit.steps and "
+    "attack diverged, or a trained embedding guess still improved at its last step. These numbers "
+    "are lower bounds and no verdict. Give the attacks more steps with --config.audit.steps and "
     "--config.feature_map.steps."
 )
 
@@ -77,13 +75,15 @@ def write(
         verdicts: encoder -> measure -> the largest leak.
         recognizers: C; attacks learned from the first.
     """
-    table = leaks(encoders, verdicts, identity.chance(suite.test.identities))
+    chance = identity.chance(suite.test.identities)
+    people = len(np.unique(suite.test.identities))
+    table = leaks(encoders, verdicts, chance)
     subject = next(iter(verdicts))
     config = run.config
     write_page(
         run.path / "report.html",
         f"Audit of the {subject} encoder",
-        lead(verdicts[subject], verdicts[UNPROTECTED], verdicts[HARD_PREDICTIONS]),
+        lead(verdicts[subject], verdicts[UNPROTECTED], verdicts[HARD_PREDICTIONS], people),
         [
             *_images(run, suite, encoders, verdicts),
             Section(
@@ -112,7 +112,7 @@ def write(
             ),
         ],
         common.details(run, dataset),
-        _cards(verdicts[subject]),
+        _cards(encoders, verdicts, chance),
     )
     return table
 
@@ -121,32 +121,44 @@ def lead(
     subject: Mapping[str, Verdict],
     unprotected: Mapping[str, Verdict],
     predictions: Mapping[str, Verdict],
-) -> str:
-    """Returns in plain words what an attacker learns."""
-    sentences = []
+    people: int,
+) -> list[str]:
+    """Returns in plain words what an attacker learns, and how far that can be relied on.
+
+    Args:
+        subject: verdicts of the audited encoder.
+        unprotected: those of the end without protection.
+        predictions: those of hard predictions only.
+        people: number of people in the test images.
+    """
     ends = (subject, unprotected, predictions)
-    for key, sentence in _LEADS.items():
-        if all(key in verdicts for verdicts in ends):
-            sentences.append(sentence.format(*(verdicts[key].score.value for verdicts in ends)))
+    found = []
+    if all("linkage_rank1" in verdicts for verdicts in ends):
+        protected, before, floor = (v["linkage_rank1"].score.value for v in ends)
+        found.append(
+            f"Whoever sees the features of two images of one person links them, among {people:,} "
+            f"people, in {tries(protected)}; without protection in {tries(before)}, with hard "
+            f"predictions only in {tries(floor)}."
+        )
+    if all("pixels" in verdicts for verdicts in ends):
+        errors = [verdicts["pixels"].score.value for verdicts in ends]
+        found.append(
+            "Reconstructions of the image have a mean squared error of {:.3f} (pixels from -1 to "
+            "1); without protection it is {:.3f}, with hard predictions only {:.3f}.".format(
+                *errors
+            )
+        )
     if not all(verdict.is_converged for verdict in subject.values()):
-        sentences.append("Some attacks were still learning: more steps would find more.")
-    return " ".join(sentences)
+        found.append("Some attacks had not converged: with more steps they would find more.")
+    return found
 
 
 def leaks(encoders: Encoders, verdicts: Verdicts, chance: Mapping[str, float]) -> Table:
     """Returns the largest leak by each measure, a row for each encoder, and chance."""
     keys = _measured(verdicts)
-    mcc = Column(
-        "MCC",
-        "Matthews correlation, mean over the task's attributes, at thresholds tuned on held-out "
-        "private images if there are any. 1 is perfect, 0 is chance. Higher is more useful.",
-        "higher",
-    )
     rows = _rows(verdicts, keys, _score)
     for name, row in zip(verdicts, rows, strict=True):
-        utility = encoders[name].utility
-        metric = "mcc_task_tuned" if "mcc_task_tuned" in utility else "mcc_task"
-        row.insert(1, cell(utility, metric))
+        row.insert(1, _task(encoders[name].utility))
     guesses = {
         "rank1": chance.get("reid_rank1"),
         "auc": chance.get("verification_auc"),
@@ -159,7 +171,7 @@ def leaks(encoders: Encoders, verdicts: Verdicts, chance: Mapping[str, float]) -
             *(guesses.get(key.rpartition("_")[2]) for key in keys),
         ]
     )
-    return Table("The largest leak", [Column("encoder"), mcc, *map(column, keys)], rows)
+    return Table("The largest leak", [Column("encoder"), _MCC, *map(column, keys)], rows)
 
 
 def closures(verdicts: Verdicts) -> Table:
@@ -288,11 +300,31 @@ def _images(run: RunFolder, suite: Suite, encoders: Encoders, verdicts: Verdicts
     return [Section("What an attacker sees", [Figure("Reconstructions", png, caption)])]
 
 
-def _cards(subject: Mapping[str, Verdict]) -> list[Card]:
-    cards = []
+def _cards(
+    encoders: Encoders, verdicts: Verdicts, chance: Mapping[str, float | None]
+) -> list[Card]:
+    """The task and three measures of the first encoder, each between its ends."""
+    subject = next(iter(verdicts))
+    ends = {label(name).name: name for name in (HARD_PREDICTIONS, UNPROTECTED)}
+    task = [(title, _task(encoders[name].utility)) for title, name in ends.items()]
+    values = [("chance", 0.0), *((title, cell.value) for title, cell in task if cell)]
+    own = _task(encoders[subject].utility)
+    cards = [Card(_MCC, own, "", values)] if own else []
     for key in ("pixels", "guess_rank1", "linkage_rank1"):
-        if key in subject:
-            closed = _share(subject[key])
-            note = f"closure {closed.value:.0%}" if closed else ""
-            cards.append(Card(column(key), subject[key].score.value, note))
+        if key not in verdicts[subject]:
+            continue
+        verdict = verdicts[subject][key]
+        closed = _share(verdict)
+        note = f"closure {closed.value:.0%}" if closed else ""
+        guess = chance.get(f"reid_{key.rpartition('_')[2]}")
+        scale = [("chance", guess)] if guess is not None else []
+        scale += [(t, verdicts[n][key].score.value) for t, n in ends.items() if key in verdicts[n]]
+        cards.append(Card(column(key), estimate(verdict.score), note, scale))
     return cards
+
+
+def _task(utility: Mapping) -> Estimate | None:
+    """The Matthews correlation of the task, at tuned thresholds if there are any."""
+    metric = "mcc_task_tuned" if "mcc_task_tuned" in utility else "mcc_task"
+    found = cell(utility, metric)
+    return Estimate(found) if isinstance(found, float) else found

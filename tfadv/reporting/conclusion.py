@@ -66,16 +66,16 @@ def _attacker(encoders: Encoders, references: Mapping[str, AttackResult], people
     rates = {name: _score(result, "re-identification") for name, result in encoders.items()}
     if rates[subject] is None or CHANCE not in references:
         return _defence(encoders, subject)
-    compared = [f"by chance in {_tries(references[CHANCE].metrics['reid_rank1'])}"]
+    compared = [f"by chance in {tries(references[CHANCE].metrics['reid_rank1'])}"]
     for name, condition in (
         (HARD_PREDICTIONS, "with hard predictions only"),
         (UNPROTECTED, "without protection"),
     ):
         if name != subject and rates.get(name) is not None:
-            compared.insert(0, f"{condition} in {_tries(rates[name].value)}")
+            compared.insert(0, f"{condition} in {tries(rates[name].value)}")
     return (
         f"Whoever sees the features of an image finds the right one of {people} people in "
-        f"{_tries(rates[subject].value)}; {', '.join(compared)}. {_defence(encoders, subject)}"
+        f"{tries(rates[subject].value)}; {', '.join(compared)}. {_defence(encoders, subject)}"
     ).strip()
 
 
@@ -109,7 +109,7 @@ def _score(result: EncoderResult, measure: str) -> Score | None:
     return found and found[1]
 
 
-def _tries(share: float) -> str:
+def tries(share: float) -> str:
     """Returns a share as a person says it: 3 of 4 tries (74%)."""
     if share < 0.1:
         return f"1 of {1 / share:,.0f} tries ({share:.1%})" if share else "no try"

@@ -134,13 +134,12 @@ MEANINGS: dict[str, Column] = {
     ),
     **_identity(
         {
-            "feature_reid_rank1": "Re-identification by M(Z), rank 1",
-            "feature_reid_rank5": "Re-identification by M(Z), rank 5",
-            "feature_verification_auc": "Verification AUC by M(Z)",
-            "feature_verification_eer": "Verification EER by M(Z)",
+            "feature_reid_rank1": "Re-identification by guessed embedding, rank 1",
+            "feature_reid_rank5": "Re-identification by guessed embedding, rank 5",
+            "feature_verification_auc": "Verification AUC by guessed embedding",
+            "feature_verification_eer": "Verification EER by guessed embedding",
         },
-        "M(Z)",
-        note=" M(Z) is the face embedding guessed from the feature alone.",
+        "the face embedding guessed from the feature",
     ),
     **_identity(
         {
