@@ -14,8 +14,8 @@ def get_config(mode: str) -> Config:
         "recognizer": Train(
             steps=300, batch=64, learning_rate=3e-3, evaluate_every=100, checkpoint_every=100
         ),
-        "protect": Train(steps=600, batch=64, evaluate_every=200, checkpoint_every=200),
-        "attack": Train(steps=4000, batch=64, evaluate_every=100, checkpoint_every=500),
+        "protect": Train(steps=400, batch=64, evaluate_every=200, checkpoint_every=200),
+        "attack": Train(steps=4000, batch=64, evaluate_every=50, checkpoint_every=500),
     }
     width = {"recognizer": 0.25, "protect": 0.5, "attack": 0.5}
     return Config(

@@ -255,7 +255,7 @@ def test_help_needs_no_tensorflow(no_tensorflow, flag):
     done = call(flag)
     assert done.returncode == 0
     assert done.stderr == ""
-    for words in ("    protect  ", "--workdir=DIR", "--config.train.steps=600", "demo.py in mode"):
+    for words in ("    protect  ", "--workdir=DIR", "--config.train.steps=400", "demo.py in mode"):
         assert words in done.stdout
     assert "train.rollbacks" not in done.stdout
     assert len(done.stdout.splitlines()) <= 90

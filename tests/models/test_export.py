@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -277,6 +278,16 @@ def test_the_classifier_gives_the_models_logits_and_their_probabilities(encoders
     assert set(outputs) == {"logits", "probabilities"}
     assert_same_features(logits, classifier(features, training=False).numpy())
     np.testing.assert_allclose(outputs["probabilities"], 1 / (1 + np.exp(-logits)), rtol=1e-5)
+
+
+def test_the_classifier_of_hard_predictions_is_certain(tmp_path):
+    count = len(ATTRIBUTES)
+    identity = keras.layers.Identity()
+    export_classifier(identity, (count,), ATTRIBUTES, THRESHOLDS, tmp_path, is_hard=True)
+    features = tf.constant([[1.0, -1.0] * count], tf.float32)[:, :count]
+    outputs = tf.saved_model.load(str(tmp_path)).signatures["serving_default"](features=features)
+    np.testing.assert_array_equal(outputs["logits"], features)
+    np.testing.assert_array_equal(outputs["probabilities"], features > 0)
 
 
 def test_classifier_json_names_the_attributes_in_order(exported):

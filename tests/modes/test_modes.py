@@ -452,9 +452,9 @@ def test_attack_without_recognizer_says_so_and_infers_what_the_task_did_not_trai
     assert not any("face_similarity" in name or "feature_" in name for name in found)
     page = (folder / "report.html").read_text()
     assert "No face recognizer was given" in page
-    assert (
-        "trained embedding guess does not apply to protected: there is no face recognizer." in page
-    )
+    names = "protected, unprotected, hard predictions only"
+    reason = "there is no face recognizer"
+    assert f"trained embedding guess does not apply to {names}: {reason}." in page
     prefix = "probe_mlp/attribute_mcc/"
     inferred = {name.removeprefix(prefix) for name in found if name.startswith(prefix)}
     assert inferred == set(faces.ATTRIBUTES) - {"Smiling"}

@@ -31,8 +31,8 @@ def test_the_head_says_what_a_person_would_say():
     sentences = audit.lead(verdicts(0.6, 0.1), *ends, people=60)
     assert sentences == [
         "Whoever sees the features of two images of one person links them, among 60 people, in 3 "
-        "of 5 tries (60%); without protection in 4 of 5 tries (80%), with hard predictions only in 1 "
-        "of 2 tries (50%).",
+        "of 5 tries (60%); without protection in 4 of 5 tries (80%), with hard predictions only in "
+        "1 of 2 tries (50%).",
         "Reconstructions of the image have a mean squared error of 0.100 (pixels from -1 to 1); "
         "without protection it is 0.050, with hard predictions only 0.200.",
     ]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tfadv.config.experiment import Claim, Experiment, Plot, Row
+from tfadv.modes import protect as protect_mode
 from tfadv.reporting import protect, recognizer, reproduce
 from tfadv.reporting.page import Estimate, Label
 
@@ -41,6 +42,21 @@ def test_protect_without_defence_has_no_simulated_attacker(tmp_path):
     protect.write(path, results, losses, defences={}, people_note=NOTE, details={})
     assert "Encoder trained without defence" in path.read_text()
     assert "simulated" not in path.read_text()
+
+
+def test_protect_warns_where_images_were_learned_by_heart(tmp_path):
+    note = protect_mode._overfitting([0.5, 0.002], 0.7)
+    assert note.startswith("The encoder has learned its training images by heart")
+    assert protect_mode._overfitting([0.5, 0.2], 0.7) == ""
+    assert protect_mode._overfitting([0.5, 0.002], 0.99) == ""
+    results = {"protected": {"mcc_task": 0.7, "mcc/Smiling": 0.7}}
+    losses = {"utility": (STEPS, [0.7, 0.1, 0.002])}
+    path = tmp_path / "report.html"
+    table = protect.write(
+        path, results, losses, defences={}, people_note=NOTE, details={}, note=note
+    )
+    assert table.note == note
+    assert note in path.read_text()
 
 
 def test_recognizer_compares_images_with_blurred_images(tmp_path):

@@ -160,7 +160,7 @@ class BudgetedDecoder(Attack):
         for rate in rates:
             name = f"{self.family}-x{self.budget}-{rate}"
             training = self._at(float(rate))
-            title = f"{name} on {knowledge.name}"
+            title = f"{self.title}, rate {rate}, on {knowledge.name}"
             try:
                 found = train_decoder(training, knowledge, g, folder.parent / name, title)
             except TrainingError as error:

@@ -56,17 +56,20 @@ def export_classifier(
     attributes: list[str],
     thresholds: np.ndarray,
     folder: Path,
+    *,
+    is_hard: bool = False,
 ) -> None:
     """Writes a SavedModel from `features` to `logits` and `probabilities`, float32 [N, A].
 
     `classifier.json` in it names the A attributes, in order, and their thresholds: a larger logit
-    means yes.
+    means yes. If `is_hard`, features are hard predictions: 1 and -1, with probabilities 1 and 0.
     """
     portable = in_float32(classifier, (None, *feature_shape))
 
     def classify(features):
         logits = portable(features, training=False)
-        return {"logits": logits, "probabilities": tf.sigmoid(logits)}
+        probabilities = (1 + logits) / 2 if is_hard else tf.sigmoid(logits)
+        return {"logits": logits, "probabilities": probabilities}
 
     spec = tf.TensorSpec((None, *feature_shape), tf.float32, "features")
     signatures = {"serving_default": (classify, spec)}

@@ -38,6 +38,8 @@ from tfadv.training import trainer as training
 from tfadv.training.distribution import over_devices, replicas
 
 _DFIL_IMAGES = 16
+# A utility loss below this, with a Matthews correlation up to that, is a sign of overfitting.
+_NO_LOSS, _PERFECT = 0.01, 0.95
 
 
 @in_scope
@@ -122,9 +124,20 @@ def _protect(
         defences=defences(flatten(config)),
         people_note=common.seen_in_training_note(dataset),
         details=common.details(workdir, dataset),
+        note=_overfitting(trainer.history.series("utility")[1], metrics["mcc_task"]),
     )
     workdir.finish(metrics)
     return table
+
+
+def _overfitting(losses: Sequence[float], mcc: float) -> str:
+    """Returns a warning if training images have next to no loss, and test images have."""
+    if not losses or losses[-1] > _NO_LOSS or mcc > _PERFECT:
+        return ""
+    return (
+        f"The encoder has learned its training images by heart: their loss is {losses[-1]:.2g}, but "
+        f"test images have a Matthews correlation of {mcc:.2f}. Try fewer steps, or more images."
+    )
 
 
 def inherit(trained: Path, folder: Path) -> None:
@@ -189,7 +202,14 @@ def _export(
         thresholds = np.zeros_like(thresholds)
     export_encoder(encoder, size, folder / "encoder")
     feature_shape = encoder.feature_shape(size)
-    export_classifier(classifier, feature_shape, attributes, thresholds, folder / "classifier")
+    export_classifier(
+        classifier,
+        feature_shape,
+        attributes,
+        thresholds,
+        folder / "classifier",
+        is_hard=config.bottleneck.predictions == "hard",
+    )
     return encoder
 
 

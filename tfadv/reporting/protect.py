@@ -30,6 +30,7 @@ def write(
     defences: Mapping[str, Any],
     people_note: str,
     details: Mapping[str, Any],
+    note: str = "",
 ) -> Table:
     """Writes the page; returns its table for the terminal.
 
@@ -41,9 +42,10 @@ def write(
         defences: name of each defence in use -> its strength.
         people_note: whether the people in the test images may be in the training data.
         details: the settings of the run.
+        note: a warning; empty without one.
     """
     names = ("mcc_task", "mcc_task_tuned", "dfil", "images_per_s")
-    table = comparison("Test split", "encoder", results, names)
+    table = comparison("Test split", "encoder", results, names, note)
     bars = {
         encoder: {
             name.removeprefix("mcc/"): value
@@ -60,7 +62,7 @@ def write(
     write_page(
         path,
         f"Encoder trained with {terms}" if terms else "Encoder trained without defence",
-        _LEAD,
+        [_LEAD, *filter(None, [note])],
         [
             Section("Utility", [table], f"{_UTILITY} {people_note}"),
             Section("Attributes", [mcc]),
