@@ -324,7 +324,8 @@ def test_a_decoder_that_diverges_at_every_rate_is_an_error_that_names_each(
 
 def test_a_budgeted_decoder_is_titled_by_its_family_and_steps():
     attack = budgeted(4)
-    assert (attack.title, attack.family, attack.budget) == ("small decoder, 80 steps", "small", 4)
+    assert attack.title == "trained decoder (small), 80 steps"
+    assert (attack.family, attack.budget) == ("small", 4)
     assert attack.meaning == "A network."
 
 

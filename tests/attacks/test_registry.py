@@ -50,7 +50,7 @@ def test_an_audit_has_decoders_of_three_budgets_in_the_place_of_the_papers():
     names = [f"{family}-x{times}" for family, times in budgets]
     assert list(attacks) == [*WITHOUT_DECODERS, *names]
     assert [(attacks[name].family, attacks[name].budget) for name in names] == budgets
-    assert attacks["residual-pixels-x4"].title == "residual-pixels decoder, 2,000 steps"
+    assert attacks["residual-pixels-x4"].title == "trained decoder (residual, pixels), 2,000 steps"
     assert {attacks[name].budget for name in WITHOUT_DECODERS} == {0}
 
 

@@ -135,8 +135,8 @@ def _overfitting(losses: Sequence[float], mcc: float) -> str:
     if not losses or losses[-1] > _NO_LOSS or mcc > _PERFECT:
         return ""
     return (
-        f"The encoder has learned its training images by heart: their loss is {losses[-1]:.2g}, but "
-        f"test images have a Matthews correlation of {mcc:.2f}. Try fewer steps, or more images."
+        f"The encoder has learned its training images by heart: their loss is {losses[-1]:.2g}, "
+        f"but test images have a Matthews correlation of {mcc:.2f}. Try fewer steps, or more images."
     )
 
 
