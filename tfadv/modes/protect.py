@@ -136,7 +136,7 @@ def _overfitting(losses: Sequence[float], mcc: float) -> str:
         return ""
     return (
         f"The encoder has learned its training images by heart: their loss is {losses[-1]:.2g}, "
-        f"but test images have a Matthews correlation of {mcc:.2f}. Try fewer steps, or more images."
+        f"but test images have a Matthews correlation of {mcc:.2f}. Try fewer steps or more images."
     )
 
 
