@@ -144,3 +144,20 @@ def test_a_claim_holds_by_its_difference_and_intervals(less, more, at_most, expe
 def test_without_intervals_only_the_difference_counts():
     claim = Claim("", "mcc", [])
     assert reproduce.verdict(claim, {"mcc": 0.1}, {"mcc": 0.11}) == "yes"
+
+
+def test_a_claim_that_an_unfinished_attack_supports_says_so():
+    claim = Claim("", "psnr", [])
+    less, more = {"psnr": 13.0, "attack_converged": 0.0}, {"psnr": 14.0, "attack_converged": 1.0}
+    assert reproduce.verdict(claim, less, more) == "yes, but an attack had not converged"
+
+
+def test_claims_of_an_experiment_without_numbers_of_the_paper_have_no_such_column(tmp_path):
+    rows = [Row("a"), Row("b")]
+    claims = [Claim("Noise hides the image.", "psnr", [("a", "b")])]
+    experiment = Experiment("Mine", "", lambda mode: None, rows, ("psnr",), claims)
+    results = {"a": {"psnr": 13.0}, "b": {"psnr": 14.0}}
+    reproduce.write(tmp_path, experiment, results, details={})
+    page = (tmp_path / "report.html").read_text()
+    assert "Noise hides the image." in page
+    assert "as the paper reports it" not in page

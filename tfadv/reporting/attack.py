@@ -42,7 +42,7 @@ _NO_IDENTITIES = (
 )
 _ROC = (
     "How often the right person is accepted, and how often others are accepted, for all "
-    "thresholds. A curve on the dashed diagonal is no better than chance."
+    "thresholds. A curve that lies on the line called chance is no better than a guess."
 )
 
 

@@ -96,7 +96,9 @@ def roc_figure(series: Mapping[str, Series], auc: Mapping[str, float] | None = N
     """
     figure, (axes,) = charts.empty(height=4.6)
     rates = np.geomspace(_LOWEST_RATE, 1, 400)
-    lines = axes.plot(rates, rates, color=charts.INK, linewidth=1.5, linestyle=(0, (0.5, 3)))
+    lines = axes.plot(
+        rates, rates, color=charts.INK, linewidth=1.5, linestyle=(0, (1, 2)), zorder=5
+    )
     names = ["chance"]
     for i, (name, (false, true)) in enumerate(series.items()):
         lines += axes.plot(rates, _roc(false, true, rates), **charts.line(i), linewidth=1.8)

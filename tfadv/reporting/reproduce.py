@@ -79,7 +79,7 @@ def write(
     missing = ", ".join(name for name, metrics in results.items() if not metrics)
     sections = []
     if experiment.claims:
-        sections.append(Section("The paper's claims", [_claims(experiment, results)], _CLAIMS))
+        sections.append(Section("Claims", [_claims(experiment, results)], _CLAIMS))
     sections.append(Section("Row by row", [table], f"Not finished: {missing}." if missing else ""))
     plots = [_plot(plot, experiment, results) for plot in experiment.plots]
     if any(plots):
@@ -101,6 +101,8 @@ def verdict(claim: Claim, less: Metrics, more: Metrics) -> str:
     if claim.at_most < math.inf:
         return "yes" if difference <= claim.at_most else f"no, by more than {claim.at_most:g}"
     holds = "yes" if difference > 0 else "no"
+    if any(metrics.get("attack_converged") == 0 for metrics in (less, more)):
+        return f"{holds}, but an attack had not converged"
     intervals = [metrics.get(f"{claim.metric}_ci95") for metrics in (less, more)]
     if all(intervals):
         (low, high), (other_low, other_high) = intervals
@@ -119,7 +121,11 @@ def _claims(experiment: Experiment, results: Mapping[str, Metrics]) -> Table:
             holds = verdict(claim, results[less], results[more]) if is_measured else None
             name = describe(claim.metric).name
             rows.append([claim.text, name, f"{less} < {more}", *differences, holds])
-    return Table("Claims", _CLAIM_COLUMNS, rows)
+    columns, place = list(_CLAIM_COLUMNS), 3
+    if not any(_paper(experiment).values()):  # a user's own experiment
+        del columns[place]
+        rows = [[*row[:place], *row[place + 1 :]] for row in rows]
+    return Table("Claims", columns, rows)
 
 
 def _paper(experiment: Experiment) -> dict[str, Metrics]:
@@ -157,6 +163,8 @@ def _plot(plot: Plot, experiment: Experiment, results: Mapping[str, Metrics]) ->
                 for row in rows
                 if {plot.x or plot.y, plot.y} <= set(metrics[row])
             ]
+            if plot.x:
+                points.sort()  # the line must not go back and forth
             if points:
                 name = f"{series}, {source}" if series else source
                 lines[name] = tuple(zip(*points, strict=True))
