@@ -39,7 +39,7 @@ def test_says_what_the_task_lost_and_what_an_attacker_gets():
         "between no protection and hard predictions only, it closes 50% ("
     )
     assert "in re-identification and 50% (" in attacker
-    assert "--mode=audit" in following
+    assert "`python run.py audit`" in following
     assert "--config.data.dataset=synthetic" in following
 
 

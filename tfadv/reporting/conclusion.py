@@ -18,8 +18,8 @@ _MEASURES = {
 }
 _BARELY, _PARTLY = 0.25, 0.75
 _NEXT = (
-    "Next: attack harder and longer with `python run.py --mode=audit`, or train what our audits "
-    "recommend with `python run.py --mode=protect --config=configs/recommended.py "
+    "Next: let an audit attack harder and longer, with `python run.py audit` and the flags of this "
+    "run, or train what our audits recommend, with `python run.py protect --config=recommended "
     "--config.data.dataset={}`."
 )
 
