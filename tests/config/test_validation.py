@@ -38,6 +38,13 @@ def checked(**values):
     return config
 
 
+def refusal(name, value):
+    """Returns the message that refuses a value of a field; it begins with the field's name."""
+    with pytest.raises(UserError, match=rf"^{re.escape(name)} is .*; it must be ") as caught:
+        checked(**{name.replace(".", "__"): value})
+    return str(caught.value)
+
+
 def test_the_defaults_are_valid():
     assert checked() == Config()
 
@@ -66,9 +73,7 @@ def test_the_defaults_are_valid():
     ],
 )
 def test_a_value_of_the_wrong_type_is_named_with_its_field(name, value):
-    with pytest.raises(UserError, match=rf"^{re.escape(name)} is .*; it must be ") as caught:
-        checked(**{name.replace(".", "__"): value})
-    assert repr(value) in str(caught.value)
+    assert repr(value) in refusal(name, value)
 
 
 @pytest.mark.parametrize(
@@ -99,9 +104,7 @@ def test_a_value_of_the_wrong_type_is_named_with_its_field(name, value):
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_field_and_what_it_may_be(name, value):
-    with pytest.raises(UserError, match=rf"^{re.escape(name)} is .*; it must be ") as caught:
-        checked(**{name.replace(".", "__"): value})
-    assert str(value) in str(caught.value)
+    assert str(value) in refusal(name, value)
 
 
 @pytest.mark.parametrize(
