@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tfadv.models.classifier import Classifier
 from tfadv.models.encoder import Encoder
+from tfadv.models.export import export_classifier, export_encoder
 from tfadv.models.resnet import SPLITS
 
 SIZE = 32
@@ -24,6 +25,15 @@ def make_classifier(encoder):
     classifier = Classifier(encoder.split, len(ATTRIBUTES), 18, 0.125, dtype="float32")
     classifier.build((None, *encoder.feature_shape(SIZE)))
     return classifier
+
+
+def export_all(encoders, folder):
+    """Exports encoders to `folder`/NAME/encoder, and a classifier beside the one called fc."""
+    for name, encoder in encoders.items():
+        export_encoder(encoder, SIZE, folder / name / "encoder")
+    classifier = make_classifier(encoders["fc"])
+    export_classifier(classifier, (1000,), ATTRIBUTES, THRESHOLDS, folder / "fc" / "classifier")
+    return folder
 
 
 def features_of(encoder, images):

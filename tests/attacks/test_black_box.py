@@ -12,8 +12,8 @@ from tests.exported import (
     THRESHOLDS,
     assert_same_features,
     colours,
+    export_all,
     features_of,
-    make_classifier,
     make_encoder,
     mean_colour,
     save,
@@ -28,7 +28,6 @@ from tfadv.attacks.black_box import (
 )
 from tfadv.config.errors import UserError
 from tfadv.config.schema import BlackBox
-from tfadv.models.export import export_classifier, export_encoder
 
 SPLITS = ("conv1", "fc")  # a map, and a vector with its classifier
 
@@ -45,12 +44,7 @@ def encoders():
 
 @pytest.fixture(scope="module")
 def exported(encoders, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported")
-    for name, encoder in encoders.items():
-        export_encoder(encoder, SIZE, folder / name / "encoder")
-    classifier = make_classifier(encoders["fc"])
-    export_classifier(classifier, (1000,), ATTRIBUTES, THRESHOLDS, folder / "fc" / "classifier")
-    return folder
+    return export_all(encoders, tmp_path_factory.mktemp("exported"))
 
 
 def test_the_classifier_that_lies_beside_an_encoder_is_found(exported):

@@ -17,6 +17,7 @@ from tests.exported import (
     SIZE,
     THRESHOLDS,
     assert_same_features,
+    export_all,
     features_of,
     make_classifier,
     make_encoder,
@@ -75,12 +76,7 @@ def encoders():
 
 @pytest.fixture(scope="module")
 def exported(encoders, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported")
-    for name, encoder in encoders.items():
-        export_encoder(encoder, SIZE, folder / name / "encoder")
-    classifier = make_classifier(encoders["fc"])
-    export_classifier(classifier, (1000,), ATTRIBUTES, THRESHOLDS, folder / "fc" / "classifier")
-    return folder
+    return export_all(encoders, tmp_path_factory.mktemp("exported"))
 
 
 @pytest.fixture(scope="module")
