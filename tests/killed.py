@@ -32,7 +32,9 @@ from tfadv.config.experiment import Experiment, Row
 def base(mode):
     return Config(
         data=Data(dir={dir!r}, dataset="synthetic/tiny", size=32, held_out=0.3),
-        model=Model(depth=18, width=0.125, decoder_width=0.125, discriminator_width=0.125),
+        model=Model(
+            depth=18, width=0.125, split="avgpool", decoder_width=0.125, discriminator_width=0.125
+        ),
         loss=Loss(mu1=0.1),
         train=Train(steps=30, batch=16, log_every=5, evaluate_every=10, checkpoint_every=2),
         attack=Attack(patience=1, rate_drops=0, random_features=40),
@@ -87,7 +89,7 @@ def train(folder, seed=None):
     config = replicas.make_config("float32", LOSS)
     config.runtime.deterministic = True
     config.train.steps, config.train.log_every = STEPS, 7
-    config.train.checkpoint_every = 3
+    config.train.checkpoint_every, config.train.decoder_steps = 3, 1
     if seed is not None:
         prepare_to_die(random.Random(seed))
     adam = training.adam

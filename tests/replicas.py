@@ -25,7 +25,10 @@ from tfadv.training import trainer as training
 from tfadv.training.optimizer import FusedAdam
 
 DEVICES = 4
-SIZE, BATCH, STEPS, ATTRIBUTES, FEATURES = 32, 16, 20, 5, 24
+SIZE, BATCH, STEPS, ATTRIBUTES, CHANNELS = 32, 16, 20, 5, 24
+# Of the protector. A map passes two layers of the decoder, a vector seven. They are traced for each
+# device.
+FEATURES = (SIZE // 4, SIZE // 4, CHANNELS)
 
 
 class Descent(FusedAdam):
@@ -68,33 +71,33 @@ class SmallEncoder(keras.Model):
 
     def __init__(self):
         super().__init__()
-        self.first, self.second = Convolution(8, 3, 2), Convolution(FEATURES, 3, 2)
+        self.first, self.second = Convolution(8, 3, 2), Convolution(CHANNELS, 3, 2)
         self.norm, self.other_norm = BatchNormalization(), BatchNormalization()
 
     def build(self, input_shape):
         self.first.build(input_shape)
         self.norm.build((None, None, None, 8))
         self.second.build((None, None, None, 8))
-        self.other_norm.build((None, None, None, FEATURES))
+        self.other_norm.build((None, None, None, CHANNELS))
 
     def call(self, images, training=False):
         maps = tf.nn.relu(self.norm(self.first(images), training=training))
-        maps = self.other_norm(self.second(maps), training=training)
-        return tf.reduce_mean(tf.nn.relu(maps), axis=(1, 2))
+        return tf.nn.relu(self.other_norm(self.second(maps), training=training))
 
 
 def make_protector(config):
     loss = config.loss
-    encoder, classifier = SmallEncoder(), Linear(ATTRIBUTES)
+    encoder = SmallEncoder()
     encoder.build((None, SIZE, SIZE, 3))
-    classifier.build((None, FEATURES))
+    classifier = keras.Sequential([keras.layers.GlobalAveragePooling2D(), Linear(ATTRIBUTES)])
+    classifier.build((None, *FEATURES))
     defences = []
     if loss.lambda1 or loss.lambda2:
         adversary = models.build_adversary(
             config.model,
             config.loss,
             config.data.size,
-            (FEATURES,),
+            FEATURES,
             None,
             Halves(),
             synchronised=True,
@@ -112,16 +115,17 @@ def make_protector(config):
 
     def batch(step):
         labels = tf.random.stateless_uniform((BATCH, ATTRIBUTES), (step, 0)) > 0.5
+        public = [make_images(step, 2 + i) for i in range(config.train.decoder_steps)]
         return {
             "private": {"images": make_images(step, 1), "labels": tf.cast(labels, tf.uint8)},
-            "public": {"images": tf.stack([make_images(step, 2), make_images(step, 3)], axis=1)},
+            "public": {"images": tf.stack(public, axis=1)},
         }
 
     return model, batch
 
 
 def make_inverter(config):
-    shape = (FEATURES,)
+    shape = (CHANNELS,)
     adversary = models.build_adversary(
         config.model, config.loss, config.data.size, shape, None, Halves(), synchronised=True
     )
@@ -143,10 +147,10 @@ def make_inverter(config):
 class SmallEmbedder(SmallEncoder):
     """Features of length 1."""
 
-    embedding = FEATURES
+    embedding = CHANNELS
 
     def call(self, images, training=False):
-        features = super().call(images, training=training)
+        features = tf.reduce_mean(super().call(images, training=training), axis=(1, 2))
         return {"embedding": tf.math.l2_normalize(features, axis=1)}
 
 

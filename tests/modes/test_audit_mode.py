@@ -5,13 +5,13 @@ import json
 import shutil
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
 from data_prep import faces
+from tests import runs
 from tests.datasets import prepare
-from tfadv import cli
+from tests.runs import call
 from tfadv.attacks import decoder, registry
 from tfadv.attacks.gradient_search import GradientSearch, Search
 from tfadv.config import config_file
@@ -24,37 +24,26 @@ from tfadv.modes import audit
 pytestmark = pytest.mark.slow  # decoders of three budgets for each of four encoders
 
 ROOT = Path(__file__).parents[2]
-CONFIG = """
-from tfadv.config.schema import *
-
-def get_config(mode):
-    return Config(
-        baseline=True,
-        data=Data(dir={dir!r}, dataset="synthetic/tiny", size=32, held_out=0.3),
-        task=Task(attributes=("Smiling", "Male")),
-        model=Model(depth=18, width=0.125, decoder_width=0.125),
-        train=Train(steps=30, batch=16, log_every=5, evaluate_every=10, checkpoint_every=10),
-        attack=Attack(random_features=40, white_box=2),
-        audit=Audit(decoders=("figure6",), steps=2, few=("20",), domain="elsewhere"),
-        feature_map=FeatureMap(steps=10, hidden=32),
-        metrics=Metrics(replicates=50),
-        runtime=Runtime(precision="float32"),
-        report=Report(examples=3),
-    )
-"""
+CHANGES = (
+    "config.baseline = True",
+    "config.task.attributes = ('Smiling', 'Male')",
+    # 64 numbers a feature: attacks whiten the features of each encoder again and again.
+    "config.model.split = 'avgpool'",
+    "config.attack.white_box = 2",
+    "config.audit = Audit(decoders=('figure6',), steps=2, few=('20',), domain='elsewhere')",
+    "config.feature_map.steps = 10",
+)
 
 
 @pytest.fixture(scope="module")
-def root(tiny_faces, tmp_path_factory):
+def root(root, tiny_faces):
     """A folder with a recognizer, an encoder with its baseline, and an audit."""
-    root = tmp_path_factory.mktemp("audit")
     data = root / "data"
     (data / "synthetic").mkdir(parents=True)
     (data / "synthetic/tiny").symlink_to(Path(tiny_faces.dir) / "synthetic/tiny")
-    (root / "tiny.py").write_text(CONFIG.format(dir=str(data)))
+    runs.write_config(root, data, *CHANGES)
     people = [(number // 5, f"{number}.png") for number in range(60)]
     prepare(str(data), "elsewhere", splits={"extra": people})
-    assert call(root, "recognizer", "recognizer", "--config.train.steps=10") == 0
     assert call(root, "protect", "protect") == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoder, "RATES", (1e-3, 3e-3))
@@ -62,12 +51,6 @@ def root(tiny_faces, tmp_path_factory):
         patch.setattr(registry, "GradientSearch", brief)
         assert call(root, "audit", "audit") == 0
     return root
-
-
-def call(root, mode, name, *flags):
-    keras.config.set_dtype_policy("float32")
-    where = [f"--config={root / 'tiny.py'}", f"--workdir={root / name}"]
-    return cli.main(["run.py", f"--mode={mode}", *where, *flags])
 
 
 def report_of(root):
@@ -254,9 +237,7 @@ def test_a_result_that_is_kept_is_not_made_again(root, tmp_path, capsys):
     (tmp_path / "audit/encoders/hard_predictions/attacks/linkage.npz").unlink()
     flags = [f"--config.encoder={root / 'protect/encoder'}"]
     flags.append(f"--config.recognizer.path={root / 'recognizer/recognizer'}")
-    where = [f"--config={root / 'tiny.py'}", f"--workdir={tmp_path / 'audit'}"]
-    keras.config.set_dtype_policy("float32")
-    assert cli.main(["run.py", "--mode=audit", *where, *flags]) == 0
+    assert call(root, "audit", tmp_path / "audit", *flags) == 0
     out = capsys.readouterr().out
     assert "hard_predictions: linkage: linkage, rank 1" in out
     assert "linear decoder" not in out

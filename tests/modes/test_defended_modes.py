@@ -3,11 +3,11 @@
 import functools
 import json
 
-import keras
 import numpy as np
 import pytest
 
-from tfadv import cli
+from tests import runs
+from tests.runs import call, metrics
 from tfadv.attacks import registry
 from tfadv.attacks.black_box import SavedEncoder, load_classifier
 from tfadv.attacks.gradient_search import Search
@@ -15,41 +15,14 @@ from tfadv.config.schema import BlackBox
 from tfadv.modes import protect
 
 CONSTANT = "Bald"  # too rare among few faces to be learned in one step
-CONFIG = """
-from tfadv.config.schema import *
-
-def get_config(mode):
-    return Config(
-        data=Data(dir={dir!r}, dataset="synthetic/tiny", size=32, held_out=0.3),
-        model=Model(depth=18, width=0.125, decoder_width=0.125),
-        loss=Loss(lambda1=0.0),
-        train=Train(steps=30, batch=16, log_every=5, evaluate_every=10, checkpoint_every=10),
-        attack=Attack(patience=1, rate_drops=0, random_features=40),
-        feature_map=FeatureMap(steps=30, hidden=32),
-        metrics=Metrics(replicates=50),
-        runtime=Runtime(precision="float32"),
-        report=Report(examples=3),
-    )
-"""
+UNDEFENDED = "config.loss.lambda1 = 0.0"
 
 
 @pytest.fixture(scope="module")
-def root(tiny_faces, tmp_path_factory):
+def root(root, tiny_faces):
     """A folder with a config and a recognizer."""
-    root = tmp_path_factory.mktemp("defended")
-    (root / "tiny.py").write_text(CONFIG.format(dir=tiny_faces.dir))
-    assert call(root, "recognizer", "recognizer", "--config.train.steps=10") == 0
+    runs.write_config(root, tiny_faces.dir, UNDEFENDED)
     return root
-
-
-def call(root, mode, name, *flags):
-    keras.config.set_dtype_policy("float32")
-    where = [f"--config={root / 'tiny.py'}", f"--workdir={root / name}"]
-    return cli.main(["run.py", f"--mode={mode}", *where, *flags])
-
-
-def metrics(root, name):
-    return json.loads((root / name / "metrics.json").read_text())
 
 
 def make_images():
@@ -218,6 +191,6 @@ def test_a_mistake_about_defences_is_one_line(root, capsys, flags, message):
 
 
 def test_hiding_a_face_embedding_needs_a_recognizer(tiny_faces, tmp_path, capsys):
-    (tmp_path / "tiny.py").write_text(CONFIG.format(dir=tiny_faces.dir))
+    runs.write_config(tmp_path, tiny_faces.dir, UNDEFENDED)
     assert call(tmp_path, "protect", "protect", "--config.loss.excess_identity=1") == 2
     assert "--config.recognizer.path, or train one" in capsys.readouterr().err

@@ -20,11 +20,13 @@ from sklearn.preprocessing import StandardScaler
 from tensorflow.python.saved_model import loader_impl
 
 from data_prep import faces
-from tests import datasets, recognizers
-from tfadv import cli as run
+from tests import datasets, recognizers, runs
+from tests.runs import metrics
+from tfadv import cli
 from tfadv.attacks import network_training, probes, registry
 from tfadv.attacks.black_box import SavedEncoder
 from tfadv.attacks.ridge import STRENGTHS
+from tfadv.config import config_file
 from tfadv.config.schema import BlackBox, Config, Loss
 from tfadv.data import dataset as data
 from tfadv.data.images import normalize
@@ -36,30 +38,16 @@ from tfadv.reporting import attack_tables
 from tfadv.reporting.glossary import describe
 from tfadv.training import signals
 
-CONFIG = """
-from tfadv.config.schema import *
-
-def get_config(mode):
-    return Config(
-        baseline=True,
-        data=Data(dir={dir!r}, dataset="synthetic/tiny", size=32, held_out=0.3),
-        model=Model(depth=18, width=0.125, decoder_width=0.125),
-        train=Train(steps=30, batch=16, log_every=5, evaluate_every=10, checkpoint_every=10),
-        attack=Attack(patience=1, rate_drops=0, random_features=40),
-        feature_map=FeatureMap(steps=30, hidden=32),
-        metrics=Metrics(replicates=50),
-        runtime=Runtime(precision="float32"),
-        report=Report(examples=3),
-    )
-"""
-
 
 @pytest.fixture(scope="module")
-def root(tiny_faces, tmp_path_factory):
+def root(root, tiny_faces):
     """A folder with a finished recogniser, a finished protect run and a finished attack on it."""
-    root = tmp_path_factory.mktemp("runs")
-    (root / "tiny.py").write_text(CONFIG.format(dir=tiny_faces.dir))
-    assert call(root, "recognizer", "--config.train.steps=10") == 0
+    runs.write_config(
+        root,
+        tiny_faces.dir,
+        "config.baseline = mode != 'recognizer'",
+        "config.train.steps = 10 if mode == 'recognizer' else 30",  # as in `recognizer_run`
+    )
     assert call(root, "protect") == 0
     with pytest.MonkeyPatch.context() as patch:
         splits = spy_on_splits(patch)
@@ -69,16 +57,7 @@ def root(tiny_faces, tmp_path_factory):
 
 
 def call(root, mode, *flags):
-    keras.config.set_dtype_policy("float32")
-    return run.main(
-        [
-            "run.py",
-            f"--mode={mode}",
-            f"--config={root / 'tiny.py'}",
-            f"--workdir={root / mode}",
-            *flags,
-        ]
-    )
+    return runs.call(root, mode, mode, *flags)
 
 
 def spy_on_splits(patch):
@@ -95,10 +74,6 @@ def spy_on_splits(patch):
     for name in ("batches", "training_batches", "annotations"):
         patch.setattr(data.Dataset, name, spy(getattr(data.Dataset, name)))
     return splits
-
-
-def metrics(root, mode):
-    return json.loads((root / mode / "metrics.json").read_text())
 
 
 def test_protect_leaves_what_the_contract_names(root):
@@ -130,7 +105,7 @@ def test_attack_leaves_what_the_contract_names(root):
         "reconstructions.png",
         "report.html",
     }
-    for name in ("protected", "unprotected"):
+    for name in ("protected", "unprotected", "hard_predictions"):
         folder = root / "attack/encoders" / name
         assert {path.name for path in folder.iterdir()} == {"attacks", "decoder", "feature_map"}
         for attack in ("decoder", "feature_map"):
@@ -170,9 +145,9 @@ def test_metrics_are_flat_finite_numbers(root):
 
 
 def test_every_number_of_an_attack_has_a_meaning(root):
-    config = run.read_config(str(root / "tiny.py"), "attack")
+    config = config_file.read_config(str(root / "tiny.py"), "attack")
     attacks = registry.build_attacks(config, lambda adversary: None)
-    prefixes = "|".join(["unprotected", *attacks, *attack_tables.REFERENCES])
+    prefixes = "|".join(["unprotected", "hard_predictions", *attacks, *attack_tables.REFERENCES])
     for name in metrics(root, "attack"):
         measure = re.sub(rf"^(({prefixes})/)*|_ci95$", "", name)
         assert describe(measure).meaning, name
@@ -306,6 +281,35 @@ def test_other_config_in_the_same_folder_is_refused(root, capsys):
     assert "loss.lambda1 (was 1.0, is 2.0)" in capsys.readouterr().err
 
 
+def test_the_demo_makes_the_runs_that_are_not_finished(root, capsys):
+    finished = metrics(root, "attack")
+    (root / "attack/metrics.json").unlink()
+    keras.config.set_dtype_policy("float32")
+    flags = [f"--config={root / 'tiny.py'}", f"--workdir={root}"]
+    assert cli.main(["run.py", "demo", *flags]) == 0
+    out = capsys.readouterr().out
+    for mode in ("recognizer", "protect"):
+        assert f"{root / mode} is finished: see {root / mode / 'report.html'}" in out
+    for title in (
+        "4 of 6: attacking the protected encoder",
+        "5 of 6: attacking the unprotected encoder",
+        "6 of 6: attacking hard predictions, sent without features",
+        "The task works with a Matthews correlation of",
+        "Whoever sees the features of an image finds the right one of",
+        "Next: ",
+    ):
+        assert title in out
+    assert metrics(root, "attack") == finished
+
+
+def test_hard_predictions_of_the_unprotected_encoder_are_attacked_too(root):
+    found = metrics(root, "attack")
+    assert found["hard_predictions/mcc_task"] == found["unprotected/mcc_task_tuned"]
+    assert "hard_predictions/mcc_task_tuned" not in found  # they have no thresholds
+    for name in ("psnr", "linkage_rank1", "ridge/psnr", "feature_reid_rank1"):
+        assert np.isfinite(found[f"hard_predictions/{name}"])
+
+
 def test_run_killed_after_training_ends_with_the_same_metrics(root):
     before = metrics(root, "protect")
     (root / "protect/metrics.json").unlink()
@@ -318,9 +322,14 @@ def test_run_killed_after_training_ends_with_the_same_metrics(root):
 def test_interrupted_run_resumes_where_it_was_and_ends_as_if_nothing_had_happened(
     root, tmp_path, mode, monkeypatch, capsys
 ):
-    flags = [f"--workdir={tmp_path / mode}", "--noconfig.baseline"]
-    if mode == "attack":
-        flags = [f"--workdir={tmp_path / mode}", f"--config.encoder={root / 'protect/encoder'}"]
+    # The unprotected encoder has no other beside it.
+    flags = {
+        "protect": ["--noconfig.baseline"],
+        "attack": [
+            f"--config.encoder={root / 'protect/unprotected/encoder'}",
+            "--config.attack.patience=9",
+        ],
+    }[mode]
     owner, name = {
         "protect": (protect.Evaluation, "__call__"),
         "attack": (network_training.Plateau, "update"),
@@ -333,20 +342,21 @@ def test_interrupted_run_resumes_where_it_was_and_ends_as_if_nothing_had_happene
             raise signals.Interrupted(signal.SIGINT)
         return evaluate(*arguments)
 
-    flags.append("--config.attack.patience=9")
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, interrupted)
-        assert call(root, mode, *flags) == 130
+        assert call(root, mode, f"--workdir={tmp_path / mode}", *flags) == 130
     assert "the same command resumes" in capsys.readouterr().err
     assert not (tmp_path / mode / "metrics.json").exists()
-    assert call(root, mode, *flags) == 0
+    assert call(root, mode, f"--workdir={tmp_path / mode}", *flags) == 0
     assert "resuming at step 10 of 30" in capsys.readouterr().err
 
-    whole = tmp_path / "whole"
-    assert call(root, mode, f"--workdir={whole}", *flags[1:]) == 0
+    whole = root / "protect"
+    if mode == "attack":
+        whole = tmp_path / "whole"
+        assert call(root, mode, f"--workdir={whole}", *flags) == 0
     loss = {"protect": "utility", "attack": "reconstruction"}[mode]
     folders = tmp_path / mode, whole
-    place = {"protect": "history.jsonl", "attack": "encoders/protected/decoder/history.jsonl"}
+    place = {"protect": "history.jsonl", "attack": "encoders/unprotected/decoder/history.jsonl"}
     resumed, uninterrupted = (
         [row[loss] for row in map(json.loads, (folder / place[mode]).open())] for folder in folders
     )

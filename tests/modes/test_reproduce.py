@@ -7,35 +7,28 @@ import keras
 import numpy as np
 import pytest
 
+from tests import runs
 from tfadv import cli
 from tfadv.modes import attack, dry_run, protect, reproduce, tsne_maps
 from tfadv.training import signals
 
+CHANGES = (
+    "config.train.steps = config.feature_map.steps = 20",
+    # 64 numbers a feature: attacks whiten the features of each encoder again and again.
+    "config.model.split = 'avgpool'",
+)
 EXPERIMENT = """
-from tfadv.config.schema import *
 from tfadv.config.experiment import Claim, Experiment, Plot, Row
-
-def base(mode):
-    return Config(
-        data=Data(dir={dir!r}, dataset="synthetic/tiny", size=32, held_out=0.3),
-        model=Model(depth=18, width=0.125, decoder_width=0.125),
-        train=Train(steps=20, batch=16, log_every=5, evaluate_every=10, checkpoint_every=10),
-        attack=Attack(patience=1, rate_drops=0, random_features=40),
-        feature_map=FeatureMap(steps=20, hidden=32),
-        metrics=Metrics(replicates=50),
-        runtime=Runtime(precision="float32"),
-        report=Report(examples=3),
-    )
 
 def get_experiment(scale):
     return Experiment(
         title="A small grid",
         about="Two encoders, three attacks.",
-        base=base,
+        base=get_config,
         rows=[
-            Row("1", {{"loss.lambda1": 0.0}}, {{}}, "no defence", {{"mcc": 0.6, "psnr": 13.7}}),
-            Row("2", {{"loss.lambda1": 1.0}}, {{}}, "defence", {{"mcc": 0.5, "psnr": 13.4}}),
-            Row("3", {{"loss.lambda1": 0.0}}, {{"attack.random_features": 50}}, "other attack"),
+            Row("1", {"loss.lambda1": 0.0}, {}, "no defence", {"mcc": 0.6, "psnr": 13.7}),
+            Row("2", {"loss.lambda1": 1.0}, {}, "defence", {"mcc": 0.5, "psnr": 13.4}),
+            Row("3", {"loss.lambda1": 0.0}, {"attack.random_features": 50}, "other attack"),
         ],
         metrics=("mcc", "psnr", "linkage_auc"),
         claims=[
@@ -43,12 +36,20 @@ def get_experiment(scale):
             Claim("it costs little", "mcc", [("2", "1")], at_most=0.9),
         ],
         plots=[
-            Plot("Trade-off", "psnr", "mcc", {{"": ["1", "2"]}}),
-            Plot("By row", "", "psnr", {{"all": ["1", "2", "3"]}}),
+            Plot("Trade-off", "psnr", "mcc", {"": ["1", "2"]}),
+            Plot("By row", "", "psnr", {"all": ["1", "2", "3"]}),
         ],
         latent=("Smiling", "Male"),
     )
 """
+
+
+def write_experiment(root, folder):
+    """Writes `root`/grid.py for the data sets of a folder; returns its path."""
+    runs.write_config(root, folder, *CHANGES)
+    grid = (root / "tiny.py").rename(root / "grid.py")
+    grid.write_text(grid.read_text() + EXPERIMENT)
+    return grid
 
 
 def call(root, *flags):
@@ -71,7 +72,7 @@ def written(root):
 def root(tiny_faces, tmp_path_factory):
     """A folder with a finished experiment, which was interrupted once."""
     root = tmp_path_factory.mktemp("reproduce")
-    (root / "grid.py").write_text(EXPERIMENT.format(dir=tiny_faces.dir))
+    write_experiment(root, tiny_faces.dir)
     calls = []
 
     def spy(name, plain, ends_at=None):
@@ -199,8 +200,8 @@ MISTAKES = {
         "latent names Beard, which dataset synthetic/tiny lacks",
     ),
     "too large an M": (
-        ["--mode=reproduce", "--config={grid}", "--config.feature_map.hidden=1000000"],
-        "M would have 1,000,000,000 weights for the features [1000] of row 1",
+        ["--mode=reproduce", "--config={grid}", "--config.feature_map.hidden=10000000"],
+        "M would have 640,000,000 weights for the features [64] of row 1",
     ),
     "several machines": (
         ["--mode=reproduce", "--config={grid}", "--config.runtime.strategy=multi_worker"],
@@ -225,8 +226,7 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_reported_before_any_run(name, tiny_faces, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    grid = tmp_path / "grid.py"
-    grid.write_text(EXPERIMENT.format(dir=tiny_faces.dir))
+    grid = write_experiment(tmp_path, tiny_faces.dir)
     no_latent = tmp_path / "no_latent.py"
     no_latent.write_text(grid.read_text().replace("Smiling", "Beard"))
     arguments, words = MISTAKES[name]
