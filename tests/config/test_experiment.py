@@ -230,7 +230,7 @@ def test_1_and_1_0_are_one_config():
     assert found.encoders["1"] is found.encoders["2"]
 
 
-# Claims in the paper's text that its own tables contradict (docs/experiments.md).
+# Claims in the paper's text that its own tables contradict (docs/reproduce.md).
 CONTRADICTED = {
     ("table1", "a GAN makes the attacker stronger", "2", "4"),
     ("table1", "more images for the encoder protect more", "8", "6"),
