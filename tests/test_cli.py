@@ -309,6 +309,14 @@ def test_a_demo_trains_the_papers_defence():
     assert protect.bottleneck == Config().bottleneck
 
 
+def test_a_reader_who_has_seen_enough_is_no_error(no_tensorflow):
+    run, python = ROOT / "run.py", sys.executable
+    command = f"{python} {run} --help=all | {python} -c 'input()'; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.returncode in (0, 141)  # 0: all of it fitted into the pipe
+
+
 def test_a_finished_run_says_so_and_has_exit_code_0(no_tensorflow):
     finished = parse("--mode=protect", "--workdir=here")
     finished.begin()

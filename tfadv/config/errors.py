@@ -1,5 +1,6 @@
 """The error for a mistake that a user can mend, and the one place that prints it."""
 
+import os
 import sys
 import textwrap
 from collections.abc import Callable
@@ -16,6 +17,10 @@ def exit_code(program: str, main: Callable[[], None]) -> int:
     """
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a shell reports SIGPIPE
     except (UserError, OSError) as error:
         print(f"{program}: {one_line(_message(error))}", file=sys.stderr)
         return 2
