@@ -318,7 +318,7 @@ def test_a_decoder_that_diverges_at_every_rate_is_an_error_that_names_each(
     known, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(decoder_module, "RATES", (float("inf"), float("nan")))
-    with pytest.raises(TrainingError, match=r"small-x1-inf on mine: .*; small-x1-nan on mine: "):
+    with pytest.raises(TrainingError, match=r"rate inf, on mine: .*; .*rate nan, on mine: "):
         budgeted(1).fit(known, tmp_path / "x1")
 
 

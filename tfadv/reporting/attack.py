@@ -21,9 +21,10 @@ from tfadv.reporting.page import Card, Figure, Section, Table, write_page
 from tfadv.reporting.tables import cards
 
 _ATTACKS = (
-    "Every attack learns from public images and their features. For each measure, the table shows "
-    "the attack that recovers the most on held-out public images, with its result on test images. "
-    "{} Intervals are 95%, from {:,} bootstrap samples of the test people."
+    "Every attack learns from {:,} public images and their features. It can call the encoder, but "
+    "not look inside. For each measure, the table shows the attack that recovers the most on "
+    "held-out public images, with its result on test images. {} Intervals are 95%, from {:,} "
+    "bootstrap samples of the test people."
 )
 _CONVERGED = (
     "An attack that stops early flatters the defence. Each network trained until held-out public "
@@ -84,7 +85,9 @@ def write(
                 "The strongest attack counts",
                 [tables.strongest_attacks(encoders, references, attacks)],
                 _ATTACKS.format(
-                    common.seen_in_training_note(dataset), run.config.metrics.replicates
+                    dataset.sizes["public"],
+                    common.seen_in_training_note(dataset),
+                    run.config.metrics.replicates,
                 ),
             ),
             Section(
