@@ -372,7 +372,8 @@ def test_reconstructions_show_input_every_encoder_and_what_needs_no_training(roo
     png = tf.io.decode_png((root / "attack/reconstructions.png").read_bytes())
     tile, gap, label = 128, 6, 44
     assert png.shape[1] == 3 * (tile + gap) - gap
-    assert png.shape[0] == 5 * (tile + label)  # input, two encoders, hard predictions, mean face
+    rows = 5  # input, two encoders, hard predictions, mean face
+    assert rows * (tile + label) <= png.shape[0] < (rows + 1) * (tile + label)
 
 
 def test_pictures_stay_out_of_report_and_tensorboard_when_asked(root, tmp_path):
