@@ -54,7 +54,8 @@ def read(data_dir, name, split):
 def test_a_subfolder_is_an_identity(source, tmp_path, monkeypatch, capsys):
     arguments = (f"--source={source}", f"--data_dir={tmp_path}")
     assert run(monkeypatch, *arguments, "--shares=0.4,0.4,0.2") == 0
-    assert f"data.dataset=folder/my_faces data.dir={tmp_path}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"--config.data.dataset=folder/my_faces --config.data.dir={tmp_path}" in printed
     splits = [read(tmp_path, "my_faces", split) for split in spec.SPLITS]
     assert [len(split) for split in splits] == [4, 4, 2]
     examples = {name: e for split in splits for name, e in split.items()}

@@ -61,8 +61,9 @@ def test_the_command_names_a_set_after_its_numbers(tmp_path, monkeypatch, capsys
     arguments = ("--identities=6", "--pictures=2", "--size=32", "--seed=3", "--shares=0.5,0.3,0.2")
     assert run(monkeypatch, f"--data_dir={tmp_path}", *arguments) == 0
     printed = capsys.readouterr().out
-    assert f"data.dataset=synthetic/6x2_32px_seed3_50_30_20 data.dir={tmp_path}" in printed
-    assert (tmp_path / "synthetic/6x2_32px_seed3_50_30_20/1.0.0/dataset_info.json").exists()
+    name = "synthetic/6x2_32px_seed3_50_30_20"
+    assert f"--config.data.dataset={name} --config.data.dir={tmp_path}" in printed
+    assert (tmp_path / name / "1.0.0/dataset_info.json").exists()
 
 
 def test_the_numbers_of_a_known_config_give_that_config(tiny, monkeypatch, capsys):
