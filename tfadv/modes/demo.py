@@ -13,12 +13,12 @@ from tfadv.modes.loading import PROTECTED
 _MODES = {"recognizer": recognizer.run, "protect": protect.run, "attack": attack.run}
 # (mode, what it works on) -> a title, and the seconds it takes on two CPU cores.
 STAGES = {
-    ("recognizer", ""): ("training a face recognizer, to measure identity with", 40),
-    ("protect", UNPROTECTED): ("training the unprotected encoder", 90),
-    ("protect", PROTECTED): ("training the protected encoder", 150),
-    ("attack", PROTECTED): ("attacking the protected encoder", 90),
-    ("attack", UNPROTECTED): ("attacking the unprotected encoder", 90),
-    ("attack", HARD_PREDICTIONS): ("attacking hard predictions, sent without features", 60),
+    ("recognizer", ""): ("training a face recognizer, to measure identity with", 30),
+    ("protect", UNPROTECTED): ("training the unprotected encoder", 40),
+    ("protect", PROTECTED): ("training the protected encoder", 80),
+    ("attack", PROTECTED): ("attacking the protected encoder", 60),
+    ("attack", UNPROTECTED): ("attacking the unprotected encoder", 60),
+    ("attack", HARD_PREDICTIONS): ("attacking hard predictions, sent without features", 45),
 }
 
 
