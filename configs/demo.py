@@ -2,7 +2,7 @@
 
     python run.py --mode=demo
 
-Cost: six to nine minutes on two CPU cores. Result: see README.md.
+Cost: about six minutes on two CPU cores. Result: see README.md.
 """
 
 from tfadv.config.schema import Attack, Config, Loss, Model, Train
