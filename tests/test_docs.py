@@ -115,3 +115,11 @@ def test_commands_are_found():
         ["python", "run.py", "-h"],
         ["python", "-m", "data_prep.folder", "--name=x", "--source=y"],
     ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_page_has_a_placeholder(page):
+    text = page.read_text()
+    assert not re.findall(r"@@?[A-Z]\w*@@?|\b[A-Z]+_(?:OUTPUT|TABLE|SENTENCE|TEXT)\b", text)
+    for code in re.findall(r"```python\n(.*?)```", text, re.S):
+        assert not re.fullmatch(r"\w+\s*", code)

@@ -33,9 +33,10 @@ def test_says_what_the_task_lost_and_what_an_attacker_gets():
         "perfect, 0 is chance)."
     )
     assert attacker.startswith(
-        "Whoever sees the features of an image finds the right one of 60 people in 3 of 5 tries "
-        "(60%); without protection in 4 of 5 tries (80%), with hard predictions only in 2 of 5 "
-        "tries (40%), by chance in 1 of 67 tries (1.5%). The defence helps in part: of the gap "
+        "An attacker who holds other images of 60 people, or their features, finds the right "
+        "person for a feature in 3 of 5 tries (60%); without protection in 4 of 5 tries (80%), "
+        "with hard predictions only in 2 of 5 tries (40%), by chance in 1 of 67 tries (1.5%). The "
+        "defence helps in part: of the gap "
         "between no protection and hard predictions only, it closes 50% ("
     )
     assert "in re-identification and 50% (" in attacker
@@ -68,8 +69,8 @@ def test_a_foreign_encoder_is_compared_with_chance_only():
     task, attacker, following = sentences(encoder(16.0, 0.6))
     assert task == ""
     assert attacker == (
-        "Whoever sees the features of an image finds the right one of 60 people in 3 of 5 tries "
-        "(60%); by chance in 1 of 67 tries (1.5%)."
+        "An attacker who holds other images of 60 people, or their features, finds the right "
+        "person for a feature in 3 of 5 tries (60%); by chance in 1 of 67 tries (1.5%)."
     )
     assert following.startswith("Next:")
 
@@ -98,4 +99,4 @@ def test_without_known_people_only_the_images_count():
 )
 def test_a_share_is_said_as_a_person_says_it(share, words):
     found = sentences(encoder(16.0, share))
-    assert f"60 people in {words};" in found.attacker
+    assert f"person for a feature in {words};" in found.attacker

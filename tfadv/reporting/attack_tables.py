@@ -23,7 +23,10 @@ Attacks = Mapping[str, Attack]
 REFERENCES = {
     MEAN_FACE: Label("mean face", "The mean public image: the best guess without any feature."),
     CHANCE: Label("chance", "A guess without any feature: a random person, the mean embedding."),
-    REAL_IMAGE: Label("real image", "The image itself: the most that the recognizer can see."),
+    REAL_IMAGE: Label(
+        "real image",
+        "The image itself, by the face recognizer. Attacks that learn from features may see more.",
+    ),
 }
 # Heading -> metrics of an encoder by the names of metrics.json.
 _SIDE_BY_SIDE = {

@@ -74,8 +74,9 @@ def _attacker(encoders: Encoders, references: Mapping[str, AttackResult], people
         if name != subject and rates.get(name) is not None:
             compared.insert(0, f"{condition} in {tries(rates[name].value)}")
     return (
-        f"Whoever sees the features of an image finds the right one of {people} people in "
-        f"{tries(rates[subject].value)}; {', '.join(compared)}. {_defence(encoders, subject)}"
+        f"An attacker who holds other images of {people} people, or their features, finds the "
+        f"right person for a feature in {tries(rates[subject].value)}; {', '.join(compared)}. "
+        f"{_defence(encoders, subject)}"
     ).strip()
 
 
