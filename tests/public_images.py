@@ -140,7 +140,7 @@ def features_only(features):
     return FixedPairs(np.zeros((len(features), 4, 4, 3), np.uint8), features)
 
 
-def make_knowledge(train, held_out, **known):
+def make_knowledge(train, held_out, classifier=None, **known):
     """Returns the knowledge of an attacker with such pairs.
 
     Each of `known` is a field of `KnownImages`, for training and held-out images.
@@ -149,7 +149,7 @@ def make_knowledge(train, held_out, **known):
     for i, pairs in enumerate((train, held_out)):
         fields = {"identities": np.full(pairs.count, -1)} | {n: v[i] for n, v in known.items()}
         parts.append(KnownImages(pairs, **fields))
-    return Knowledge("mine", BlackBox(), *parts)
+    return Knowledge("mine", BlackBox(), *parts, classifier=classifier)
 
 
 def embeddings_of(vectors):

@@ -13,7 +13,6 @@ from tests.public_images import (
 from tfadv.attacks import knowledge
 from tfadv.attacks.knowledge import Pairs
 from tfadv.data.dataset import PUBLIC, TRAIN
-from tfadv.evaluation.whitening import to_vectors
 
 
 def numbered_images(count):
@@ -213,9 +212,9 @@ def test_an_attacker_with_fewer_images_has_those_of_unknown_people_last():
     assert make_known([-1, 3, -1, 1]).with_fewer(3).train.identities.tolist() == [-1, 3, 1]
 
 
-def test_the_whitening_is_that_of_the_training_features():
+def test_the_plain_view_is_whitened_by_the_training_features():
     features = np.random.default_rng(0).normal(2.0, 3.0, (60, 2, 2, 3))
     pairs = FixedPairs(numbered_images(60), features)
-    white = make_knowledge(pairs, make_held_out()).whitening(to_vectors(features))
+    white = make_knowledge(pairs, make_held_out()).views[0].white(features)
     np.testing.assert_allclose(white.mean(0), 0.0, atol=1e-5)
     np.testing.assert_allclose(np.cov(white.T, bias=True), np.eye(12), atol=1e-4)

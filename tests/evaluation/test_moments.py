@@ -42,9 +42,16 @@ def test_a_merge_gives_the_squares_between_two_groups(vectors):
     np.testing.assert_allclose(within + weight * shift**2, 60 * expected.var(0), rtol=1e-12)
 
 
-def test_a_dimension_that_only_rounding_moves_is_not_informative():
+def test_a_dimension_that_only_rounding_of_float64_moves_is_not_informative():
     mean = np.array([0.0, 1e-20, 1000.0, 1000.0, 3.0])
-    deviation = np.array([1.0, 1e-20, 1e-5, 1e-3, 0.0])
+    deviation = np.array([1.0, 1e-20, 1e-10, 1e-5, 0.0])
     assert is_informative(mean, deviation).tolist() == [True, True, False, True, False]
     scale = standard_scale(mean, deviation)
-    np.testing.assert_allclose(scale, [1.0, 1e20, 0.0, 1e3, 0.0])
+    np.testing.assert_allclose(scale, [1.0, 1e20, 0.0, 1e5, 0.0])
+
+
+def test_the_last_bit_of_a_float32_is_informative_even_if_one_image_in_100_000_has_it():
+    values = np.full((100_000, 2), np.float32(1000.1))
+    values[7, 0] = np.nextafter(values[7, 0], np.float32(2000))
+    count, mean, squares = moments(np.array_split(values, 7))
+    assert is_informative(mean, np.sqrt(squares / count)).tolist() == [True, False]

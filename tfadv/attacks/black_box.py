@@ -188,6 +188,8 @@ class SavedClassifier:
         feature_shape: of one image's feature.
         thresholds: logits above which an attribute is predicted, float64 [A], tuned on held-out
             private images. None if they were never tuned.
+        layers: features to the last hidden layer, if the classifier gives it, and the logits,
+            float32 [N, K].
     """
 
     def __init__(self, folder: Path):
@@ -199,10 +201,22 @@ class SavedClassifier:
         self._model = tf.saved_model.load(str(folder))  # it dies with its last reference
         classify = self._model.signatures["serving_default"]
         self._classify = over_devices(lambda features: classify(features=features)["logits"])
+        names = [name for name in ("hidden", "logits") if name in classify.structured_outputs]
+
+        def layers(features):
+            outputs = classify(features=features)
+            return tf.concat([outputs[name] for name in names], axis=1)
+
+        self.layers = over_devices(layers)
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Returns the logits of features."""
         return self._classify(features)
+
+    def hard_predictions(self, features: np.ndarray) -> np.ndarray:
+        """Returns 1 (yes) and -1 (no), at the tuned thresholds if there are any, float32 [N, A]."""
+        thresholds = 0.0 if self.thresholds is None else self.thresholds
+        return np.where(self(features) > thresholds, 1, -1).astype(np.float32)
 
 
 class AveragedEncoder:
@@ -237,11 +251,8 @@ class PredictionsEncoder:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Returns the predictions, float32 [N, A]."""
-        logits = self._classify(self._encoder(images))
-        if not self._hard:
-            return logits
-        tuned = self._classify.thresholds
-        return np.where(logits > (0.0 if tuned is None else tuned), 1, -1).astype(np.float32)
+        features = self._encoder(images)
+        return self._classify.hard_predictions(features) if self._hard else self._classify(features)
 
 
 class PredictionsClassifier:

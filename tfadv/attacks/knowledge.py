@@ -9,10 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv.attacks.black_box import BlackBox
+from tfadv.attacks.kernel_ridge import Setting, choose_settings
+from tfadv.attacks.views import Classifier, View, make_views
 from tfadv.data.dataset import Dataset
+from tfadv.data.images import thumbnails
+from tfadv.data.labels import UNKNOWN
 from tfadv.data.pipeline import in_memory_batches
 from tfadv.evaluation.recognition.recognizer import Embeddings, FaceFeatures
-from tfadv.evaluation.whitening import Whitening, to_vectors
+from tfadv.evaluation.whitening import to_vectors
 from tfadv.models.vgg import VGGFeatures
 
 _FEWEST = 1024  # images of a pass in another order, however small the memory
@@ -187,6 +191,7 @@ class Knowledge:
         train: public images to learn from.
         held_out: public images of other people, to stop training and choose settings by.
         attributes: names and label columns of the attributes that the task does not train.
+        classifier: of the encoder, which whoever gets its features has as well; None without.
         g: VGG19, for the perceptual distance; None without.
         faces: the recognizer as a function that gradients pass; None where there is none.
     """
@@ -196,14 +201,27 @@ class Knowledge:
     train: KnownImages
     held_out: KnownImages
     attributes: tuple[Sequence[str], Sequence[int]] = ((), ())
+    classifier: Classifier | None = None
     g: VGGFeatures | None = None
     faces: FaceFeatures | None = None
 
     @functools.cached_property
-    def whitening(self) -> Whitening:
-        """The whitening of the training features, as vectors."""
-        batches = self.train.pairs.batches()
-        return Whitening(to_vectors(batch["features"]) for batch in batches)
+    def views(self) -> list[View]:
+        """The ways in which attacks in closed form look at a feature; the plain one is first."""
+        return make_views(self.train, self.held_out, self.classifier)
+
+    @functools.cached_property
+    def kernel_settings(self) -> dict[str, Setting]:
+        """The settings of kernel ridge regression: of `images`, and of what else is known.
+
+        That is `embeddings` and `labels`. It is empty if all images have the same feature.
+        """
+        targets = {"images": lambda known, batch: thumbnails(batch["images"], 16)}
+        if self.train.embeddings is not None:
+            targets["embeddings"] = embeddings_of
+        if self.train.labels is not None:
+            targets["labels"] = labels_of
+        return choose_settings(self.views, self.train, self.held_out, targets)
 
     def with_fewer(self, count: int) -> "Knowledge":
         """Returns the knowledge of an attacker with so many public images to learn from.
@@ -213,6 +231,17 @@ class Knowledge:
         people = self.train.identities
         order = np.argsort(np.where(people < 0, np.iinfo(np.int64).max, people), kind="stable")
         return dataclasses.replace(self, train=self.train.at(np.sort(order[:count])))
+
+
+def embeddings_of(known: KnownImages, batch: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns the face embeddings of a batch of known images, float32 [N, E]."""
+    return known.embeddings.embedding[batch["index"]]
+
+
+def labels_of(known: KnownImages, batch: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns the labels of a batch minus 0.5, float32 [N, A]; 0 where they are not known."""
+    labels = known.labels[batch["index"]]
+    return np.where(labels == UNKNOWN, 0.0, labels.astype(np.float32) - 0.5)
 
 
 def _blocks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:

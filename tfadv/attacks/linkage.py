@@ -1,17 +1,19 @@
 """Linkage attacks: whether two features are of the same person, from features alone."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from tfadv.attacks.attack import Attack, FittedAttack, NotApplicableError
+from tfadv.attacks.kernel import KernelFeatureMap
 from tfadv.attacks.knowledge import Knowledge
 from tfadv.attacks.ridge import RidgeFeatureMap
 from tfadv.evaluation.identities import repeated_people
 from tfadv.evaluation.leakage_measures import IDENTITIES, RECOGNIZER
 from tfadv.evaluation.metrics.info_nce import choose_scale
 from tfadv.evaluation.metrics.roc import area_under, roc_curve
-from tfadv.evaluation.whitening import Whitening, to_vectors
+from tfadv.evaluation.whitening import Whitening
 
 # Of the covariance within people, towards its mean over directions. The smallest ones are for what
 # a defence left in directions of almost no variance.
@@ -42,6 +44,7 @@ class Linkage:
         shrinkage: the chosen one.
         components: the chosen one.
         emphasis: the chosen one.
+        auc: the verification AUC on held-out people that it was chosen by.
 
     Raises:
         NotApplicableError: fewer than two people have two images, in either part; or all images
@@ -88,7 +91,7 @@ class Linkage:
                     auc = _auc(codes[:, :components], *pairs)
                     if auc > best[0]:
                         best = (auc, shrinkage, components, emphasis, metric[:, :components])
-        _, self.shrinkage, self.components, self.emphasis, metric = best
+        self.auc, self.shrinkage, self.components, self.emphasis, metric = best
         self._metric = deviations[:, None].astype(np.float32) * metric
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
@@ -104,25 +107,55 @@ class FeatureLinkage(Attack):
     needs = frozenset({IDENTITIES})
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
-        """Learns the metric."""
-        train, others = knowledge.train, knowledge.held_out.identities
-        held_out = knowledge.held_out.vectors()
-        metric = Linkage(train.vectors(), train.identities, held_out, others, knowledge.whitening)
-        scale = choose_scale(metric(held_out), others)
-        return FittedAttack(link=lambda features: metric(to_vectors(features)), critic_scale=scale)
+        """Learns the metric, in each view; the best on held-out people counts."""
+        train, held_out, fits = knowledge.train, knowledge.held_out, []
+        for view in knowledge.views:
+            vectors = [each.map(view.vectors) for each in (train, held_out)]
+            try:
+                metric = Linkage(
+                    vectors[0], train.identities, vectors[1], held_out.identities, view.whitening
+                )
+            except NotApplicableError:
+                if view is knowledge.views[-1] and not fits:
+                    raise
+                continue
+            fits.append((metric, view))
+        metric, view = max(fits, key=lambda each: each[0].auc)
+        codes = held_out.map(lambda features: metric(view.vectors(features)))
+        scale = choose_scale(codes, held_out.identities)
+        return FittedAttack(
+            link=lambda features: metric(view.vectors(features)), critic_scale=scale
+        )
 
 
 class LinkageByGuesses(Attack):
     """Compares the face embeddings that are guessed from two features."""
 
     title = "linkage by guessed embeddings"
-    meaning = "Compares the face embeddings that ridge regression guesses from two features."
+    meaning = (
+        "Compares the face embeddings that linear or kernel ridge regression guesses from two "
+        "features."
+    )
     needs = frozenset({RECOGNIZER})
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
-        """Solves the regression."""
-        guess = RidgeFeatureMap().fit(knowledge, folder)
-        return FittedAttack(link=lambda features: guess.embed(features) - guess.mean_embedding)
+        """Solves both regressions; the one that links held-out people better counts."""
+        guesses = [each.fit(knowledge, folder) for each in (RidgeFeatureMap(), KernelFeatureMap())]
+        positions, person = repeated_people(knowledge.held_out.identities)
+        if person.max(initial=0) > 0:
+            held_out = knowledge.held_out
+            pairs = _pairs(person)
+            guess = max(
+                guesses,
+                key=lambda each: _auc(held_out.map(_codes(each))[positions], *pairs),
+            )
+        else:
+            guess = min(guesses, key=lambda each: each.held_out_loss)
+        return FittedAttack(link=_codes(guess))
+
+
+def _codes(guess: FittedAttack) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda features: guess.embed(features) - guess.mean_embedding
 
 
 def _of_people(

@@ -6,10 +6,10 @@ import numpy as np
 
 from tfadv.attacks.attack import Attack, FittedAttack
 from tfadv.attacks.knowledge import Knowledge, KnownImages
-from tfadv.attacks.ridge import thumbnails
-from tfadv.evaluation.whitening import to_vectors
+from tfadv.attacks.views import View, soften
+from tfadv.data.images import thumbnails
 
-SOFTNESSES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1)  # of the whitening before a search
+SOFTNESSES = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1)  # of the whitening before a search
 _SIDE = 16  # pixels per side at which found images are compared with the right ones
 _BLOCK = 1024  # features that are compared at a time
 
@@ -17,15 +17,16 @@ _BLOCK = 1024  # features that are compared at a time
 class NearestNeighbour(Attack):
     """Returns the public image whose feature is nearest.
 
-    Features are whitened to the strength at which held-out images are best reconstructed, so that
-    neither noise nor the directions of largest variance decide alone.
+    The view of the feature and the strength of its whitening are those with which held-out images
+    are best reconstructed, so that neither noise nor the directions of largest variance decide
+    alone.
     """
 
     title = "nearest neighbour"
     meaning = "Shows the public image whose feature is nearest."
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
-        """Chooses the strength of the whitening."""
+        """Chooses the view and the strength of the whitening."""
         return FittedAttack(neighbours=Search(knowledge), neighbour_images=knowledge.train)
 
 
@@ -33,40 +34,37 @@ class Search:
     """Finds the nearest public feature, by the cosine of softly whitened features.
 
     Attributes:
+        view: the chosen one.
         softness: the chosen one of `SOFTNESSES`.
     """
 
     def __init__(self, knowledge: Knowledge):
-        self._whitening = knowledge.whitening
-        known, small = self._white_and_small(knowledge.train)
-        queries, wanted = self._white_and_small(knowledge.held_out)
-        errors = []
-        for softness in SOFTNESSES:
-            nearest = _nearest(self._soften(queries, softness), self._soften(known, softness))
-            errors.append(np.square(small[nearest] - wanted).mean())
-        self.softness = SOFTNESSES[int(np.argmin(errors))]
-        self._known = self._soften(known, self.softness)
+        small, wanted = (_small(each) for each in (knowledge.train, knowledge.held_out))
+        lowest = np.inf
+        for view in knowledge.views:
+            white, queries = (
+                each.map(view.white) for each in (knowledge.train, knowledge.held_out)
+            )
+            for softness in SOFTNESSES:
+                known, asked = (_soft(each, view, softness) for each in (white, queries))
+                error = np.square(small[_nearest(asked, known)] - wanted).mean()
+                if error < lowest:
+                    lowest = error
+                    self.view, self.softness, self._known = view, softness, known
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Returns the places of the nearest public images, int [N]."""
-        return _nearest(self._soften(self._white(features), self.softness), self._known)
+        return _nearest(_soft(self.view.white(features), self.view, self.softness), self._known)
 
-    def _white_and_small(self, known: KnownImages) -> tuple[np.ndarray, np.ndarray]:
-        """The whitened features, and the images at `_SIDE` pixels per side, in one pass."""
-        parts = [
-            (self._white(batch["features"]), thumbnails(batch["images"], _SIDE))
-            for batch in known.pairs.batches()
-        ]
-        white, small = map(np.concatenate, zip(*parts, strict=True))
-        return white, small
 
-    def _white(self, features: np.ndarray) -> np.ndarray:
-        return self._whitening(to_vectors(features))
+def _small(known: KnownImages) -> np.ndarray:
+    """The images at `_SIDE` pixels per side, as vectors."""
+    return np.concatenate([thumbnails(batch["images"], _SIDE) for batch in known.pairs.batches()])
 
-    def _soften(self, white: np.ndarray, softness: float) -> np.ndarray:
-        variances = self._whitening.variances
-        soft = white * np.sqrt(variances / (variances + softness)).astype(np.float32)
-        return soft / np.maximum(np.linalg.norm(soft, axis=1, keepdims=True), 1e-12)
+
+def _soft(white: np.ndarray, view: View, softness: float) -> np.ndarray:
+    soft = soften(white, view.whitening.variances, softness)
+    return soft / np.maximum(np.linalg.norm(soft, axis=1, keepdims=True), 1e-12)
 
 
 def _nearest(queries: np.ndarray, known: np.ndarray) -> np.ndarray:

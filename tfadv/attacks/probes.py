@@ -10,10 +10,11 @@ from sklearn.neural_network import MLPClassifier
 from tfadv.attacks.attack import Attack, AttributeScores, FittedAttack, NotApplicableError
 from tfadv.attacks.knowledge import Knowledge
 from tfadv.attacks.ridge import Ridge
+from tfadv.attacks.views import View
 from tfadv.data.labels import UNKNOWN
 from tfadv.evaluation.leakage_measures import LABELS
 from tfadv.evaluation.metrics.utility import tuned_thresholds
-from tfadv.evaluation.whitening import Whitening, to_vectors
+from tfadv.evaluation.whitening import Whitening
 
 _HIDDEN = 256
 _PATIENCE = 10  # epochs without improvement before the MLP ends
@@ -38,8 +39,12 @@ class LinearProbe(Attack):
     needs = frozenset({LABELS})
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
-        """Solves the regression."""
-        return _fitted(knowledge, linear_probe)
+        """Solves the regression in each view; the best on held-out images counts."""
+        fits = [(_learned(knowledge, view, linear_probe), view) for view in knowledge.views]
+        probe, view = min(fits, key=lambda each: each[0].held_out_error)
+        return FittedAttack(
+            attributes=inferred_attributes(knowledge, lambda x: probe(view.vectors(x)))
+        )
 
 
 class MlpProbe(Attack):
@@ -59,34 +64,51 @@ class MlpProbe(Attack):
         self._seed = seed
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
-        """Trains the network."""
-        return _fitted(knowledge, lambda *data: mlp_probe(*data, self._seed))
+        """Trains the network, on the view in which kernel ridge regression predicts best."""
+        if "labels" not in knowledge.kernel_settings:
+            raise NotApplicableError("all images have the same feature")
+        view = knowledge.kernel_settings["labels"].view
+        probe = _learned(knowledge, view, lambda *data: mlp_probe(*data, self._seed))
+        return FittedAttack(
+            attributes=inferred_attributes(knowledge, lambda x: probe(view.vectors(x)))
+        )
 
 
-def _fitted(
-    knowledge: Knowledge, learn: Callable[[Examples, Examples, Whitening], Probe]
-) -> FittedAttack:
-    train = Examples(knowledge.train.vectors(), knowledge.train.labels)
-    held_out = Examples(knowledge.held_out.vectors(), knowledge.held_out.labels)
-    whitening = knowledge.whitening
+def _learned(
+    knowledge: Knowledge, view: View, learn: Callable[[Examples, Examples, Whitening], Probe]
+) -> Probe:
+    """A probe of one view's vectors."""
+    train, held_out = (
+        Examples(known.map(view.vectors), known.labels)
+        for known in (knowledge.train, knowledge.held_out)
+    )
+    whitening = view.whitening
     is_known = (train.labels != UNKNOWN).all(axis=1)  # further data sets lack some attributes
     if not is_known.any():
         raise NotApplicableError("no public image has labels of these attributes")
     if not is_known.all():
         train = Examples(train.vectors[is_known], train.labels[is_known])
         whitening = Whitening([train.vectors])
-    probe = learn(train, held_out, whitening)
-    scores = probe(held_out.vectors)
+    return learn(train, held_out, whitening)
+
+
+def inferred_attributes(
+    knowledge: Knowledge, score: Callable[[np.ndarray], np.ndarray]
+) -> AttributeScores:
+    """Returns what infers attributes by scores of features, with thresholds of held-out images."""
+    labels, scores = knowledge.held_out.labels, knowledge.held_out.map(score)
+    train = knowledge.train.labels
+    train = train[(train != UNKNOWN).all(axis=1)]
+    if not len(train):
+        raise NotApplicableError("no public image has labels of these attributes")
     names, columns = knowledge.attributes
-    return FittedAttack(
-        attributes=AttributeScores(
-            score=lambda features: probe(to_vectors(features)),
-            columns=columns,
-            names=names,
-            mcc_thresholds=tuned_thresholds(held_out.labels, scores),
-            accuracy_thresholds=accurate_thresholds(held_out.labels, scores),
-            majority=train.labels.mean(0) > 0.5,
-        )
+    return AttributeScores(
+        score=score,
+        columns=columns,
+        names=names,
+        mcc_thresholds=tuned_thresholds(labels, scores),
+        accuracy_thresholds=accurate_thresholds(labels, scores),
+        majority=train.mean(0) > 0.5,
     )
 
 

@@ -10,6 +10,7 @@ from tfadv.attacks.attack import Attack
 from tfadv.attacks.decoder import BUDGETS, BudgetedDecoder, DecoderTraining, MeasureScale
 from tfadv.attacks.feature_map import FeatureMap
 from tfadv.attacks.gradient_search import GradientSearch
+from tfadv.attacks.kernel import KernelDecoder, KernelFeatureMap, KernelProbe
 from tfadv.attacks.nearest_neighbour import NearestNeighbour
 from tfadv.attacks.network_training import Schedule
 from tfadv.attacks.ridge import RidgeDecoder, RidgeFeatureMap
@@ -85,14 +86,17 @@ def _other_attacks(config: Config) -> dict[str, Attack]:
     attacks = {
         "ridge": RidgeDecoder(),
         "random_features": RidgeDecoder(count, seed),
+        "kernel": KernelDecoder(),
         "nearest_neighbour": NearestNeighbour(),
         FEATURE_MAP: FeatureMap(config.feature_map, _schedule(config)),
         "feature_ridge": RidgeFeatureMap(),
         "feature_random_features": RidgeFeatureMap(count, seed),
+        "feature_kernel": KernelFeatureMap(),
         LINKAGE: linkage.FeatureLinkage(),
         "linkage_by_guesses": linkage.LinkageByGuesses(),
         "probe_linear": probes.LinearProbe(),
         "probe_mlp": probes.MlpProbe(seed),
+        "probe_kernel": KernelProbe(),
     }
     if config.attack.white_box:
         attacks[GRADIENT_SEARCH] = GradientSearch(config.attack.white_box, seed=seed)

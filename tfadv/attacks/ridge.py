@@ -2,11 +2,12 @@
 
 Networks that stop early miss what lies in directions of small variance. These attacks see every
 direction of the standardised features, however little variance a defence left it. A penalty that
-is chosen on held-out people says how far to trust it.
+is chosen on held-out people says how far to trust it. So is the view of the feature.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,9 +15,10 @@ import cv2
 import numpy as np
 
 from tfadv.attacks.attack import Attack, FittedAttack
-from tfadv.attacks.knowledge import Knowledge, KnownImages
+from tfadv.attacks.knowledge import Knowledge, KnownImages, embeddings_of
+from tfadv.data.images import resized, thumbnails
 from tfadv.evaluation.leakage_measures import RECOGNIZER
-from tfadv.evaluation.whitening import Whitening, to_vectors
+from tfadv.evaluation.whitening import Whitening
 
 Batches = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]  # of inputs and targets
 Predict = Callable[[np.ndarray], np.ndarray]  # from features
@@ -45,7 +47,9 @@ class Ridge:
 
     Attributes:
         strength: the chosen one; a float, or float64 [T] with `per_target`.
-        held_out_error: its mean squared error on some of the held-out targets.
+        held_out_error: its mean squared error on some of the held-out targets, where predictions
+            are clipped to the range of the targets.
+        low, high: the range of each target, [T].
     """
 
     def __init__(
@@ -68,7 +72,10 @@ class Ridge:
     def _solve(self, pairs) -> tuple[np.ndarray, np.ndarray]:
         """The targets' mean [T], and the coefficients of white inputs without penalty, [R, T]."""
         count, sums, products = 0, 0.0, 0.0
+        self.low, self.high = np.inf, -np.inf
         for inputs, targets in pairs:
+            self.low = np.minimum(self.low, targets.min(0))
+            self.high = np.maximum(self.high, targets.max(0))
             products += self._whitening(inputs).T @ targets
             count += len(inputs)
             sums += targets.sum(0, dtype=np.float64)
@@ -92,7 +99,9 @@ class Ridge:
     def _squares(self, white, rest, strength, some) -> np.ndarray:
         """The sum of squared errors of some targets, [T], at one strength."""
         predicted = (white * self._shrinkage(strength)[:, 0]) @ self._coefficients[:, some]
-        return np.square(predicted - rest).sum(0, dtype=np.float64)
+        # One image with huge values must not decide for all others.
+        low, high = (each[some] - self._mean[some] for each in (self.low, self.high))
+        return np.square(np.clip(predicted, low, high) - rest).sum(0, dtype=np.float64)
 
     def _shrinkage(self, strength: float | np.ndarray) -> np.ndarray:
         """The share of each direction that the penalty keeps, float32 [R, 1] or [R, T]."""
@@ -145,36 +154,47 @@ class RidgeAttack(Attack):
         self.meaning = f"Ridge regression from {inputs} to {self.target}{end}."
 
     def _solve(self, knowledge: Knowledge, targets: Targets) -> tuple[Predict, float]:
-        """Returns the regression, and its mean squared error on some of the held-out targets."""
-        expand, whitenings = self._inputs(knowledge)
+        """Returns the regression, and its mean squared error on some of the held-out targets.
 
-        def pairs(known):
-            for batch in known.pairs.batches():
-                yield expand(batch["features"]), targets(known, batch)
+        Predictions are clipped to the range of the targets.
+        """
 
-        parts = [functools.partial(pairs, known) for known in (knowledge.train, knowledge.held_out)]
-        fits = [Ridge(*parts, whitening) for whitening in whitenings]
-        ridge = min(fits, key=lambda fit: fit.held_out_error)
-        return lambda features: ridge(expand(features)), ridge.held_out_error
+        def fit(expand: Predict, whitening: Whitening) -> tuple[Ridge, Predict]:
+            def pairs(known):
+                for batch in known.pairs.batches():
+                    yield expand(batch["features"]), targets(known, batch)
 
-    def _inputs(self, knowledge: Knowledge) -> tuple[Predict, list[Whitening]]:
-        """Returns what turns features into inputs, and the whitening of inputs by each emphasis."""
+            parts = (
+                functools.partial(pairs, each) for each in (knowledge.train, knowledge.held_out)
+            )
+            return Ridge(*parts, whitening), expand
+
+        fits = itertools.starmap(fit, self._inputs(knowledge))
+        ridge, expand = min(fits, key=lambda each: each[0].held_out_error)
+        return (
+            lambda features: np.clip(ridge(expand(features)), ridge.low, ridge.high),
+            ridge.held_out_error,
+        )
+
+    def _inputs(self, knowledge: Knowledge) -> Iterator[tuple[Predict, Whitening]]:
+        """Yields what turns features into inputs, and the whitening of these inputs."""
         if not self._random_features:
-            return to_vectors, [knowledge.whitening]
-        random = RandomFeatures(knowledge.whitening, self._random_features, self._seed)
+            for view in knowledge.views:
+                yield view.vectors, view.whitening
+            return
+        plain = knowledge.views[0]
+        random = RandomFeatures(plain.whitening, self._random_features, self._seed)
 
         def expand(features):
-            return random(to_vectors(features))
+            return random(plain.vectors(features))
 
         def inputs():
             return (expand(batch["features"]) for batch in knowledge.train.pairs.batches())
 
         emphasis = np.ones(next(inputs()).shape[1])
-        whitenings = []
         for each in self.emphases:
             emphasis[-self._random_features :] = each
-            whitenings.append(Whitening(inputs(), emphasis))
-        return expand, whitenings
+            yield expand, Whitening(inputs(), emphasis)
 
 
 class RidgeDecoder(RidgeAttack):
@@ -197,16 +217,13 @@ class RidgeDecoder(RidgeAttack):
 
         predict, _ = self._solve(knowledge, small)
 
-        def fitted(features):
-            return np.clip(predict(features), -1.0, 1.0)
-
         def reconstruct(features):
-            images = fitted(features).reshape(-1, side, side, 3)
+            images = predict(features).reshape(-1, side, side, 3)
             return resized(images, size, cv2.INTER_LINEAR)
 
         held_out, error = knowledge.held_out, 0.0
         for batch in held_out.pairs.batches():
-            squares = np.square(fitted(batch["features"]) - small(held_out, batch))
+            squares = np.square(predict(batch["features"]) - small(held_out, batch))
             error += squares.sum(dtype=np.float64) / squares.shape[1]
         return FittedAttack(reconstruct=reconstruct, held_out_loss=float(error / held_out.count))
 
@@ -219,21 +236,6 @@ class RidgeFeatureMap(RidgeAttack):
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Solves the regression."""
-        embed, error = self._solve(
-            knowledge, lambda known, batch: known.embeddings.embedding[batch["index"]]
-        )
+        embed, error = self._solve(knowledge, embeddings_of)
         mean = knowledge.train.embeddings.embedding.mean(0)
         return FittedAttack(embed=embed, mean_embedding=mean, held_out_loss=error)
-
-
-def thumbnails(images: np.ndarray, side: int) -> np.ndarray:
-    """Returns uint8 images at `side` pixels per side as vectors in [-1, 1], float32 [N, D]."""
-    small = resized(images, side, cv2.INTER_AREA)
-    return small.reshape(len(small), -1).astype(np.float32) / 127.5 - 1.0
-
-
-def resized(images: np.ndarray, side: int, method: int) -> np.ndarray:
-    """Returns images [N, S, S, 3] at `side` pixels per side, by a method of OpenCV."""
-    if images.shape[1] == side:
-        return images
-    return np.stack([cv2.resize(each, (side, side), interpolation=method) for each in images])

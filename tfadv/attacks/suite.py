@@ -108,11 +108,11 @@ class Suite:
         if is_random and repeats > 1:
             served = self._pairs(encoder, self._dataset, TEST, WHOLE)  # a service asks once
             for count in (each for each in (1, 4) if each < repeats):
-                known, tested = self._know(name, AveragedEncoder(encoder, count), task)
+                known, tested = self._know(name, AveragedEncoder(encoder, count), task, classify)
                 fewer_queries[count] = self._quick(known, tested, folder / f"queries-{count}")
                 del known, tested  # the next ones need the memory
             encoder = AveragedEncoder(encoder, repeats)
-        known, tested = self._know(name, encoder, task)
+        known, tested = self._know(name, encoder, task, classify)
         results = {
             key: self._attack(key, attack, known, tested, folder)
             for key, attack in self.attacks.items()
@@ -139,7 +139,13 @@ class Suite:
             other_domain=elsewhere,
         )
 
-    def _know(self, name: str, encoder: BlackBox, task: Sequence[str]) -> tuple[Knowledge, Pairs]:
+    def _know(
+        self,
+        name: str,
+        encoder: BlackBox,
+        task: Sequence[str],
+        classify: SavedClassifier | None,
+    ) -> tuple[Knowledge, Pairs]:
         """What the attacker of an encoder knows, and the test images with their features."""
         names = [each for each in self._dataset.attributes if each not in task]
         columns = [self._dataset.attributes.index(each) for each in names]
@@ -149,6 +155,7 @@ class Suite:
             train=self._known_images(encoder, self._dataset, TRAIN, columns),
             held_out=self._known_images(encoder, self._dataset, HELD_OUT, columns),
             attributes=(names, columns),
+            classifier=classify if isinstance(classify, SavedClassifier) else None,
             g=self._g,
             faces=self._faces,
         )

@@ -1,5 +1,6 @@
 """Decodes images to squares of one size, and converts between uint8 and [-1, 1]."""
 
+import cv2
 import numpy as np
 import tensorflow as tf
 
@@ -17,6 +18,19 @@ def normalize(images: tf.Tensor) -> tf.Tensor:
 def to_uint8(images: np.ndarray) -> np.ndarray:
     """Returns images in [-1, 1] as uint8, rounded; values outside the range are clipped."""
     return np.rint((np.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
+
+
+def thumbnails(images: np.ndarray, side: int) -> np.ndarray:
+    """Returns uint8 images at `side` pixels per side as vectors in [-1, 1], float32 [N, D]."""
+    small = resized(images, side, cv2.INTER_AREA)
+    return small.reshape(len(small), -1).astype(np.float32) / 127.5 - 1.0
+
+
+def resized(images: np.ndarray, side: int, method: int) -> np.ndarray:
+    """Returns images [N, S, S, 3] at `side` pixels per side, by a method of OpenCV."""
+    if images.shape[1] == side:
+        return images
+    return np.stack([cv2.resize(each, (side, side), interpolation=method) for each in images])
 
 
 def decode_image(encoded: tf.Tensor, size: int) -> tf.Tensor:

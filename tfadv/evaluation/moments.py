@@ -46,13 +46,12 @@ def moments(
 
 
 def is_informative(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """Returns whether each dimension varies by more than float32 resolves, bool [D].
+    """Returns whether each dimension varies, bool [D], by its mean and its deviation in float64.
 
-    A smaller standard deviation is rounding, and standardising would amplify it. There is no
-    absolute limit: very small features can vary.
+    A value that changes by its last bit, for few images, is information: float32 resolves it. What
+    float64 cannot tell from a constant does not vary.
     """
-    float32 = np.finfo(np.float32)
-    return deviation > np.maximum(float32.eps * np.abs(mean), float32.tiny)
+    return deviation > np.maximum(1e-12 * np.abs(mean), np.finfo(np.float64).tiny)
 
 
 def standard_scale(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:

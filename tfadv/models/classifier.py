@@ -62,6 +62,17 @@ class Classifier(keras.Model):
             features = layer(features, training=training)
         return features
 
+    def hidden_and_logits(self, features: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the last hidden layer, [N, hidden], and the logits, as they are after training.
+
+        Args:
+            features: float [N, ...], the encoder's at the split point.
+        """
+        *layers, last = [*self.stages, *self.head]
+        for layer in layers:
+            features = layer(features, training=False)
+        return features, last(features)
+
     def get_config(self) -> dict:
         """Returns the arguments that rebuild this architecture, without the precision."""
         names = ("split", "attributes", "depth", "width", "hidden")

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfadv.config.files import atomic_write, write_json
 from tfadv.data.images import centred_square, normalize
+from tfadv.models.classifier import Classifier
 
 
 def export_encoder(encoder: keras.Model, size: int, folder: Path) -> None:
@@ -61,15 +62,20 @@ def export_classifier(
 ) -> None:
     """Writes a SavedModel from `features` to `logits` and `probabilities`, float32 [N, A].
 
+    A `Classifier` also gives `hidden`, its last hidden layer, float32 [N, K].
     `classifier.json` in it names the A attributes, in order, and their thresholds: a larger logit
     means yes. If `is_hard`, features are hard predictions: 1 and -1, with probabilities 1 and 0.
     """
     portable = in_float32(classifier, (None, *feature_shape))
 
     def classify(features):
-        logits = portable(features, training=False)
+        if isinstance(portable, Classifier):
+            hidden, logits = portable.hidden_and_logits(features)
+        else:
+            hidden, logits = None, portable(features, training=False)
         probabilities = (1 + logits) / 2 if is_hard else tf.sigmoid(logits)
-        return {"logits": logits, "probabilities": probabilities}
+        outputs = {"logits": logits, "probabilities": probabilities}
+        return outputs if hidden is None else outputs | {"hidden": hidden}
 
     spec = tf.TensorSpec((None, *feature_shape), tf.float32, "features")
     signatures = {"serving_default": (classify, spec)}
