@@ -122,9 +122,11 @@ def _reconstructions(
             if images["decoder"].shape == rows[0][1].shape:
                 rows.append((name, images["decoder"]))
         best = results[name].get(f"{page.STRONGEST}psnr_attack", registry.DECODER)
+        if best == registry.DECODER:
+            continue
         images = result.attacks[best].images
-        if best != registry.DECODER and images is not None and images.shape == rows[0][1].shape:
-            rows.append((f"{name}, {titles[best]}", images))
+        if images is not None and images.shape == rows[0][1].shape:
+            rows.append((f"{name}, {titles.get(best, best)}", images))
     return rows
 
 

@@ -33,8 +33,8 @@ def write_metrics(writer: tf.summary.SummaryWriter, step: int, metrics: Mapping[
         column = describe(name)
         interval = metrics.get(f"{name}_ci95", ())
         low_to_high = " to ".join(format_value(bound, column.format) for bound in interval)
-        text = column.meaning.replace("|", "\\|")
-        lines.append(f"| {name} | {format_value(value, column.format)} | {low_to_high} | {text} |")
+        cells = (name, format_value(value, column.format), low_to_high, column.meaning)
+        lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     with writer.as_default(step=step):
         tf.summary.text("test", "\n".join(lines))
     writer.flush()

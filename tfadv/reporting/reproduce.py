@@ -40,12 +40,12 @@ _STRONGEST = (
     "For each measure, the table shows the attack that recovers the most. Attacks are chosen on "
     "held-out public images, or on test images if no held-out image has the measure."
 )
-_ROW_BY_ROW = "Ours is by the paper's own attacks, as the paper's numbers are."
+_ROW_BY_ROW = "Leakage is measured by the paper's own attacks, unless a column names another."
 _CLAIMS = (
     "Each claim is a difference between two rows. It holds clearly where the 95% intervals of the "
-    "two rows do not overlap. A difference within the intervals says little. A claim of the paper "
-    "is checked with the paper's own attacks. Whether it also holds for privacy is what the "
-    "strongest attack shows."
+    "two rows do not overlap. A difference within the intervals says little. The paper's numbers "
+    "are compared with ours by the paper's own attacks. A statement on privacy must hold for the "
+    "strongest attack."
 )
 _CLAIM_COLUMNS = (
     Column("claim"),
@@ -62,7 +62,7 @@ _CLAIM_COLUMNS = (
         "ours, strongest attack",
         "The second row's number minus the first row's, each by the strongest attack on that row.",
     ),
-    Column("holds, strongest attack", "Empty for a measure that no attack chooses."),
+    Column("holds, strongest attack", "By the strongest attack on each row."),
 )
 _ACCURACY = (
     "Balanced accuracy of a linear classifier that predicts the attribute from features, on people "
@@ -134,14 +134,14 @@ def write(
     tables = [_row_by_row(experiment, results)]
     missing = ", ".join(name for name, metrics in results.items() if not metrics)
     sections, lead = [], [experiment.about]
-    if any(STRONGEST + metric in metrics for metrics in results.values() for metric in _LEAKS):
+    if any(name.startswith(STRONGEST) for metrics in results.values() for name in metrics):
         lead.append(_LEAD)
         tables.insert(0, _strongest(results, titles))
         sections.append(Section("Leakage by the strongest attack", tables[:1], _STRONGEST))
     if experiment.claims:
         sections.append(Section("Claims", [_claims(experiment, results, titles)], _CLAIMS))
-    text = f"{_ROW_BY_ROW} Not finished: {missing}." if missing else _ROW_BY_ROW
-    sections.append(Section("Row by row", tables[-1:], text))
+    remarks = [_ROW_BY_ROW] * (len(tables) > 1) + [f"Not finished: {missing}."] * bool(missing)
+    sections.append(Section("Row by row", tables[-1:], " ".join(remarks)))
     plots = [_plot(plot, experiment, results) for plot in experiment.plots]
     if any(plots):
         sections.append(Section("Curves", list(filter(None, plots))))
@@ -264,10 +264,11 @@ def _row_by_row(experiment: Experiment, results: Mapping[str, Metrics]) -> Table
 def _plot(plot: Plot, experiment: Experiment, results: Mapping[str, Metrics]) -> Figure | None:
     """Lines for our numbers, the paper's, and ours by the strongest attack, for each series."""
     lines = {}
-    x, y = (STRONGEST + name if name in _LEAKS else name for name in (plot.x, plot.y))
-    sources = [("ours", results, plot.x, plot.y), ("paper", _paper(experiment), plot.x, plot.y)]
-    if (x, y) != (plot.x, plot.y):
-        sources.append(("ours, strongest attack", results, x, y))
+    axes = plot.x, plot.y
+    by_strongest = tuple(STRONGEST + name if name in _LEAKS else name for name in axes)
+    sources = [("ours", results, *axes), ("paper", _paper(experiment), *axes)]
+    if by_strongest != axes:
+        sources.append(("ours, strongest attack", results, *by_strongest))
     for series, rows in plot.series.items():
         for source, metrics, x, y in sources:
             points = [
