@@ -6,7 +6,7 @@ import pytest
 from tfadv.config.experiment import Claim, Experiment, Plot, Row
 from tfadv.evaluation.results import AttackResult, EncoderResult, Score
 from tfadv.modes import protect as protect_mode
-from tfadv.reporting import protect, recognizer, reproduce
+from tfadv.reporting import figures, protect, recognizer, reproduce
 from tfadv.reporting.page import Estimate, Label
 
 NOTE = "The people in the test images are in no other split."
@@ -147,6 +147,24 @@ def test_a_claim_is_checked_with_the_papers_attack_and_with_the_strongest(tmp_pa
     assert claims.rows[0][4:] == [1.0, "yes", Estimate(-0.5, note=note), "no"]
     page = (tmp_path / "report.html").read_text()
     assert page.index("Leakage by the strongest attack") < page.index("Row by row")
+
+
+def test_a_plot_of_leakage_also_has_the_strongest_attack(tmp_path, monkeypatch):
+    drawn = []
+    plain = figures.curve_figure
+
+    def spied(lines, *arguments, **options):
+        drawn.append(lines)
+        return plain(lines, *arguments, **options)
+
+    monkeypatch.setattr(figures, "curve_figure", spied)
+    strongest = {"strongest/psnr": 15.0, "strongest/psnr_attack": "ridge"}
+    results = {"1": {"mcc": 0.6, "psnr": 14.0} | strongest, "2": {}}
+    reproduce.write(tmp_path, EXPERIMENT, results, titles={}, details={})
+    (lines,) = drawn
+    assert lines["ours"] == ((14.0,), (0.6,))
+    assert lines["paper"] == ((13.7,), (0.6,))
+    assert lines["ours, strongest attack"] == ((15.0,), (0.6,))
 
 
 def test_reproduce_shows_images_and_maps(tmp_path):
