@@ -3,6 +3,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORKERS ?= 2
+# The lines of pip that setup shows: packages of 10 MB or more, and the last step. Warnings and
+# errors are on stderr.
+LARGE_OR_LAST := '(Downloading|Using cached) .*[0-9]{2,}(\.[0-9]+)? MB\)|^Installing collected packages'
 
 .PHONY: help setup demo test lint format reference lock clean
 
@@ -11,11 +14,13 @@ help:  ## list the targets
 
 setup: $(READY)  ## create .venv from the pinned lock
 
+$(READY): SHELL := bash
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"tfadv needs Python 3.11 to 3.13, this is {v.major}.{v.minor}: make PYTHON=python3.12 ...")'
 	@echo "Installing the pinned packages into $(VENV): a minute or more."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@set -o pipefail; $(BIN)/python -m pip install --progress-bar=off --disable-pip-version-check --require-hashes -r requirements.lock \
+	| { grep --line-buffered -oE $(LARGE_OR_LAST) || true; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -526,13 +526,19 @@ def test_the_synthetic_faces_that_a_config_names_are_prepared(monkeypatch):
     assert prepared == [("faces", "default"), ("faces", "tiny")]
 
 
-def test_a_dry_run_on_synthetic_faces_needs_no_other_command(monkeypatch):
-    prepared = []
-    monkeypatch.setattr(cli, "prepare_synthetic", lambda config: prepared.append(config.data))
-    monkeypatch.setattr(runner, "run", lambda plan: prepared.append(plan.is_dry))
-    flags = ["--mode=reproduce", "--dry_run", f"--config={ROOT / 'configs/figure4.py'}"]
-    assert cli.main(["run.py", *flags, "--config.data.dataset=synthetic"]) == 0
-    assert prepared == [Data(size=224)] * 4 + [True]
+def test_a_dry_run_prepares_nothing_and_needs_no_data_set_or_file(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    calls = []
+    monkeypatch.setattr(cli, "prepare_synthetic", lambda config: calls.append(config.data))
+    monkeypatch.setattr(runner, "run", lambda plan: calls.append(list(plan.missing)))
+    flags = ["--mode=reproduce", f"--config={ROOT / 'configs/table1.py'}"]
+    flags.append("--config.recognizer.path=none.onnx")
+    assert cli.main(["run.py", *flags]) == 2
+    assert calls == []
+    assert cli.main(["run.py", *flags, "--dry_run"]) == 0
+    (missing,) = calls
+    assert any("there is no dataset celeba" in each for each in missing)
+    assert any("none.onnx" in each for each in missing)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -24,6 +24,7 @@ run that was stopped. --help=all shows every setting, with the values of --confi
 """
 
 import difflib
+import functools
 import json
 import re
 import sys
@@ -87,8 +88,9 @@ def run(command: RunFolder | Demo | Plan) -> None:
     startup.import_tensorflow()
     from tfadv.modes import runner
 
-    for part in [command] if isinstance(command, RunFolder) else command.parts:
-        prepare_synthetic(part.config)
+    if not (isinstance(command, Plan) and command.is_dry):
+        for part in [command] if isinstance(command, RunFolder) else command.parts:
+            prepare_synthetic(part.config)
     runner.run(command)
 
 
@@ -271,13 +273,16 @@ def parse_experiment(values: flags.FlagValues, overrides: list[str]) -> Plan:
     plan = experiment.plan(
         chosen, root, name, lambda config: override(config, overrides), values.rows
     )
-    check_parts(plan)
     plan.is_dry = values.dry_run
+    check_parts(plan)
     return plan
 
 
 def check_parts(plan: Plan) -> None:
-    """Raises a UserError if a run of a plan would fail for what its config names."""
+    """Raises a UserError if a run of a plan would fail for what its config names.
+
+    A dry run needs no data set and no file: `plan.missing` lists those that are not there.
+    """
     trained = {str(part.path / "recognizer") for part in plan.parts if part.mode == "recognizer"}
     for part in plan.parts:
         config = part.config
@@ -286,10 +291,17 @@ def check_parts(plan: Plan) -> None:
                 "--mode=reproduce runs on one machine; on several, run --mode=protect and "
                 "--mode=attack"
             )
-        validation.check_files(config, part.mode)
+        checks = [functools.partial(validation.check_files, config, part.mode)]
         if part.mode != "recognizer":
-            for path in {config.recognizer.path, *config.recognizer.others} - trained - {""}:
-                check_recognizer(path)
+            named = {config.recognizer.path, *config.recognizer.others} - trained - {""}
+            checks += [functools.partial(check_recognizer, path) for path in sorted(named)]
+        for check in checks:
+            try:
+                check()
+            except UserError as error:
+                if not plan.is_dry:
+                    raise
+                plan.missing[str(error)] = None
 
 
 def choose_encoder(config: Config, path: Path) -> None:

@@ -429,7 +429,7 @@ def test_what_a_run_leaves_is_for_its_owner_alone(root):
 def shows_pictures(folder):
     return any(
         value.metadata.plugin_data.plugin_name == "images"
-        for events in (folder / "tensorboard").iterdir()
+        for events in (folder / "tensorboard").rglob("*.v2")
         for event in tf.compat.v1.train.summary_iterator(str(events))
         for value in event.summary.value
     )

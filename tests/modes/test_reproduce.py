@@ -9,6 +9,7 @@ import pytest
 
 from tests import runs
 from tfadv import cli
+from tfadv.models import vgg
 from tfadv.modes import attack, dry_run, protect, reproduce, tsne_maps
 from tfadv.training import signals
 
@@ -149,6 +150,25 @@ def test_the_numbers_are_those_of_the_runs(root):
 
 
 @pytest.mark.slow
+def test_what_leaks_is_what_the_strongest_attack_recovers(root):
+    found = json.loads((root / "out/grid/metrics.json").read_text())
+    page = (root / "out/grid/report.html").read_text()
+    for metrics in found.values():
+        by_attack = {
+            "decoder": metrics["psnr"],
+            **{n.removesuffix("/psnr"): v for n, v in metrics.items() if n.endswith("/psnr")},
+        }
+        references = {"mean_face", "chance", "real_image", "strongest", "hard_predictions"}
+        attack = metrics["strongest/psnr_attack"]
+        assert attack in by_attack.keys() - references
+        assert metrics["strongest/psnr"] == by_attack[attack]
+        # Twenty steps are too few for a decoder: closed forms recover more.
+        assert attack != "decoder"
+        assert metrics["strongest/psnr"] > metrics["psnr"]
+    assert page.index("Leakage by the strongest attack") < page.index("Row by row")
+
+
+@pytest.mark.slow
 def test_a_listing_says_what_is_done_and_shared(root, capsys):
     assert call(root, "--dry_run") == 0
     shown = capsys.readouterr().out
@@ -184,6 +204,23 @@ def test_an_encoder_that_gives_every_image_the_same_feature_has_no_map(root, mon
     page = (root / "out/grid/report.html").read_text()
     assert "1 has no map: all features are the same." in page
     assert "2 has no map" not in page
+
+
+def test_a_dry_run_needs_no_data_set_and_no_download(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(vgg, "_imagenet", lambda: pytest.fail("downloads VGG19"))
+    grid = write_experiment(tmp_path, tmp_path / "empty")
+    # Row 2 compares perceptual features, which needs VGG19.
+    grid.write_text(
+        grid.read_text().replace('{"loss.lambda1": 1.0}, {},', '{"loss.lambda2": 1.0}, {},')
+    )
+    assert call(tmp_path, "--dry_run", "--config.data.dataset=celeba/none") == 0
+    shown = capsys.readouterr().out
+    assert "6 runs are left: at most" in shown
+    assert "the estimate assumes 1,000 people, and 40 attributes" in shown
+    assert "Not prepared, so attribute names were not checked: celeba/none" in shown
+    assert "there is no dataset celeba/none" in shown
+    assert not (tmp_path / "empty").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_duration_is_given_in_minutes_then_in_hours():

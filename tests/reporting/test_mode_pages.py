@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tfadv.config.experiment import Claim, Experiment, Plot, Row
+from tfadv.evaluation.results import AttackResult, EncoderResult, Score
 from tfadv.modes import protect as protect_mode
-from tfadv.reporting import protect, recognizer, reproduce
+from tfadv.reporting import figures, protect, recognizer, reproduce
 from tfadv.reporting.page import Estimate, Label
 
 NOTE = "The people in the test images are in no other split."
@@ -98,7 +99,7 @@ RESULTS = {"1": {"mcc": 0.61, "psnr": 14.0, "psnr_ci95": [13.9, 14.1]}, "2": {}}
 
 
 def test_reproduce_shows_our_numbers_and_the_papers(tmp_path):
-    table = reproduce.write(tmp_path, EXPERIMENT, RESULTS, details={})
+    (table,) = reproduce.write(tmp_path, EXPERIMENT, RESULTS, titles={}, details={})
     assert [column.name for column in table.columns] == ["row", *["ours", "paper"] * 2]
     assert table.rows == [
         [Label("1", "no defence"), 0.61, 0.6, Estimate(14.0, 13.9, 14.1), 13.7],
@@ -110,12 +111,68 @@ def test_reproduce_shows_our_numbers_and_the_papers(tmp_path):
     assert not (tmp_path / "reconstructions.png").exists()
 
 
+def test_the_strongest_attack_is_chosen_on_held_out_images():
+    attacks = {
+        "decoder": AttackResult({"psnr": Score(15.0, held_out=13.0)}, examples=8),
+        "ridge": AttackResult({"psnr": Score(14.0, held_out=14.0)}, examples=8),
+    }
+    assert reproduce.strongest_metrics(EncoderResult(attacks, utility={})) == {
+        "strongest/psnr": 14.0,
+        "strongest/psnr_attack": "ridge",
+    }
+
+
+def test_a_claim_is_checked_with_the_papers_attack_and_with_the_strongest(tmp_path):
+    # The defence hides pixels from the decoder, not from ridge regression.
+    results = {
+        "1": {"psnr": 14.0, "strongest/psnr": 15.0, "strongest/psnr_attack": "decoder"},
+        "2": {"psnr": 13.0, "strongest/psnr": 15.5, "strongest/psnr_attack": "ridge"},
+    }
+    titles = {"decoder": "trained decoder", "ridge": "linear decoder"}
+    first, second = reproduce.write(tmp_path, EXPERIMENT, results, titles=titles, details={})
+    assert [row[1] for row in first.rows] == [
+        Estimate(15.0, note="by trained decoder"),
+        Estimate(15.5, note="by linear decoder"),
+    ]
+    assert first.note.endswith("by trained decoder or linear decoder.")
+    assert [row[2] for row in second.rows] == [14.0, 13.0]  # to compare with the paper's number
+    claims = reproduce._claims(EXPERIMENT, results, titles)
+    assert [column.name for column in claims.columns[4:]] == [
+        "ours",
+        "holds",
+        "ours, strongest attack",
+        "holds, strongest attack",
+    ]
+    note = "by linear decoder, by trained decoder"
+    assert claims.rows[0][4:] == [1.0, "yes", Estimate(-0.5, note=note), "no"]
+    page = (tmp_path / "report.html").read_text()
+    assert page.index("Leakage by the strongest attack") < page.index("Row by row")
+
+
+def test_a_plot_of_leakage_also_has_the_strongest_attack(tmp_path, monkeypatch):
+    drawn = []
+    plain = figures.curve_figure
+
+    def spied(lines, *arguments, **options):
+        drawn.append(lines)
+        return plain(lines, *arguments, **options)
+
+    monkeypatch.setattr(figures, "curve_figure", spied)
+    strongest = {"strongest/psnr": 15.0, "strongest/psnr_attack": "ridge"}
+    results = {"1": {"mcc": 0.6, "psnr": 14.0} | strongest, "2": {}}
+    reproduce.write(tmp_path, EXPERIMENT, results, titles={}, details={})
+    (lines,) = drawn
+    assert lines["ours"] == ((14.0,), (0.6,))
+    assert lines["paper"] == ((13.7,), (0.6,))
+    assert lines["ours, strongest attack"] == ((15.0,), (0.6,))
+
+
 def test_reproduce_shows_images_and_maps(tmp_path):
     images = [(name, np.zeros((2, 32, 32, 3), np.uint8)) for name in ("input", "1")]
     panel = np.eye(2), np.array([0, 1]), ["no Smiling, Male", "Smiling, Male"]
     separation = {"1": {"balanced_accuracy/Smiling": 0.875, "silhouette": 0.125}}
     maps = reproduce.Maps({"1": panel}, separation, 1234, ["2 has no map."])
-    reproduce.write(tmp_path, EXPERIMENT, RESULTS, images=images, maps=maps, details={})
+    reproduce.write(tmp_path, EXPERIMENT, RESULTS, titles={}, images=images, maps=maps, details={})
     page = (tmp_path / "report.html").read_text()
     for text in ("first 1,234 test images", "0.875", "0.125", "2 has no map."):
         assert text in page
@@ -157,7 +214,7 @@ def test_claims_of_an_experiment_without_numbers_of_the_paper_have_no_such_colum
     claims = [Claim("Noise hides the image.", "psnr", [("a", "b")])]
     experiment = Experiment("Mine", "", lambda mode: None, rows, ("psnr",), claims)
     results = {"a": {"psnr": 13.0}, "b": {"psnr": 14.0}}
-    reproduce.write(tmp_path, experiment, results, details={})
+    reproduce.write(tmp_path, experiment, results, titles={}, details={})
     page = (tmp_path / "report.html").read_text()
     assert "Noise hides the image." in page
     assert "as the paper reports it" not in page

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfadv.config.schema import Runtime, Train
 from tfadv.training import signals
 from tfadv.training import trainer as training
-from tfadv.training.trainer import Trainer, TrainingError, adam
+from tfadv.training.trainer import Trainer, TrainingError, adam, make_writer
 
 DIMENSIONS = 4
 TRUTH = np.arange(1.0, DIMENSIONS + 1).astype(np.float32)
@@ -270,13 +270,43 @@ def test_signals_do_what_they_did_afterwards():
 
 def test_tensorboard_gets_every_row(tmp_path):
     train(tmp_path, 20).writer.close()
-    (events,) = (tmp_path / "tensorboard").iterdir()
-    written = {
-        (value.tag, event.step)
+    written = {(value.tag, step) for value, step in shown(tmp_path)}
+    assert {("loss", 10), ("loss", 20), ("error", 20), ("images_per_s", 10)} <= written
+
+
+@pytest.mark.parametrize(("steps", "is_shown"), [(20, False), (50, True)])
+def test_tensorboard_has_no_curve_of_a_single_point(tmp_path, steps, is_shown):
+    # Evaluated every 25 steps and at the end.
+    trainer = train(tmp_path, steps, evaluate=lambda step: ({"held_out": 0.5}, True))
+    trainer.writer.close()
+    assert ("held_out" in {value.tag for value, _ in shown(tmp_path)}) == is_shown
+    assert trainer.history.series("held_out")[0][-1] == steps
+
+
+def test_tensorboard_says_what_values_mean(tmp_path):
+    config = Train(steps=20, batch=8, log_every=10, evaluate_every=25, checkpoint_every=20)
+    trainer = Trainer(make_model(), config, tmp_path, "regression", describe=lambda n: f"My {n}.")
+    trainer.run(batches, lambda step: ({}, True))
+    trainer.writer.close()
+    meanings = {value.tag: value.metadata.summary_description for value, _ in shown(tmp_path)}
+    assert meanings["loss"] == "My loss."
+
+
+def test_runs_have_names_of_their_own_in_tensorboard(tmp_path):
+    for mode in ("protect", "attack"):
+        make_writer(tmp_path / "demo" / mode).close()
+    names = sorted(path.parent.name for path in tmp_path.rglob("*.v2"))
+    assert names == ["demo-attack", "demo-protect"]
+
+
+def shown(folder):
+    """What TensorBoard shows of a folder: pairs of a summary's value and its step."""
+    (events,) = (folder / "tensorboard").glob("*/*.v2")
+    return [
+        (value, event.step)
         for event in tf.compat.v1.train.summary_iterator(str(events))
         for value in event.summary.value
-    }
-    assert {("loss", 10), ("loss", 20), ("error", 20), ("images_per_s", 10)} <= written
+    ]
 
 
 def test_progress_line_shows_step_losses_speed_and_time_left(tmp_path, capsys):

@@ -135,6 +135,7 @@ class Plan:
         encoders: row -> its protect run, for all rows.
         attacks: row -> its attack, for all rows that have one.
         is_dry: whether to list the runs only.
+        missing: of a dry run: sentences that say what has to be there before the runs can start.
     """
 
     experiment: Experiment
@@ -144,6 +145,7 @@ class Plan:
     encoders: dict[str, Part]
     attacks: dict[str, Part]
     is_dry: bool = False
+    missing: dict[str, None] = field(default_factory=dict)
 
 
 def check(experiment: Any, path: str) -> None:

@@ -43,7 +43,8 @@ class VGGFeatures:
 
     Args:
         weights: "imagenet", or the path of an .h5 file: Keras's legacy format, or .weights.h5 of
-            Keras 3. The file may end after the deepest layer in `layers`.
+            Keras 3. The file may end after the deepest layer in `layers`. Empty for random
+            weights, with which only the time of a step can be measured.
         layers: names out of `VGG19_LAYERS`; deeper layers are not kept. None: `DEFAULT_LAYERS`.
         size: S, the side of the images in pixels, at least 32.
 
@@ -59,10 +60,12 @@ class VGGFeatures:
         layers = tuple(layers or DEFAULT_LAYERS)
         check_field("perceptual.layers", layers)
         self.layers = layers
+        self._network = _cut(layers, size)
+        if not weights:
+            return
         path = _imagenet() if weights == "imagenet" else weights
         needed = VGG19_LAYERS[: 1 + max(map(VGG19_LAYERS.index, layers))]
         tensors = _read(path, needed)
-        self._network = _cut(layers, size)
         for name in needed:
             layer = self._network.get_layer(name)
             _check_tensors(path, name, tensors[name], [tuple(v.shape) for v in layer.weights])

@@ -3,7 +3,6 @@
 from functools import partial
 
 import numpy as np
-import tensorflow as tf
 
 from tfadv.attacks import registry
 from tfadv.attacks.black_box import PredictionsClassifier, PredictionsEncoder
@@ -13,7 +12,7 @@ from tfadv.data.dataset import Dataset
 from tfadv.evaluation.leakage_measures import HARD_PREDICTIONS, UNPROTECTED
 from tfadv.evaluation.recognition.embedding_cache import cache_folder
 from tfadv.models import build
-from tfadv.modes import loading
+from tfadv.modes import loading, tensorboard
 from tfadv.modes.scope import Announce, in_scope, quiet
 from tfadv.reporting import attack as page
 from tfadv.reporting import common
@@ -58,8 +57,7 @@ def run(run: RunFolder, announce: Announce = quiet) -> None:
     cache = cache_folder(config.data.dir, run.path)
     references = measure_references(dataset, suite.test, recognizers, cache)
     metrics = registry.flat_metrics(results, references)
-    writer = tf.summary.create_file_writer(str(run.path / "tensorboard"))
-    trainer.write_metrics(writer, 0, metrics)
+    tensorboard.write_metrics(trainer.make_writer(run.path), 0, metrics)
     people = len(np.unique(suite.test.identities))
     conclusion = conclude(results, references, people, config.data.dataset)
     table = page.write(run, dataset, suite, results, references, recognizers, conclusion)

@@ -30,6 +30,7 @@ from tfadv.models.encoder import Encoder
 from tfadv.models.export import export_classifier, export_encoder
 from tfadv.models.prediction_output import predictions_as_features
 from tfadv.models.vgg import VGGFeatures
+from tfadv.modes import tensorboard
 from tfadv.modes.scope import Announce, in_scope, quiet
 from tfadv.reporting import common
 from tfadv.reporting import protect as page
@@ -102,7 +103,9 @@ def _protect(
         people=1 + int(inputs["identity"].max()) if "identity" in inputs else 0,
         embedding=inputs["embeddings"].shape[1] if "embeddings" in inputs else 0,
     )
-    trainer = training.Trainer(protector, config.train, workdir.path, title)
+    trainer = training.Trainer(
+        protector, config.train, workdir.path, title, describe=tensorboard.meaning
+    )
     if trainer.step == 0:
         batches.adapt(protector.defences, dataset, columns, inputs)
     examples = config.report.examples if config.report.pictures else 0
@@ -115,7 +118,7 @@ def _protect(
     bottleneck = config.bottleneck
     if bottleneck.noise and bottleneck.noise_kind == "gaussian" and not bottleneck.predictions:
         metrics["dfil"] = _mean_dfil(encoder, dataset, bottleneck.noise)
-    trainer.write_metrics(metrics)
+    tensorboard.write_metrics(trainer.writer, trainer.step, metrics)
     losses = [name for name in protector.measurements if name != TOTAL]
     table = page.write(
         workdir.path / "report.html",

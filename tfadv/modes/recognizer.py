@@ -18,6 +18,7 @@ from tfadv.evaluation.recognition.identity_training import (
     people_to_learn,
 )
 from tfadv.models.batch_normalization import synchronize
+from tfadv.modes import tensorboard
 from tfadv.modes.scope import Announce, in_scope, quiet
 from tfadv.reporting import common
 from tfadv.reporting import recognizer as page
@@ -40,7 +41,9 @@ def run(workdir: RunFolder, announce: Announce = quiet) -> None:
     announce("")
 
     classifier = build(config, len(people))
-    trainer = training.Trainer(classifier, config.train, workdir.path, "recognizer")
+    trainer = training.Trainer(
+        classifier, config.train, workdir.path, "recognizer", describe=tensorboard.meaning
+    )
     # The last point counts: at the end of the cosine decay it is as good as any, and too few people
     # are held out to choose between points by them.
     trainer.run(
@@ -59,7 +62,7 @@ def run(workdir: RunFolder, announce: Announce = quiet) -> None:
     )
     metrics = measure_recognizer(folder, dataset, config.metrics.replicates, seed)
     metrics |= {"identities": len(people), "images_per_s": trainer.images_per_s}
-    trainer.write_metrics({k: v for k, v in metrics.items() if not k.endswith("_ci95")})
+    tensorboard.write_metrics(trainer.writer, trainer.step, metrics)
     table = page.write(
         workdir.path / "report.html",
         metrics,

@@ -2,19 +2,24 @@
 
 import gc
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from tfadv.attacks import registry
 from tfadv.attacks.feature_map import check_size
 from tfadv.config import run_folder
 from tfadv.config.experiment import Part, Plan
 from tfadv.config.files import write_json
 from tfadv.config.run_folder import RunFolder
+from tfadv.config.schema import Data
+from tfadv.config.validation import dataset_folder
 from tfadv.data.dataset import Dataset
+from tfadv.evaluation.results import AttackResult, EncoderResult
 from tfadv.models import build
-from tfadv.modes import attack, dry_run, protect, recognizer, tsne_maps
+from tfadv.modes import attack, dry_run, loading, protect, recognizer, tsne_maps
 from tfadv.reporting import reproduce as page
 from tfadv.reporting.page import Table, format_table
 
@@ -38,12 +43,13 @@ def run(plan: Plan) -> None:
         keras.backend.clear_session()
         gc.collect()  # frees memory for the next run
         report(plan)
-    table = report(plan, with_maps=True)
-    print(f"\n{format_table(table)}\n\nreport       {plan.folder / 'report.html'}")
+    for table in report(plan, with_maps=True):
+        print(f"\n{format_table(table)}")
+    print(f"\nreport       {plan.folder / 'report.html'}")
 
 
-def report(plan: Plan, *, with_maps: bool = False) -> Table:
-    """Writes the page and metrics.json of the finished rows; returns the table for the terminal.
+def report(plan: Plan, *, with_maps: bool = False) -> list[Table]:
+    """Writes the page and metrics.json of the finished rows; returns the tables for the terminal.
 
     Args:
         plan: the experiment.
@@ -52,23 +58,31 @@ def report(plan: Plan, *, with_maps: bool = False) -> Table:
     experiment = plan.experiment
     results = {row.name: row_metrics(plan, row.name) for row in experiment.rows}
     finished = {row: part for row, part in plan.encoders.items() if results[row]}
+    titles, attacked = {}, {}
+    for row, part in plan.attacks.items():
+        if row in finished:
+            attacks = registry.build_attacks(part.config, build.measure_scale)
+            titles |= {name: attack.title for name, attack in attacks.items()}
+            attacked[row] = _attack_results(part)
+            results[row] |= page.strongest_metrics(attacked[row])
     maps = None
     if with_maps and experiment.latent and finished:
         maps = tsne_maps.compute(finished, experiment.latent)
         for row, separation in maps.separation.items():
             results[row] |= separation
     plan.folder.mkdir(parents=True, exist_ok=True)
-    table = page.write(
+    tables = page.write(
         plan.folder,
         experiment,
         results,
-        images=_reconstructions(plan),
+        titles=titles,
+        images=_reconstructions(plan, results, attacked, titles),
         maps=maps,
         details=_shared_settings(plan),
     )
     finished_results = {row: metrics for row, metrics in results.items() if metrics}
     write_json(plan.folder / "metrics.json", finished_results)
-    return table
+    return tables
 
 
 def row_metrics(plan: Plan, row: str) -> dict[str, Any]:
@@ -80,11 +94,26 @@ def row_metrics(plan: Plan, row: str) -> dict[str, Any]:
     return {name: value for each in metrics for name, value in each.items()}
 
 
-def _reconstructions(plan: Plan) -> list[tuple[str, np.ndarray]]:
-    """The test images, then their reconstructions in each attacked row, with labels."""
+def _attack_results(part: Part) -> EncoderResult:
+    """What each attack of a finished run recovered from the run's first encoder."""
+    encoder = next(iter(loading.name_encoders(part.config.encoder)))
+    files = sorted((part.path / "encoders" / encoder / "attacks").glob("*.npz"))
+    return EncoderResult({path.stem: AttackResult.load(path) for path in files}, utility={})
+
+
+def _reconstructions(
+    plan: Plan,
+    results: Mapping[str, Mapping[str, Any]],
+    attacked: Mapping[str, EncoderResult],
+    titles: Mapping[str, str],
+) -> list[tuple[str, np.ndarray]]:
+    """The test images, then their reconstructions in each attacked row, with labels.
+
+    A row has those of the paper's decoder, and those of the strongest attack if it is another.
+    """
     rows = []
-    for name, part in plan.attacks.items():
-        path = part.path / "reconstructions.npz"
+    for name, result in attacked.items():
+        path = plan.attacks[name].path / "reconstructions.npz"
         if not path.exists():
             continue
         with np.load(path, allow_pickle=False) as images:
@@ -92,6 +121,12 @@ def _reconstructions(plan: Plan) -> list[tuple[str, np.ndarray]]:
                 rows.append(("input", images["input"]))
             if images["decoder"].shape == rows[0][1].shape:
                 rows.append((name, images["decoder"]))
+        best = results[name].get(f"{page.STRONGEST}psnr_attack", registry.DECODER)
+        if best == registry.DECODER:
+            continue
+        images = result.attacks[best].images
+        if images is not None and images.shape == rows[0][1].shape:
+            rows.append((f"{name}, {titles.get(best, best)}", images))
     return rows
 
 
@@ -113,8 +148,11 @@ def _shared_settings(plan: Plan) -> dict[str, str]:
 
 
 def show(plan: Plan) -> None:
-    """Prints the rows, their runs, what is finished, and an estimate of time and disk space."""
-    check_data(plan)
+    """Prints the rows, their runs, what is finished, and an estimate of time and disk space.
+
+    Data sets that are not prepared are left out of the checks, and named at the end.
+    """
+    unread = check_data(plan)
     print(plan.experiment.title)
     for row in plan.experiment.rows:
         if row.name in plan.rows:
@@ -123,6 +161,11 @@ def show(plan: Plan) -> None:
                 if row.name in part.rows:
                     _show_part(part, [name for name in part.rows if name != row.name])
     print(f"\n{dry_run.describe([part for part in plan.parts if part.metrics is None])}")
+    if unread:
+        print(f"\nNot prepared, so attribute names were not checked: {', '.join(unread)}")
+    if plan.missing:
+        print("\nMissing before the runs can start:")
+        print("\n".join(f"  {each}" for each in plan.missing))
 
 
 def _show_part(part: Part, others: list[str]) -> None:
@@ -133,18 +176,35 @@ def _show_part(part: Part, others: list[str]) -> None:
     print(f"  {part.mode:<10} {state}: {part.path}")
 
 
-def check_data(plan: Plan) -> None:
-    """Raises a UserError for mistakes that would otherwise end a run hours later."""
-    checked = []
+def check_data(plan: Plan) -> list[str]:
+    """Raises a UserError for mistakes that would otherwise end a run hours later.
+
+    Returns:
+        The data sets that a dry run cannot read, because they are not prepared.
+    """
+    checked, unread = [], {}
+
+    def columns(data: Data, attributes: Sequence[str], source: str = "task.attributes") -> int:
+        """The number of attributes of these names, or of all attributes if there are no names."""
+        absent = [
+            name
+            for name in (data.dataset, *data.extra)
+            if "://" not in data.dir and not dataset_folder(data.dir, name).exists()
+        ]
+        if plan.is_dry and absent:
+            unread.update(dict.fromkeys(absent))
+            return len(attributes) or dry_run.ATTRIBUTES
+        return len(Dataset(data).columns(attributes, source))
+
     for part in plan.parts:
         data, attributes = part.config.data, part.config.task.attributes
         if (data, attributes) not in checked:
             checked.append((data, attributes))
-            Dataset(data).columns(attributes)
+            columns(data, attributes)
         if part.mode == "attack":
             encoder = part.encoder_run.config
-            task = Dataset(encoder.data).columns(encoder.task.attributes)
-            shape = build.feature_shape(encoder, len(task))
+            shape = build.feature_shape(encoder, columns(encoder.data, encoder.task.attributes))
             check_size(part.config.feature_map, f"row {part.rows[0]}", shape)
     if plan.experiment.latent:
-        Dataset(plan.parts[-1].config.data).columns(plan.experiment.latent, "latent")
+        columns(plan.parts[-1].config.data, plan.experiment.latent, "latent")
+    return list(unread)

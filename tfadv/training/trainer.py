@@ -79,6 +79,7 @@ class Trainer:
         folder: where to write.
         title: name of this training in the progress line.
         may_stop_early: whether `evaluate` may end the training before its last step.
+        describe: name of a logged value -> what it means, for TensorBoard.
         **state: further objects with variables that a checkpoint must hold.
     """
 
@@ -90,6 +91,7 @@ class Trainer:
         title: str,
         *,
         may_stop_early: bool = False,
+        describe: Callable[[str], str] = lambda name: "",
         **state: Any,
     ):
         self.model = model
@@ -109,7 +111,8 @@ class Trainer:
         self._restore()
         self._group_size = 1  # steps in one call, until a step's duration is known
         self.history = History(self.folder / "history.jsonl", self.step)
-        self.writer = tf.summary.create_file_writer(str(self.folder / "tensorboard"))
+        self.writer = make_writer(self.folder)
+        self._describe = describe
         self._train = tf.function(self._several_steps)
 
     @property
@@ -165,7 +168,7 @@ class Trainer:
                     iterator = iter(distribution.distribute(batches(self.step)))
                     continue
                 if evaluated or self._is_due(config.log_every):
-                    self._log(measured | evaluated)
+                    self._log(measured, evaluated)
                 if saves:
                     self._checkpoints.save(self.step)
             if pending():
@@ -269,26 +272,24 @@ class Trainer:
                     f"{_ADVICE}"
                 )
 
-    def write_metrics(self, metrics: dict[str, float | list[float]]) -> None:
-        """Shows the metrics of the trained model in TensorBoard, under "test"."""
-        write_metrics(self.writer, self.step, metrics)
-
-    def _log(self, measured: dict[str, float]) -> None:
-        self.history.add(self.step, measured)
+    def _log(self, measured: dict[str, float], evaluated: dict[str, float]) -> None:
+        self.history.add(self.step, measured | evaluated)
+        # Values that are measured only once, at the end, would be curves of a single point.
+        is_curve = self._config.steps > self._config.evaluate_every
+        shown = measured | evaluated if is_curve else measured
         with self.writer.as_default(step=self.step):
-            for name, value in measured.items():
-                tf.summary.scalar(name, value)
+            for name, value in shown.items():
+                tf.summary.scalar(name, value, description=self._describe(name))
 
 
-def write_metrics(
-    writer: tf.summary.SummaryWriter, step: int, metrics: dict[str, float | list[float]]
-) -> None:
-    """Shows metrics in TensorBoard, under "test"; intervals are left out."""
-    with writer.as_default(step=step):
-        for name, value in metrics.items():
-            if not isinstance(value, list):
-                tf.summary.scalar(f"test/{name}", value)
-    writer.flush()
+def make_writer(folder: Path) -> tf.summary.SummaryWriter:
+    """Returns a writer to `tensorboard/` of a folder, in a run with a name of its own.
+
+    TensorBoard names a run by its path: the run's name repeats the end of the folder's, such as
+    `demo-protect`, so that runs can be told apart where only the end is shown.
+    """
+    name = "-".join(folder.resolve().parts[-2:])
+    return tf.summary.create_file_writer(str(folder / "tensorboard" / name))
 
 
 def write_images(writer: tf.summary.SummaryWriter, step: int, name: str, *rows: np.ndarray) -> None:
