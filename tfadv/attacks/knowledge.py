@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv.attacks.black_box import BlackBox
-from tfadv.attacks.kernel_ridge import Setting, choose_settings
+from tfadv.attacks.kernel_ridge import KernelRidge, Setting, choose_settings
 from tfadv.attacks.views import Classifier, View, make_views
 from tfadv.data.dataset import Dataset
 from tfadv.data.images import thumbnails
@@ -211,8 +211,8 @@ class Knowledge:
         return make_views(self.train, self.held_out, self.classifier)
 
     @functools.cached_property
-    def kernel_settings(self) -> dict[str, Setting]:
-        """The settings of kernel ridge regression: of `images`, and of what else is known.
+    def kernel_settings(self) -> dict[str, list[Setting]]:
+        """The best settings of kernel ridge regression: for `images`, and for what else is known.
 
         That is `embeddings` and `labels`. It is empty if all images have the same feature.
         """
@@ -222,6 +222,12 @@ class Knowledge:
         if self.train.labels is not None:
             targets["labels"] = labels_of
         return choose_settings(self.views, self.train, self.held_out, targets)
+
+    @functools.cached_property
+    def kernel_guess(self) -> KernelRidge:
+        """Kernel ridge regression from features to face embeddings."""
+        settings = self.kernel_settings["embeddings"]
+        return KernelRidge(settings, self.train, self.held_out, embeddings_of)
 
     def with_fewer(self, count: int) -> "Knowledge":
         """Returns the knowledge of an attacker with so many public images to learn from.

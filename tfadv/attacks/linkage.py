@@ -1,14 +1,11 @@
 """Linkage attacks: whether two features are of the same person, from features alone."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from tfadv.attacks.attack import Attack, FittedAttack, NotApplicableError
-from tfadv.attacks.kernel import KernelFeatureMap
 from tfadv.attacks.knowledge import Knowledge
-from tfadv.attacks.ridge import RidgeFeatureMap
 from tfadv.evaluation.identities import repeated_people
 from tfadv.evaluation.leakage_measures import IDENTITIES, RECOGNIZER
 from tfadv.evaluation.metrics.info_nce import choose_scale
@@ -129,33 +126,26 @@ class FeatureLinkage(Attack):
 
 
 class LinkageByGuesses(Attack):
-    """Compares the face embeddings that are guessed from two features."""
+    """Compares the face embeddings that are guessed from two features.
 
-    title = "linkage by guessed embeddings"
-    meaning = (
-        "Compares the face embeddings that linear or kernel ridge regression guesses from two "
-        "features."
-    )
+    Args:
+        guess: the attack that guesses them.
+    """
+
     needs = frozenset({RECOGNIZER})
 
+    def __init__(self, guess: Attack):
+        self._guess = guess
+        kind = guess.title.partition(" ")[0]
+        self.title = f"linkage by {kind} guessed embeddings"
+        self.meaning = (
+            f"Compares the face embeddings that the {guess.title} gives for two features."
+        )
+
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
-        """Solves both regressions; the one that links held-out people better counts."""
-        guesses = [each.fit(knowledge, folder) for each in (RidgeFeatureMap(), KernelFeatureMap())]
-        positions, person = repeated_people(knowledge.held_out.identities)
-        if person.max(initial=0) > 0:
-            held_out = knowledge.held_out
-            pairs = _pairs(person)
-            guess = max(
-                guesses,
-                key=lambda each: _auc(held_out.map(_codes(each))[positions], *pairs),
-            )
-        else:
-            guess = min(guesses, key=lambda each: each.held_out_loss)
-        return FittedAttack(link=_codes(guess))
-
-
-def _codes(guess: FittedAttack) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda features: guess.embed(features) - guess.mean_embedding
+        """Solves the regression."""
+        guess = self._guess.fit(knowledge, folder)
+        return FittedAttack(link=lambda features: guess.embed(features) - guess.mean_embedding)
 
 
 def _of_people(

@@ -67,7 +67,7 @@ class MlpProbe(Attack):
         """Trains the network, on the view in which kernel ridge regression predicts best."""
         if "labels" not in knowledge.kernel_settings:
             raise NotApplicableError("all images have the same feature")
-        view = knowledge.kernel_settings["labels"].view
+        view = knowledge.kernel_settings["labels"][0].view
         probe = _learned(knowledge, view, lambda *data: mlp_probe(*data, self._seed))
         return FittedAttack(
             attributes=inferred_attributes(knowledge, lambda x: probe(view.vectors(x)))

@@ -23,13 +23,15 @@ from tfadv.evaluation.whitening import Whitening, to_vectors
 Transform = Callable[[np.ndarray], np.ndarray]  # of vectors or features [N, ...], to float [N, D]
 
 _SAMPLE = 20_000  # images that statistics are taken from, at most
-_SCREENED = (1000, 500)  # images that a screen learns from and is measured on, at most
+_SCREENED = (700, 400)  # images that a screen learns from and is measured on, at most
 _FAR = 5.0  # robust standard deviations at which values are clipped
 _QUANTILES = 1000
 _MOST_LEVELS = 16
 _GAP = 1 / 32  # of a dimension's range: a wider gap parts two levels
-_LOW_BITS = range(4, 23)  # of the 23 bits of a float32's fraction
+_RAREST = 0.005  # share of the images that a level must have
+_LOW_BITS = range(3, 23)  # of the 23 bits of a float32's fraction
 _GAIN = 0.99  # a view that is made to measure must lower the screen's error to this share
+_SEARCHED = 2000  # images among which discrete directions are searched
 _STARTS = 256  # directions from which discrete ones are searched
 _LONGEST = 1024  # directions in which discrete ones are searched
 _TRIED = 24  # discrete directions that are tried
@@ -165,13 +167,16 @@ def residuals(sample: np.ndarray) -> Transform | None:
 def level_borders(values: np.ndarray) -> np.ndarray | None:
     """Returns the borders between 2 to 16 levels of values [N], or None if there are not so many.
 
-    Two levels are apart by more than 1/32 of the range.
+    Two levels are apart by more than 1/32 of the range. Each has at least 0.5% of the values, so
+    that no outlier is a level.
     """
-    found = np.unique(values).astype(np.float64)
+    found, counts = np.unique(values, return_counts=True)
+    found = found.astype(np.float64)
     wide = np.flatnonzero(np.diff(found) > _GAP * (found[-1] - found[0]))
     if not 1 <= len(wide) < _MOST_LEVELS:
         return None
-    return (found[wide] + found[wide + 1]) / 2
+    sizes = np.add.reduceat(counts, np.append(0, wide + 1))
+    return (found[wide] + found[wide + 1]) / 2 if sizes.min() >= _RAREST * len(values) else None
 
 
 def low_bits(vectors: np.ndarray, count: int) -> np.ndarray:
@@ -231,10 +236,13 @@ class Screen:
     def error(self, vectors: Transform) -> float:
         """Returns the lowest squared error on held-out images over strengths of the penalty."""
         inputs, queries = _standardised(*(vectors(each) for each in (self.train, self.held_out)))
-        # In the space of images: their number is bounded, that of dimensions is not.
-        values, basis = np.linalg.eigh(inputs @ inputs.T / len(inputs))
-        coded = basis.T @ self._wanted
-        seen = queries @ (inputs.T @ basis) / len(inputs)
+        count, size = inputs.shape
+        if size <= count:
+            values, basis = np.linalg.eigh(inputs.T @ inputs / count)
+            coded, seen = basis.T @ (inputs.T @ self._wanted) / count, queries @ basis
+        else:  # in the space of images, whose number is bounded
+            values, basis = np.linalg.eigh(inputs @ inputs.T / count)
+            coded, seen = basis.T @ self._wanted, queries @ (inputs.T @ basis) / count
         errors = []
         for strength in np.geomspace(1e-10, 1e3, 14):
             guess = (seen / (np.maximum(values, 0) + strength)) @ coded
@@ -272,14 +280,16 @@ def _standardised(first: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
 
 def _low_bits(screen: Screen) -> Transform | None:
     """What appends the lowest bits to vectors, as many as predict best; None if none do."""
-    errors = {
-        count: screen.error(lambda x, count=count: low_bits(to_vectors(x), count))
-        for count in _LOW_BITS
-        if low_bits(to_vectors(screen.train), count).any()
-    }
-    best = min(errors, key=errors.get, default=None)
-    if best is None or errors[best] > _GAIN * screen.nothing:
+
+    def error(count):
+        return screen.error(lambda features: low_bits(to_vectors(features), count))
+
+    errors = {count: error(count) for count in _LOW_BITS[::2]}
+    best = min(errors, key=errors.get)
+    if errors[best] > _GAIN * screen.nothing:
         return None
+    errors |= {count: error(count) for count in (best - 1, best + 1)}
+    best = min(errors, key=errors.get)
 
     def append(features):
         vectors = to_vectors(features)
@@ -293,7 +303,7 @@ def _gated(screen: Screen, sample: np.ndarray) -> Transform | None:
     whitening = Whitening([sample])
     if not whitening.variances.size:
         return None
-    white = whitening(sample)
+    white = whitening(sample[:_SEARCHED])
     gates = []
     for column, values in enumerate(sample.T):
         if (borders := level_borders(values)) is not None:

@@ -90,7 +90,16 @@ class World:
 def quick_attacks():
     """Returns the attacks in closed form by pixels and by linkage."""
     attacks = build_attacks(schema.Config(), lambda adversary: None)
-    return [attacks[name] for name in ("ridge", "kernel", "linkage", "linkage_by_guesses")]
+    return [
+        attacks[name]
+        for name in (
+            "ridge",
+            "kernel",
+            "linkage",
+            "linkage_by_guesses",
+            "linkage_by_kernel_guesses",
+        )
+    ]
 
 
 def strongest(measure, attacks):
