@@ -61,7 +61,7 @@ def run(run: RunFolder, announce: Announce = quiet) -> None:
     writer = tf.summary.create_file_writer(str(run.path / "tensorboard"))
     trainer.write_metrics(writer, 0, metrics)
     people = len(np.unique(suite.test.identities))
-    conclusion = conclude(results, references, people, config.data.dataset)
+    conclusion = conclude(results, references, people, common.next_steps(run))
     table = page.write(run, dataset, suite, results, references, recognizers, conclusion)
     run.finish(metrics)
     common.print_results(run, table, conclusion)
