@@ -84,7 +84,8 @@ def test_an_audit_of_all_measures_fits_a_terminal():
         (
             Audit(),
             "decoders (figure6, residual) are trained on 2 encoders (protected, logits), which "
-            "takes long without a GPU: --config.audit.decoders=figure6 leaves out the large one",
+            "takes long without a GPU: --config.audit.decoders=figure6 leaves out the large "
+            "decoder",
         ),
         (
             Audit(decoders=("figure6",)),

@@ -114,7 +114,14 @@ def test_attacks_without_a_result_are_named_with_the_reason():
     }
     encoders = {"protected": EncoderResult(results, utility={})}
     encoders["open"] = EncoderResult({"probe_mlp": no_labels}, utility={})
-    assert common.without_result(encoders, attacks) == [
+    found = common.not_measured(encoders, attacks, has_recognizer=True, has_identities=True)
+    assert found == [
         "trained decoder on protected diverged: the loss is NaN.",
         "Attribute inference does not apply to protected, open: the task has all attributes.",
+    ]
+    without_people = common.not_measured({}, {}, has_recognizer=False, has_identities=False)
+    assert [text.split(".")[0] for text in without_people] == [
+        "No face recognizer was given",
+        "The data set does not say that any two test images show the same person, so that "
+        "re-identification, verification and linkage are not measured",
     ]

@@ -425,3 +425,10 @@ def test_page_does_not_import_tensorflow():
         "import sys, tfadv.reporting.page; sys.exit(bool({'tensorflow', 'keras'} & {*sys.modules}))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("columns", "hints"), [(3, 0), (4, 1)])
+def test_a_wide_table_says_on_a_narrow_screen_that_it_scrolls(tmp_path, columns, hints):
+    names = [Column(f"c{i}") for i in range(columns)]
+    page = render(tmp_path, Table("T", names, [["x", *range(columns - 1)]]))
+    assert page.text.count("Scroll the table sideways for more columns") == hints

@@ -36,10 +36,6 @@ _CAPPED = (
 )
 _TITLES = {HARD_PREDICTIONS: "hard predictions only"}
 _CAPS = {DECODER: "train.steps", FEATURE_MAP: "feature_map.steps"}
-_NO_IDENTITIES = (
-    "The data set does not say that any two test images show the same person, so that "
-    "re-identification, verification and linkage are not measured."
-)
 _ROC = (
     "How often the right person is accepted, and how often others are accepted, for all "
     "thresholds (ROC curve). A curve that lies on the line called chance is no better than a guess."
@@ -92,7 +88,15 @@ def write(
             Section(
                 "Attack by attack",
                 [tables.by_attack(n, e, references, attacks) for n, e in encoders.items()],
-                " ".join(_not_measured(encoders, references, recognizers, attacks)),
+                " ".join(
+                    common.not_measured(
+                        encoders,
+                        attacks,
+                        has_recognizer=bool(recognizers),
+                        has_identities=CHANCE in references
+                        and "reid_rank1" in references[CHANCE].scores,
+                    )
+                ),
             ),
             Section(
                 "The paper's attacks side by side",
@@ -115,19 +119,6 @@ def write(
         _cards(rows, encoders[subject], attacks),
     )
     return tables.terminal(encoders, references, unfinished or tables.READING)
-
-
-def _not_measured(
-    encoders: Encoders,
-    references: References,
-    recognizers: Sequence[Recognizer],
-    attacks: Attacks,
-) -> list[str]:
-    """Sentences that say what is not measured, and why."""
-    sentences = [] if recognizers else [common.NO_RECOGNIZER]
-    if CHANCE not in references or "reid_rank1" not in references[CHANCE].scores:
-        sentences.append(_NO_IDENTITIES)
-    return sentences + common.without_result(encoders, attacks)
 
 
 def _unfinished(encoders: Encoders, attacks: Attacks) -> str:

@@ -32,10 +32,6 @@ _HOW = (
     "predictions only that a defence closes: 0% is no defence, 100% is as private as hard "
     "predictions only. It is left out where that gap cannot be told from zero."
 )
-_CLOSURE = (
-    "How much of the gap between the unprotected encoder and hard predictions only is closed. "
-    "Higher is more private."
-)
 _LIMITS = (
     "An audit cannot show that a stronger attack, or one with other or more data, learns no more. "
     "It does not test whether a person's images were training data, nor attackers who have the "
@@ -78,6 +74,12 @@ def write(
     table = leaks(encoders, verdicts, chance)
     subject = next(iter(verdicts))
     config = run.config
+    missing = common.not_measured(
+        {subject: encoders[subject]},
+        suite.attacks,
+        has_recognizer=bool(recognizers),
+        has_identities="reid_rank1" in chance,
+    )
     write_page(
         run.path / "report.html",
         f"Audit of the {subject} encoder",
@@ -106,13 +108,7 @@ def write(
             Section(
                 "What was tried",
                 [tried(encoders[subject], suite.attacks)],
-                " ".join(
-                    [
-                        *common.without_result({subject: encoders[subject]}, suite.attacks),
-                        *([] if recognizers else [common.NO_RECOGNIZER]),
-                        _LIMITS,
-                    ]
-                ),
+                " ".join([*missing, _LIMITS]),
             ),
         ],
         common.details(run, dataset),
@@ -129,7 +125,7 @@ def duration_note(settings: Audit, encoders: Sequence[str]) -> str:
     if not (settings.decoders and settings.losses):
         return ""
     if "residual" in settings.decoders:
-        way_out = "--config.audit.decoders=figure6 leaves out the large one"
+        way_out = "--config.audit.decoders=figure6 leaves out the large decoder"
     else:
         way_out = "--config.audit.decoders= leaves them out"
     return (
@@ -203,7 +199,7 @@ def closures(verdicts: Verdicts) -> Table:
     }
     rows = _rows(closed, keys, _share)
     columns = [Column(MEASURES[key].title, better="higher", format=".0%") for key in keys]
-    return Table("Closure", [Column("encoder"), *columns], rows, _CLOSURE)
+    return Table("Closure", [Column("encoder"), *columns], rows)
 
 
 def strongest(verdicts: Verdicts, suite: Suite) -> Table:
@@ -270,7 +266,7 @@ def _convergence(verdicts: Verdicts, encoders: Encoders) -> str:
         return _NOT_CONVERGED.format("; ".join(unfinished))
     results = (result for encoder in encoders.values() for result in encoder.attacks.values())
     if not any(result.budget and not result.not_applicable for result in results):
-        return "No decoder was trained (audit.decoders, audit.losses)."
+        return "No decoder was trained: audit.decoders or audit.losses is empty."
     return _CONVERGED
 
 

@@ -19,12 +19,14 @@ from tfadv.evaluation.results import EncoderResult
 from tfadv.reporting.page import Table, format_table
 from tfadv.reporting.text import printable
 
-Attacks = Mapping[str, Attack]
-
 NO_RECOGNIZER = (
     "No face recognizer was given. Attacks that guess faces from features are not measured, and "
     "neither is whether a reconstruction shows the right person. Name a recognizer with "
     "--config.recognizer.path, or train one with --mode=recognizer."
+)
+_NO_IDENTITIES = (
+    "The data set does not say that any two test images show the same person, so that "
+    "re-identification, verification and linkage are not measured."
 )
 
 
@@ -39,9 +41,17 @@ def seen_in_training_note(dataset: Dataset) -> str:
     return note
 
 
-def without_result(encoders: Mapping[str, EncoderResult], attacks: Attacks) -> list[str]:
-    """Returns sentences that say which attacks have no result, and why."""
-    sentences, not_applicable = [], defaultdict(dict)
+def not_measured(
+    encoders: Mapping[str, EncoderResult],
+    attacks: Mapping[str, Attack],
+    *,
+    has_recognizer: bool,
+    has_identities: bool,
+) -> list[str]:
+    """Returns sentences that say what is not measured and which attacks have no result, and why."""
+    sentences = [] if has_recognizer else [NO_RECOGNIZER]
+    sentences += [] if has_identities else [_NO_IDENTITIES]
+    not_applicable = defaultdict(list)
     for name, result in encoders.items():
         for key, attack in result.attacks.items():
             if attack.diverged:
@@ -49,9 +59,9 @@ def without_result(encoders: Mapping[str, EncoderResult], attacks: Attacks) -> l
             elif attack.not_applicable:
                 is_probe = LABELS in attacks[key].needs
                 title = "Attribute inference" if is_probe else attacks[key].title
-                not_applicable[title, attack.not_applicable][name] = True
+                not_applicable[title, attack.not_applicable].append(name)
     for (title, reason), names in not_applicable.items():
-        sentences.append(f"{title} does not apply to {', '.join(names)}: {reason}.")
+        sentences.append(f"{title} does not apply to {', '.join(dict.fromkeys(names))}: {reason}.")
     return sentences
 
 
