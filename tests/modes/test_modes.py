@@ -294,9 +294,9 @@ def test_the_demo_makes_the_runs_that_are_not_finished(root, capsys):
         "4 of 6: attacking the protected encoder",
         "5 of 6: attacking the unprotected encoder",
         "6 of 6: attacking hard predictions, sent without features",
-        "The task works with a Matthews correlation of",
+        "The task works with a Matthews correlation (MCC) of",
         "An attacker who holds other images of",
-        "Next: ",
+        "Next, let an audit attack harder and longer",
     ):
         assert title in out
     assert metrics(root, "attack") == finished

@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from tfadv.evaluation.results import AttackResult, EncoderResult, Score, Training
 from tfadv.reporting import attack_tables
@@ -74,3 +75,38 @@ def test_training_shows_steps_and_the_curves_of_decoders_only():
     figure, table = attack_tables.training(encoders, ATTACKS)
     assert figure.png.startswith(b"\x89PNG")
     assert table.rows == [["mine: the decoder", 30, 0.2]]
+
+
+def test_the_summary_has_the_intervals_that_were_measured():
+    score = Score(14.0, np.linspace(13.0, 15.0, 41), 14.0)
+    encoder = EncoderResult({"ridge": AttackResult({"psnr": score}, examples=9)}, utility={})
+    assert summary(encoder) == {"psnr": 14.0, "psnr_ci95": list(score.interval)}
+
+
+def test_the_first_columns_are_pixels_and_reidentification():
+    for table in (
+        attack_tables.by_attack("protected", RESULT, {}, ATTACKS),
+        attack_tables.strongest_attacks({"protected": RESULT}, {}, ATTACKS),
+    ):
+        names = [column.name for column in table.columns[1:3]]
+        assert names == ["PSNR (dB)", "Re-identification, rank 1"]
+
+
+@pytest.mark.parametrize(("real", "is_explained"), [(0.06, True), (0.08, False)])
+def test_a_row_above_the_real_image_is_explained(real, is_explained):
+    references = {"real_image": AttackResult({"reid_rank1": Score(real)})}
+    table = attack_tables.by_attack("protected", RESULT, references, ATTACKS)
+    assert ("A row can lie above the real image." in table.note) == is_explained
+
+
+def test_encoders_and_hard_predictions_are_compared_at_tuned_thresholds():
+    tuned = EncoderResult({}, utility={"mcc_task": 0.83, "mcc_task_tuned": 0.81})
+    hard = EncoderResult({}, utility={"mcc_task": 0.8})
+    encoders = {"protected": tuned, "hard predictions only": hard}
+    for table in (
+        attack_tables.terminal(encoders, {}, ""),
+        attack_tables.strongest_attacks(encoders, {}, ATTACKS),
+        attack_tables.side_by_side(encoders, {}),
+    ):
+        place = [column.name for column in table.columns].index("Task MCC")
+        assert [row[place] for row in table.rows] == [0.81, 0.8]

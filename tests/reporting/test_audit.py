@@ -1,9 +1,14 @@
-import numpy as np
+from types import SimpleNamespace
 
+import numpy as np
+import pytest
+
+from tfadv.config.schema import Audit
 from tfadv.evaluation.leakage_measures import MEASURES
-from tfadv.evaluation.results import EncoderResult, Score
+from tfadv.evaluation.results import AttackResult, EncoderResult, Score
 from tfadv.evaluation.verdicts import Verdict
 from tfadv.reporting import audit, audit_sections
+from tfadv.reporting.page import Label, format_table
 
 
 def test_chance_is_a_row_of_the_leaks_and_every_column_has_a_meaning():
@@ -14,7 +19,9 @@ def test_chance_is_a_row_of_the_leaks_and_every_column_has_a_meaning():
     table = audit.leaks(encoders, {"mine": dict.fromkeys(keys, verdict)}, chance)
     label, *values = table.rows[-1]
     assert label.name == "chance"
-    assert values == [0.0, None, 0.014, 0.014, 0.5, 0.0]
+    # Pixels, linkage and the task come first: a narrow screen shows no more.
+    assert values == [None, 0.014, 0.0, 0.014, 0.5, 0.0]
+    assert table.columns[3].name == "Task MCC"
     assert all(column.meaning for column in table.columns[1:])
     assert all(audit_sections.column(key).meaning for key in MEASURES)
 
@@ -42,3 +49,52 @@ def test_the_head_warns_of_attacks_that_had_not_converged():
     subject = verdicts(0.6, 0.1, is_converged=False)
     *_, warning = audit.lead(subject, verdicts(0.8, 0.05), verdicts(0.5, 0.2), people=60)
     assert warning == "Some attacks had not converged: with more steps they would find more."
+
+
+def test_what_was_tried_has_a_column_for_each_measure_with_its_unit():
+    attacks = {
+        name: SimpleNamespace(title=name, meaning="It attacks.") for name in ("ridge", "probe")
+    }
+    results = {
+        "ridge": AttackResult({"mse": Score(0.0932), "reid_rank1_centred": Score(0.0417)}),
+        "probe": AttackResult(not_applicable="the task has all attributes"),
+    }
+    table = audit.tried(EncoderResult(results, utility={}), attacks)
+    assert table.rows == [[Label("ridge", "It attacks."), 0.0932, 0.0417]]
+    assert [column.format for column in table.columns[1:]] == [".3f", "z.1%"]
+
+
+def test_an_audit_of_all_measures_fits_a_terminal():
+    score = Score(0.1234, np.linspace(0.1, 0.2, 41))
+    names = ("protected", "unprotected", "logits", "hard_predictions")
+    verdict = Verdict("linkage", score, None, True)
+    found = {name: dict.fromkeys(MEASURES, verdict) for name in names}
+    utility = {"mcc_task_tuned": 0.8, "mcc_task_tuned_ci95": [0.7, 0.9]}
+    encoders = {name: EncoderResult({}, utility=utility) for name in names}
+    text = format_table(audit.leaks(encoders, found, {}))
+    assert max(map(len, text.splitlines())) <= 100
+    for part in ("reconstruction", "linkage, rank 1", "Task MCC", "0.800 [0.700, 0.900]"):
+        assert part in text
+    assert f"The report has {len(MEASURES) - 2} more columns." in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "note"),
+    [
+        (
+            Audit(),
+            "decoders (figure6, residual) are trained on 2 encoders (protected, logits), which "
+            "takes long without a GPU: --config.audit.decoders=figure6 leaves out the large "
+            "decoder",
+        ),
+        (
+            Audit(decoders=("figure6",)),
+            "decoders (figure6) are trained on 2 encoders (protected, logits), which takes long "
+            "without a GPU: --config.audit.decoders= leaves them out",
+        ),
+        (Audit(decoders=()), ""),
+        (Audit(losses=()), ""),
+    ],
+)
+def test_an_audit_that_takes_long_says_so_and_how_to_shorten_it(settings, note):
+    assert audit.duration_note(settings, ["protected", "logits"]) == note

@@ -21,7 +21,7 @@ UNPROTECTED, HARD = encoder(17.0, 0.8, 0.84), encoder(15.0, 0.4, 0.82)
 
 
 def sentences(protected, **others):
-    return conclude({"protected": protected, **others}, CHANCE, 60, "synthetic")
+    return conclude({"protected": protected, **others}, CHANCE, 60, "Next, audit.")
 
 
 def test_says_what_the_task_lost_and_what_an_attacker_gets():
@@ -29,28 +29,34 @@ def test_says_what_the_task_lost_and_what_an_attacker_gets():
         encoder(16.0, 0.6, 0.83), unprotected=UNPROTECTED, hard_predictions=HARD
     )
     assert task == (
-        "The task works with a Matthews correlation of 0.830; without protection it is 0.840 (1 is "
-        "perfect, 0 is chance)."
+        "The task works with a Matthews correlation (MCC) of 0.830; without protection it is 0.840 "
+        "(1 is perfect, 0 is chance)."
     )
     assert attacker.startswith(
         "An attacker who holds other images of 60 people, or their features, finds the right "
         "person for a feature in 3 of 5 tries (60%); without protection in 4 of 5 tries (80%), "
         "with hard predictions only in 2 of 5 tries (40%), by chance in 1 of 67 tries (1.5%). The "
-        "defence helps in part: of the gap "
+        "defence helps in part (the smaller share is below 75%): of the gap "
         "between no protection and hard predictions only, it closes 50% ("
     )
     assert "in re-identification and 50% (" in attacker
-    assert "`python run.py audit`" in following
-    assert "--config.data.dataset=synthetic" in following
+    assert following == "Next, audit."
+
+
+def test_the_task_is_compared_at_tuned_thresholds_as_hard_predictions_are():
+    tuned = encoder(16.0, 0.6, 0.83)
+    tuned.utility["mcc_task_tuned"] = 0.81
+    task, _, _ = sentences(tuned, unprotected=UNPROTECTED)
+    assert task.startswith("The task works with a Matthews correlation (MCC) of 0.810;")
 
 
 @pytest.mark.parametrize(
     ("psnr", "rank1", "verdict"),
     [
-        (16.9, 0.79, "barely helps"),
-        (15.0, 0.78, "barely helps"),  # the weaker of the two measures counts
-        (16.0, 0.41, "helps in part"),
-        (15.2, 0.42, "helps:"),
+        (16.9, 0.79, "barely helps (the smaller share is below 25%):"),
+        (15.0, 0.78, "barely helps (the smaller share is below 25%):"),  # the weaker one counts
+        (16.0, 0.41, "helps in part (the smaller share is below 75%):"),
+        (15.2, 0.42, "helps (the smaller share is at least 75%):"),
     ],
 )
 def test_the_verdict_is_that_of_the_weaker_measure(psnr, rank1, verdict):
@@ -72,7 +78,7 @@ def test_a_foreign_encoder_is_compared_with_chance_only():
         "An attacker who holds other images of 60 people, or their features, finds the right "
         "person for a feature in 3 of 5 tries (60%); by chance in 1 of 67 tries (1.5%)."
     )
-    assert following.startswith("Next:")
+    assert following == "Next, audit."
 
 
 def test_without_known_people_only_the_images_count():
@@ -82,7 +88,7 @@ def test_without_known_people_only_the_images_count():
 
     encoders = {"protected": 16.0, "unprotected": 17.0, "hard_predictions": 15.0}
     found = conclude({n: images_only(p) for n, p in encoders.items()}, {}, 9, "folder/mine")
-    assert found.attacker.startswith("The defence helps in part")
+    assert found.attacker.startswith("The defence helps in part (the share is below 75%):")
     assert "people" not in found.attacker
 
 

@@ -36,6 +36,15 @@ def test_protect_compares_the_encoder_with_the_baseline(tmp_path):
         assert text in page
 
 
+@pytest.mark.parametrize(("tuned", "is_explained"), [(0.59, True), (0.61, False)])
+def test_a_tuned_mcc_below_the_untuned_one_is_explained(tmp_path, tuned, is_explained):
+    results = {"protected": {"mcc_task": 0.6, "mcc_task_tuned": tuned, "mcc/Smiling": 0.7}}
+    losses = {"utility": (STEPS, [0.7, 0.5, 0.4])}
+    path = tmp_path / "report.html"
+    table = protect.write(path, results, losses, defences={}, people_note=NOTE, details={})
+    assert ("few held-out images" in table.note) == is_explained
+
+
 def test_protect_without_defence_has_no_simulated_attacker(tmp_path):
     path = tmp_path / "report.html"
     results = {"unprotected": {"mcc_task": 0.6, "mcc/Smiling": 0.7}}

@@ -137,7 +137,9 @@ def test_a_number_is_followed_by_its_interval_in_the_page(tmp_path, value, text)
 def test_meanings_of_rows_and_columns_are_listed_once_each_without_hovering(tmp_path):
     ours, theirs = (dataclasses.replace(MEANINGS["ssim"], group=g) for g in ("ours", "theirs"))
     rows = [[Label("mean face", "No feature at all."), 0.3, 0.3], ["ridge", 0.4, 0.5]]
-    text = render(tmp_path, Table("T", [Column("attack"), ours, theirs], rows)).text
+    table = Table("T", [Column("attack"), ours, theirs], rows)
+    write_page(tmp_path / "a.html", "T", "L", [Section("S", [table, table])], {})
+    text = Page((tmp_path / "a.html").read_text(encoding="utf-8")).text
     assert text.count("No feature at all.") == 1
     assert text.count(MEANINGS["ssim"].meaning) == 1
 
@@ -163,14 +165,18 @@ def test_the_first_paragraph_is_the_verdict_and_commands_are_code(tmp_path):
     write_page(tmp_path / "a.html", "T", ["Bad <i>.", "Try `run.py x` now."], [], {})
     source = (tmp_path / "a.html").read_text()
     assert '<p class="verdict">Bad &lt;i&gt;.</p>' in source
-    assert '<p class="lead">Try <code>run.py x</code> now.</p>' in source
+    code = "<code><span>run.py</span> <span>x</span></code>"  # lines break between the spans
+    assert f'<p class="lead">Try {code} now.</p>' in source
 
 
-def test_date_data_set_and_digests_stand_at_the_top(tmp_path):
+def test_date_and_data_set_stand_above_the_result_and_digests_below(tmp_path):
     details = {"date": "today", "dataset": "faces", "dataset SHA-256": "12ab", "mode": "attack"}
     write_page(tmp_path / "a.html", "T", "L", [], details)
     source = (tmp_path / "a.html").read_text()
-    assert '<p class="stamp">date today · dataset faces · dataset SHA-256 12ab</p>' in source
+    top, bottom = source.split('<p class="verdict">')
+    assert '<p class="stamp">date today · dataset faces</p>' in top
+    assert "12ab" not in top
+    assert '<p class="stamp digests">dataset SHA-256 12ab</p>' in bottom
 
 
 @pytest.mark.parametrize(
@@ -193,6 +199,24 @@ def test_a_card_shows_where_its_number_lies_between_two_ends(tmp_path, value, sc
     marks = [span for span in page.all("span") if span.get("class") == "mark"]
     assert len(marks) == max(0, len(places) - 3)
     assert all(f"{name} {number:.1f}" in page.text for name, number in scale)
+
+
+def test_the_bars_of_the_cards_are_explained_once(tmp_path):
+    def card(*names):
+        return Card(Column("PSNR"), 15.0, scale=[(name, float(i)) for i, name in enumerate(names)])
+
+    cards = [
+        card("chance", "hard predictions only", "unprotected"),
+        card("mean face", "hard predictions only", "unprotected"),
+        card("unprotected"),
+    ]
+    page = render(tmp_path, Table("T", [Column("a")], []), cards)
+    legend = (
+        "Each bar goes from chance or mean face (left end) to unprotected (right end). The tick is "
+        "hard predictions only."
+    )
+    assert page.text.count(legend) == 1
+    assert "Each bar" not in render(tmp_path, Table("T", [Column("a")], []), cards[2:]).text
 
 
 @pytest.mark.parametrize(
@@ -289,14 +313,25 @@ def test_terminal_table_shows_intervals_groups_and_names_aligned():
     table = Table("Results", [Column("attack"), rank1, psnr], rows)
     assert format_table(table).splitlines() == [
         "Results",
-        "           ─ ours ────────────────────  ─ someone else's",
-        "attack     Re-identification, rank 1 ↓        PSNR (dB) ↓",
-        "─────────────────────────────────────────────────────────",
-        "ridge               14.3% [12.1, 16.6]              13.40",
-        "mean face            0.2%   [0.0, 1.0]              11.60",
-        f"no attack               {DASH}                               {DASH}",
+        "           ─ ours ───────────  ─ someone else's",
+        "           Re-identification,",
+        "attack               rank 1 ↓        PSNR (dB) ↓",
+        "────────────────────────────────────────────────",
+        "ridge      14.3% [12.1, 16.6]              13.40",
+        "mean face   0.2%   [0.0, 1.0]              11.60",
+        f"no attack      {DASH}                               {DASH}",
         "In brackets: the 95% interval.",
     ]
+
+
+def test_a_terminal_shows_as_many_columns_as_fit_in_100_characters():
+    columns = [Column("attack"), *(Column(f"measure {i}") for i in range(9))]
+    rows = [["ridge", *[Estimate(0.5, 0.4, 0.6)] * 9]]
+    lines = format_table(Table("Results", columns, rows, "A note. " * 20)).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "measure 3" in lines[1]
+    assert "measure 4" not in lines[1]
+    assert "The report has 5 more columns." in lines
 
 
 def test_terminal_table_strips_control_characters():
@@ -390,3 +425,10 @@ def test_page_does_not_import_tensorflow():
         "import sys, tfadv.reporting.page; sys.exit(bool({'tensorflow', 'keras'} & {*sys.modules}))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("columns", "hints"), [(3, 0), (4, 1)])
+def test_a_wide_table_says_on_a_narrow_screen_that_it_scrolls(tmp_path, columns, hints):
+    names = [Column(f"c{i}") for i in range(columns)]
+    page = render(tmp_path, Table("T", names, [["x", *range(columns - 1)]]))
+    assert page.text.count("Scroll the table sideways for more columns") == hints

@@ -3,7 +3,7 @@ import numpy as np
 from tfadv.evaluation.results import Score
 from tfadv.reporting.glossary import Column, describe
 from tfadv.reporting.page import Card, Estimate, Label
-from tfadv.reporting.tables import cards, cell, comparison, estimate
+from tfadv.reporting.tables import cards, cell, comparison, estimate, task_mcc
 
 OURS = {"psnr": 14.5, "psnr_ci95": [14.0, 15.0], "reid_rank1": 0.25}
 CHANCE = {"reid_rank1": 0.5, "verification_auc": 0.5}
@@ -50,3 +50,11 @@ def test_a_score_is_a_cell_with_its_interval_and_a_note():
     score = Score(0.5, np.linspace(0.4, 0.6, 41))
     assert estimate(score, "by ridge") == Estimate(0.5, *score.interval, "by ridge")
     assert estimate(Score(0.5)) == Estimate(0.5)
+
+
+def test_the_tasks_mcc_is_at_tuned_thresholds_if_there_are_any():
+    plain = {"mcc_task": 0.83, "mcc_task_ci95": [0.8, 0.85]}
+    tuned = {"mcc_task_tuned": 0.81, "mcc_task_tuned_ci95": [0.78, 0.83]}
+    assert task_mcc(plain) == plain
+    assert task_mcc(plain | tuned) == {"mcc_task": 0.81, "mcc_task_ci95": [0.78, 0.83]}
+    assert task_mcc({}) == {}

@@ -59,7 +59,7 @@ def run(run: RunFolder, announce: Announce = quiet) -> None:
     metrics = registry.flat_metrics(results, references)
     tensorboard.write_metrics(trainer.make_writer(run.path), 0, metrics)
     people = len(np.unique(suite.test.identities))
-    conclusion = conclude(results, references, people, config.data.dataset)
+    conclusion = conclude(results, references, people, common.next_steps(run))
     table = page.write(run, dataset, suite, results, references, recognizers, conclusion)
     run.finish(metrics)
     common.print_results(run, table, conclusion)

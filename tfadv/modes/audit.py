@@ -63,8 +63,11 @@ def run(run: RunFolder) -> None:
     counts = ", ".join(f"{count:,} {name}" for name, count in people.items())
     compared = "0 in two splits" if identities_are_known else "not compared"
     print(f"people: {counts}; {compared}", flush=True)
+    subjects = with_references(encoders, classify)
+    if note := page.duration_note(config.audit, list(subjects)):
+        print(note, flush=True)
     results = {}
-    for name, encoder in with_references(encoders, classify).items():
+    for name, encoder in subjects.items():
         found = suite.run(
             name,
             encoder,

@@ -1,6 +1,5 @@
 """The page and the images of --mode=attack."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,7 +17,7 @@ from tfadv.reporting import common, figures
 from tfadv.reporting.attack_tables import REFERENCES, Attacks, Encoders, References
 from tfadv.reporting.conclusion import Conclusion
 from tfadv.reporting.page import Card, Figure, Section, Table, write_page
-from tfadv.reporting.tables import cards
+from tfadv.reporting.tables import TASK_MCC, cards
 
 _ATTACKS = (
     "Every attack learns from {:,} public images and their features. It can call the encoder, but "
@@ -37,13 +36,9 @@ _CAPPED = (
 )
 _TITLES = {HARD_PREDICTIONS: "hard predictions only"}
 _CAPS = {DECODER: "train.steps", FEATURE_MAP: "feature_map.steps"}
-_NO_IDENTITIES = (
-    "The data set does not say that any two test images show the same person, so that "
-    "re-identification, verification and linkage are not measured."
-)
 _ROC = (
     "How often the right person is accepted, and how often others are accepted, for all "
-    "thresholds. A curve that lies on the line called chance is no better than a guess."
+    "thresholds (ROC curve). A curve that lies on the line called chance is no better than a guess."
 )
 
 
@@ -93,12 +88,21 @@ def write(
             Section(
                 "Attack by attack",
                 [tables.by_attack(n, e, references, attacks) for n, e in encoders.items()],
-                " ".join(_not_measured(encoders, references, recognizers, attacks)),
+                " ".join(
+                    common.not_measured(
+                        encoders,
+                        attacks,
+                        has_recognizer=bool(recognizers),
+                        has_identities=CHANCE in references
+                        and "reid_rank1" in references[CHANCE].scores,
+                    )
+                ),
             ),
             Section(
                 "The paper's attacks side by side",
                 [tables.side_by_side(encoders, references)],
-                "The paper has the decoder Dec^a (Eq. 1 to 5) and the network M(Z) (Eq. 10).",
+                "The paper has two attacks: a trained decoder (Dec^a, Eq. 1 to 5), and a trained "
+                "network that guesses the face embedding from the feature (M(Z), Eq. 10).",
                 collapsed=True,
             ),
             *tables.by_recognizer(encoders, references, recognizers[1:], attacks),
@@ -115,28 +119,6 @@ def write(
         _cards(rows, encoders[subject], attacks),
     )
     return tables.terminal(encoders, references, unfinished or tables.READING)
-
-
-def _not_measured(
-    encoders: Encoders,
-    references: References,
-    recognizers: Sequence[Recognizer],
-    attacks: Attacks,
-) -> list[str]:
-    """Sentences that say what is not measured, and why."""
-    sentences = [] if recognizers else [common.NO_RECOGNIZER]
-    if CHANCE not in references or "reid_rank1" not in references[CHANCE].scores:
-        sentences.append(_NO_IDENTITIES)
-    not_applicable = defaultdict(list)
-    for name, result in encoders.items():
-        for key, attack in result.attacks.items():
-            if attack.diverged:
-                sentences.append(f"{attacks[key].title} on {name} diverged: {attack.diverged}.")
-            elif attack.not_applicable:
-                not_applicable[attacks[key].title, attack.not_applicable].append(name)
-    for (title, reason), names in not_applicable.items():
-        sentences.append(f"{title} does not apply to {', '.join(names)}: {reason}.")
-    return sentences
 
 
 def _unfinished(encoders: Encoders, attacks: Attacks) -> str:
@@ -218,7 +200,7 @@ def _pair_figures(
         if pairs:
             curves = {name: each.roc for name, each in pairs.items()}
             areas = {name: result.scores[auc].value for name, result in results.items()}
-            title = f"ROC, {attacks[key].title}"
+            title = f"By {attacks[key].title}"
             items.append(Figure(title, figures.roc_figure(curves, areas)))
         if pairs and key == DECODER:
             items.append(_histogram(pairs, first))
@@ -227,19 +209,22 @@ def _pair_figures(
 
 def _histogram(found: Mapping[str, PairScores], recognizer: str) -> Figure:
     panels = {
-        name: {"genuine pairs": pairs.genuine, "impostor pairs": pairs.impostor}
+        name: {
+            "same person (genuine pairs)": pairs.genuine,
+            "other people (impostor pairs)": pairs.impostor,
+        }
         for name, pairs in found.items()
     }
     png = figures.histogram_figure(panels, "cosine similarity of the embeddings")
     caption = (
-        f"Reconstructions by Dec^a against other real images of the same person (genuine) and of "
-        f"other people (impostor), by {recognizer}. The more they overlap, the less leaks."
+        f"How similar {recognizer} finds the trained decoder's reconstructions and other real "
+        f"images: of the same person, and of other people. The more they overlap, the less leaks."
     )
     return Figure("Similarity", png, caption)
 
 
 def _cards(rows: Mapping, subject, attacks: Attacks) -> list[Card]:
-    metrics = ("mcc_task", "psnr", "face_similarity", "reid_rank1")
+    metrics = ("psnr", "face_similarity", "reid_rank1")
     found = {metric: tables.strongest(subject, metric) for metric in metrics}
     notes = {metric: f"by {attacks[best[0]].title}" for metric, best in found.items() if best}
     middle = ("hard predictions only", UNPROTECTED)
@@ -247,4 +232,4 @@ def _cards(rows: Mapping, subject, attacks: Attacks) -> list[Card]:
     ends["reid_rank1"] = (REFERENCES[CHANCE].name, *middle)
     ends["mcc_task"] = (REFERENCES[CHANCE].name, *middle)
     rows[REFERENCES[CHANCE].name] = {"mcc_task": 0.0} | rows.get(REFERENCES[CHANCE].name, {})
-    return cards(rows, metrics, notes, ends)
+    return cards(rows, (("mcc_task", TASK_MCC), *metrics), notes, ends)

@@ -14,7 +14,7 @@ from tfadv.evaluation.verdicts import choose
 from tfadv.reporting import figures
 from tfadv.reporting.glossary import Column, describe
 from tfadv.reporting.page import Figure, Label, Section, Table
-from tfadv.reporting.tables import cell, comparison, estimate
+from tfadv.reporting.tables import TASK_MCC, cell, comparison, estimate, task_mcc
 
 Encoders = Mapping[str, EncoderResult]
 References = Mapping[str, AttackResult]
@@ -39,7 +39,7 @@ _SIDE_BY_SIDE = {
         "verification_auc",
     ),
     "reconstruction in closed form": ("random_features/psnr", "random_features/reid_rank1"),
-    "guess by the network M(Z)": (
+    "guess by the trained network": (
         "feature_similarity",
         "feature_reid_rank1",
         "feature_verification_auc",
@@ -47,16 +47,18 @@ _SIDE_BY_SIDE = {
     "linkage": ("linkage_rank1", "linkage_auc", "info_nce_bits"),
     "separation of people": ("lda_score",),
 }
-_PIXELS = ("psnr", "ssim")
 _IDENTITY = (
+    "reid_rank1",
+    "verification_auc",
     "face_similarity",
     "face_similarity_inner",
     "feature_similarity",
-    "reid_rank1",
     "reid_rank5",
-    "verification_auc",
     "verification_eer",
 )
+# The order of the columns; a narrow screen shows the first ones.
+_BY_ATTACK = ("psnr", "reid_rank1", "verification_auc", "ssim", *_IDENTITY[2:])
+_STRONGEST = ("psnr", "reid_rank1", "mcc_task", "verification_auc", "face_similarity", "ssim")
 _ATTRIBUTES = (
     "attribute_mcc",
     "attribute_auc",
@@ -77,6 +79,11 @@ _RECOGNIZER = {
 # The columns of the terminal's table, each of the strongest attack.
 SUMMARY = ("mcc_task", "psnr", "ssim", "face_similarity", "reid_rank1")
 READING = "The closer a row is to chance and the mean face, the less the features leak."
+_ABOVE_REAL = (
+    "A row can lie above the real image. Attacks such as linkage learn from public people which "
+    "features distinguish people. The face recognizer, which compares the real images, learns "
+    "nothing here."
+)
 
 
 def strongest(result: EncoderResult, metric: str) -> tuple[str, Score] | None:
@@ -105,9 +112,14 @@ def strongest(result: EncoderResult, metric: str) -> tuple[str, Score] | None:
 
 
 def summary(result: EncoderResult) -> Flat:
-    """Returns the metrics of `SUMMARY`, each of the strongest attack."""
-    found = {metric: strongest(result, metric) for metric in SUMMARY}
-    return result.utility | {metric: best[1].value for metric, best in found.items() if best}
+    """Returns the metrics of `SUMMARY` with their intervals, each of the strongest attack."""
+    metrics = result.utility | task_mcc(result.utility)
+    for metric in SUMMARY:
+        if best := strongest(result, metric):
+            metrics[metric] = best[1].value
+            if best[1].interval:
+                metrics[f"{metric}_ci95"] = list(best[1].interval)
+    return metrics
 
 
 def terminal(encoders: Encoders, references: References, note: str) -> Table:
@@ -117,35 +129,41 @@ def terminal(encoders: Encoders, references: References, note: str) -> Table:
     # Without intervals, for which a terminal has no room.
     rows = {name: {m: row[m] for m in SUMMARY if m in row} for name, row in found.items()}
     title = "Utility, and leakage by the strongest attack of each measure"
-    return comparison(title, "features", rows, SUMMARY, note)
+    columns = [(metric, _column(metric)) for metric in SUMMARY]
+    return comparison(title, "features", rows, columns, note)
 
 
 def strongest_attacks(encoders: Encoders, references: References, attacks: Attacks) -> Table:
     """Returns the strongest attack of each measure: a row for each encoder and reference."""
-    names = (*SUMMARY, "verification_auc")
-    columns = [Column("features"), *map(describe, names)]
-    rows = []
+    columns = [Column("features"), *map(_column, _STRONGEST)]
+    rows, rates = [], []
     for name, result in encoders.items():
-        cells = [cell(result.utility, SUMMARY[0])]
-        for metric in names[1:]:
-            best = strongest(result, metric)
-            cells.append(best and estimate(best[1], f"by {attacks[best[0]].title}"))
-        rows.append([name, *cells])
+        cells = {"mcc_task": cell(task_mcc(result.utility), "mcc_task")}
+        for metric in _STRONGEST:
+            if best := strongest(result, metric):
+                cells[metric] = estimate(best[1], f"by {attacks[best[0]].title}")
+        rows.append([name, *map(cells.get, _STRONGEST)])
+        if "reid_rank1" in cells:
+            rates.append(cells["reid_rank1"].value)
     for key, reference in references.items():
-        rows.append([REFERENCES[key], *(cell(reference.metrics, metric) for metric in names)])
-    is_shown = [any(row[i] is not None for row in rows) for i in range(1 + len(names))]
+        rows.append([REFERENCES[key], *(cell(reference.metrics, metric) for metric in _STRONGEST)])
+    is_shown = [any(row[i] is not None for row in rows) for i in range(1 + len(_STRONGEST))]
     rows = [list(itertools.compress(row, is_shown)) for row in rows]
     title = "The strongest attack of each measure"
-    return Table(title, list(itertools.compress(columns, is_shown)), rows, READING)
+    note = f"{READING} {_above_real(rates, references)}".strip()
+    return Table(title, list(itertools.compress(columns, is_shown)), rows, note)
 
 
 def side_by_side(encoders: Encoders, references: References) -> Table:
     """Returns a row for each encoder and reference, a column for each measure of main attacks."""
-    rows = {name: encoder_metrics(result) for name, result in encoders.items()}
+    rows = {
+        name: encoder_metrics(result) | task_mcc(result.utility)
+        for name, result in encoders.items()
+    }
     for name, reference in references.items():
         rows[REFERENCES[name]] = _for_every_attack(reference.metrics, name)
     columns = [
-        (metric, dataclasses.replace(describe(metric.rpartition("/")[2]), group=group))
+        (metric, dataclasses.replace(_column(metric), group=group))
         for group, metrics in _SIDE_BY_SIDE.items()
         for metric in metrics
     ]
@@ -161,8 +179,9 @@ def by_attack(name: str, result: EncoderResult, references: References, attacks:
         for key, each in result.attacks.items()
         if each.scores and not any(name.startswith("attribute_") for name in each.scores)
     }
+    rates = [row["reid_rank1"] for row in rows.values() if "reid_rank1" in row]
     rows |= {REFERENCES[key]: each.metrics for key, each in references.items()}
-    return comparison(name, "attack", rows, (*_PIXELS, *_IDENTITY))
+    return comparison(name, "attack", rows, _BY_ATTACK, _above_real(rates, references))
 
 
 def by_recognizer(
@@ -195,9 +214,15 @@ def attributes(encoders: Encoders, attacks: Attacks) -> list[Section]:
                 }
     if not rows:
         return []
-    table = comparison("Probes", "features", rows, _ATTRIBUTES)
-    chart = Figure("MCC of each attribute", figures.bar_figure(bars, "Matthews correlation"))
-    text = "Attributes that the task does not train, inferred from the features."
+    table = comparison("Predictions of attributes", "features", rows, _ATTRIBUTES)
+    chart = Figure(
+        "Matthews correlation (MCC) of each attribute",
+        figures.bar_figure(bars, "Matthews correlation"),
+    )
+    text = (
+        "Attributes that the task does not train, inferred from the features. A probe is a small "
+        "model that predicts attributes from features."
+    )
     return [Section("Attribute inference", [table, chart], text)]
 
 
@@ -216,7 +241,7 @@ def training(encoders: Encoders, attacks: Attacks) -> list[Figure | Table]:
     if not curves:
         return [table]
     chart = figures.curve_figure(curves, "steps of the attack", "loss")
-    return [Figure("Loss of Dec^a on held-out public images", chart), table]
+    return [Figure("Loss of the trained decoder on held-out public images", chart), table]
 
 
 def recognizer_table(recognizers: Sequence[Recognizer]) -> list[Section]:
@@ -233,13 +258,28 @@ def recognizer_table(recognizers: Sequence[Recognizer]) -> list[Section]:
     ]
     columns = [
         Column("recognizer"),
-        Column("attacks learn from it", "Whether M learned to guess its embedding."),
+        Column("attacks learn from it", "Whether attacks learned to guess its embeddings."),
         *(Column(*heading) for heading in _RECOGNIZER.values()),
     ]
-    text = "The first recognizer measures everything. M learns its embedding. No decoder uses any."
+    text = (
+        "A face recognizer turns a face into numbers, its embedding, by which people are told "
+        "apart. The first one measures the faces on this page. The attacks that guess embeddings "
+        "learn from it. Other recognizers only measure. Decoders learn from none."
+    )
     return [
         Section("Face recognizers", [Table("Recognizers", columns, rows)], text, collapsed=True)
     ]
+
+
+def _column(metric: str) -> Column:
+    return TASK_MCC if metric == "mcc_task" else describe(metric.rpartition("/")[2])
+
+
+def _above_real(rates: Sequence[float], references: References) -> str:
+    """Why a rate of re-identification lies above that of the real image; empty if none does."""
+    real = references[REAL_IMAGE].scores.get("reid_rank1") if REAL_IMAGE in references else None
+    is_above = real is not None and any(rate > real.value for rate in rates)
+    return _ABOVE_REAL if is_above else ""
 
 
 def _common_name(metric: str) -> str:

@@ -1,42 +1,36 @@
 """The page of --mode=audit: what leaks, how that compares, and what was tried."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
 from tfadv.attacks.suite import Suite
 from tfadv.config.run_folder import RunFolder
+from tfadv.config.schema import Audit
 from tfadv.data.dataset import Dataset
 from tfadv.evaluation.closure import difference
 from tfadv.evaluation.leakage_measures import HARD_PREDICTIONS, MEASURES, REFERENCES, UNPROTECTED
 from tfadv.evaluation.metrics import identity
 from tfadv.evaluation.recognition.recognizer import Recognizer
 from tfadv.evaluation.results import EncoderResult
-from tfadv.evaluation.verdicts import Verdict, Verdicts, describe
+from tfadv.evaluation.verdicts import Verdict, Verdicts
 from tfadv.reporting import audit_sections, common, figures
-from tfadv.reporting.audit_sections import Encoders, column, label
+from tfadv.reporting.audit_sections import Attacks, Encoders, column, label
 from tfadv.reporting.conclusion import tries
 from tfadv.reporting.glossary import Column
 from tfadv.reporting.page import Card, Cell, Estimate, Figure, Label, Section, Table, write_page
-from tfadv.reporting.tables import cell, estimate
+from tfadv.reporting.tables import TASK_MCC, cell, comparison, estimate, task_mcc
 
-_MCC = Column(
-    "Task MCC",
-    "Matthews correlation, mean over the task's attributes, at thresholds tuned on held-out "
-    "private images if there are any. 1 is perfect, 0 is chance. Higher is more useful.",
-    "higher",
-)
+# The order of the columns; a narrow screen shows the first ones. Other measures follow.
+_FIRST = ("pixels", "linkage_rank1", "guess_rank1", "face_rank1")
+_UTILITY = 3  # place of the task's column
 _HOW = (
     "For each measure, the table shows the attack that leaks the most on held-out public images, "
     "with its result on test images. {} Intervals are 95%, from {:,} bootstrap samples of the "
     "test people. Closure is the share of the gap between the unprotected encoder and hard "
     "predictions only that a defence closes: 0% is no defence, 100% is as private as hard "
     "predictions only. It is left out where that gap cannot be told from zero."
-)
-_CLOSURE = (
-    "How much of the gap between the unprotected encoder and hard predictions only is closed. "
-    "Higher is more private."
 )
 _LIMITS = (
     "An audit cannot show that a stronger attack, or one with other or more data, learns no more. "
@@ -80,6 +74,12 @@ def write(
     table = leaks(encoders, verdicts, chance)
     subject = next(iter(verdicts))
     config = run.config
+    missing = common.not_measured(
+        {subject: encoders[subject]},
+        suite.attacks,
+        has_recognizer=bool(recognizers),
+        has_identities="reid_rank1" in chance,
+    )
     write_page(
         run.path / "report.html",
         f"Audit of the {subject} encoder",
@@ -107,14 +107,31 @@ def write(
             ),
             Section(
                 "What was tried",
-                [tried(encoders[subject], suite)],
-                _LIMITS if recognizers else f"{common.NO_RECOGNIZER} {_LIMITS}",
+                [tried(encoders[subject], suite.attacks)],
+                " ".join([*missing, _LIMITS]),
             ),
         ],
         common.details(run, dataset),
         _cards(encoders, verdicts, chance),
     )
     return table
+
+
+def duration_note(settings: Audit, encoders: Sequence[str]) -> str:
+    """Returns a line that says that training decoders takes long, and how to leave them out.
+
+    Empty if no decoder is trained.
+    """
+    if not (settings.decoders and settings.losses):
+        return ""
+    if "residual" in settings.decoders:
+        way_out = "--config.audit.decoders=figure6 leaves out the large decoder"
+    else:
+        way_out = "--config.audit.decoders= leaves them out"
+    return (
+        f"decoders ({', '.join(settings.decoders)}) are trained on {len(encoders)} encoders "
+        f"({', '.join(encoders)}), which takes long without a GPU: {way_out}"
+    )
 
 
 def lead(
@@ -158,20 +175,18 @@ def leaks(encoders: Encoders, verdicts: Verdicts, chance: Mapping[str, float]) -
     keys = _measured(verdicts)
     rows = _rows(verdicts, keys, _score)
     for name, row in zip(verdicts, rows, strict=True):
-        row.insert(1, _task(encoders[name].utility))
+        row.insert(_UTILITY, _task(encoders[name].utility))
     guesses = {
         "rank1": chance.get("reid_rank1"),
         "auc": chance.get("verification_auc"),
         "attributes": 0.0,
     }
-    rows.append(
-        [
-            Label("chance", "A guess without any feature."),
-            0.0,
-            *(guesses.get(key.rpartition("_")[2]) for key in keys),
-        ]
-    )
-    return Table("The largest leak", [Column("encoder"), _MCC, *map(column, keys)], rows)
+    chances = [guesses.get(key.rpartition("_")[2]) for key in keys]
+    rows.append([Label("chance", "A guess without any feature."), *chances])
+    rows[-1].insert(_UTILITY, 0.0)
+    columns = [Column("encoder"), *map(column, keys)]
+    columns.insert(_UTILITY, TASK_MCC)
+    return Table("The largest leak", columns, rows)
 
 
 def closures(verdicts: Verdicts) -> Table:
@@ -183,7 +198,7 @@ def closures(verdicts: Verdicts) -> Table:
         if any(found[key].closure for key in keys if key in found)
     }
     rows = _rows(closed, keys, _share)
-    columns = [Column(MEASURES[key].title, _CLOSURE, "higher", ".0%") for key in keys]
+    columns = [Column(MEASURES[key].title, better="higher", format=".0%") for key in keys]
     return Table("Closure", [Column("encoder"), *columns], rows)
 
 
@@ -199,17 +214,23 @@ def strongest(verdicts: Verdicts, suite: Suite) -> Table:
     return Table("The strongest attack", columns, _rows(verdicts, keys, title))
 
 
-def tried(encoder: EncoderResult, suite: Suite) -> Table:
-    """Returns all attacks on an encoder, and what each of them recovered, or why nothing."""
-    rows = [
-        [Label(suite.attacks[key].title, suite.attacks[key].meaning), describe(result)]
+def tried(encoder: EncoderResult, attacks: Attacks) -> Table:
+    """Returns what each attack on an encoder recovered: a row for each attack with a result."""
+    results = {
+        Label(attacks[key].title, attacks[key].meaning): result.metrics
         for key, result in encoder.attacks.items()
-    ]
-    return Table("Attacks", [Column("attack"), Column("on test images")], rows)
+        if result.metrics
+    }
+    columns = [(MEASURES[key].metric, column(key)) for key in _ordered(MEASURES)]
+    return comparison("Attacks, on test images", "attack", results, columns)
 
 
 def _measured(verdicts: Verdicts) -> list[str]:
-    return [key for key in MEASURES if any(key in found for found in verdicts.values())]
+    return _ordered({key for found in verdicts.values() for key in found})
+
+
+def _ordered(keys: Collection[str]) -> list[str]:
+    return [key for key in dict.fromkeys([*_FIRST, *MEASURES]) if key in keys]
 
 
 def _rows(
@@ -245,7 +266,7 @@ def _convergence(verdicts: Verdicts, encoders: Encoders) -> str:
         return _NOT_CONVERGED.format("; ".join(unfinished))
     results = (result for encoder in encoders.values() for result in encoder.attacks.values())
     if not any(result.budget and not result.not_applicable for result in results):
-        return "No decoder was trained (audit.decoders, audit.losses)."
+        return "No decoder was trained: audit.decoders or audit.losses is empty."
     return _CONVERGED
 
 
@@ -309,13 +330,13 @@ def _cards(
     task = [(title, _task(encoders[name].utility)) for title, name in ends.items()]
     values = [("chance", 0.0), *((title, cell.value) for title, cell in task if cell)]
     own = _task(encoders[subject].utility)
-    cards = [Card(_MCC, own, "", values)] if own else []
+    cards = [Card(TASK_MCC, own, "", values)] if own else []
     for key in ("pixels", "guess_rank1", "linkage_rank1"):
         if key not in verdicts[subject]:
             continue
         verdict = verdicts[subject][key]
         closed = _share(verdict)
-        note = f"closure {closed.value:.0%}" if closed else ""
+        note = f"closes {closed.value:.0%} of the gap (closure)" if closed else ""
         guess = chance.get(f"reid_{key.rpartition('_')[2]}")
         scale = [("chance", guess)] if guess is not None else []
         scale += [(t, verdicts[n][key].score.value) for t, n in ends.items() if key in verdicts[n]]
@@ -325,6 +346,5 @@ def _cards(
 
 def _task(utility: Mapping) -> Estimate | None:
     """The Matthews correlation of the task, at tuned thresholds if there are any."""
-    metric = "mcc_task_tuned" if "mcc_task_tuned" in utility else "mcc_task"
-    found = cell(utility, metric)
+    found = cell(task_mcc(utility), "mcc_task")
     return Estimate(found) if isinstance(found, float) else found

@@ -139,11 +139,11 @@ def _information(encoders: Encoders) -> list[Section]:
         return []
     columns = [Column("encoder"), Column("bits", describe("info_nce_bits").meaning, "lower", ".2f")]
     text = (
-        "Estimates of a lower bound on the mutual information of a feature and the identity, from "
-        "the codes of linkage. The lower end of an interval is what is shown. A small value proves "
-        "nothing."
+        "How many bits of information on the identity a feature holds at least, by the linkage "
+        "attack (InfoNCE, a lower bound on the mutual information). Rely on the lower end of the "
+        "interval. A small value proves nothing."
     )
-    return [Section("Information on identity", [Table("InfoNCE", columns, rows)], text)]
+    return [Section("Information on identity", [Table("Lower bound", columns, rows)], text)]
 
 
 def _fisher(encoders: Encoders) -> list[Section]:

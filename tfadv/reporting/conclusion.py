@@ -8,6 +8,7 @@ from tfadv.evaluation.closure import closure
 from tfadv.evaluation.leakage_measures import HARD_PREDICTIONS, UNPROTECTED, Measure
 from tfadv.evaluation.results import AttackResult, EncoderResult, Score
 from tfadv.reporting.attack_tables import strongest
+from tfadv.reporting.tables import task_mcc
 
 Encoders = Mapping[str, EncoderResult]
 
@@ -17,15 +18,10 @@ _MEASURES = {
     "reconstruction": Measure("reconstruction", "psnr"),
 }
 _BARELY, _PARTLY = 0.25, 0.75
-_NEXT = (
-    "Next: let an audit attack harder and longer, with `python run.py audit` and the flags of this "
-    "run, or train what our audits recommend, with `python run.py protect --config=recommended "
-    "--config.data.dataset={}`."
-)
 
 
 class Conclusion(NamedTuple):
-    """Three sentences, in the order in which a terminal shows them; some may be empty."""
+    """Three texts, in the order in which a terminal shows them; some may be empty."""
 
     task: str
     attacker: str
@@ -33,7 +29,7 @@ class Conclusion(NamedTuple):
 
 
 def conclude(
-    encoders: Encoders, references: Mapping[str, AttackResult], people: int, dataset: str
+    encoders: Encoders, references: Mapping[str, AttackResult], people: int, following: str
 ) -> Conclusion:
     """Returns what the task lost, what an attacker still gets, and what to try next.
 
@@ -41,22 +37,21 @@ def conclude(
         encoders: results, those of the attacked encoder first.
         references: results that need no features.
         people: number of people in the test images.
-        dataset: the data set, as `data.dataset` names it.
+        following: what to try next.
     """
-    attacker = _attacker(encoders, references, people)
-    return Conclusion(_task(encoders), attacker, _NEXT.format(dataset))
+    return Conclusion(_task(encoders), _attacker(encoders, references, people), following)
 
 
 def _task(encoders: Encoders) -> str:
     """How well the task works, and how well it worked without protection."""
     subject = next(iter(encoders))
-    value = encoders[subject].utility.get("mcc_task")
+    value = task_mcc(encoders[subject].utility).get("mcc_task")
     if value is None:
         return ""
-    task = f"The task works with a Matthews correlation of {value:.3f}"
-    before = encoders[UNPROTECTED].utility.get("mcc_task") if UNPROTECTED in encoders else None
-    if before is not None and subject != UNPROTECTED:
-        task += f"; without protection it is {before:.3f}"
+    task = f"The task works with a Matthews correlation (MCC) of {value:.3f}"
+    before = task_mcc(encoders[UNPROTECTED].utility) if UNPROTECTED in encoders else {}
+    if before and subject != UNPROTECTED:
+        task += f"; without protection it is {before['mcc_task']:.3f}"
     return f"{task} (1 is perfect, 0 is chance)."
 
 
@@ -94,7 +89,13 @@ def _defence(encoders: Encoders, subject: str) -> str:
     if not closed:
         return ""
     worst = min(each.value for each in closed.values())
-    verdict = "barely helps" if worst < _BARELY else "helps in part" if worst < _PARTLY else "helps"
+    share = "the smaller share" if len(closed) > 1 else "the share"
+    if worst < _BARELY:
+        verdict = f"barely helps ({share} is below {_BARELY:.0%})"
+    elif worst < _PARTLY:
+        verdict = f"helps in part ({share} is below {_PARTLY:.0%})"
+    else:
+        verdict = f"helps ({share} is at least {_PARTLY:.0%})"
     shares = " and ".join(
         f"{each.value:.0%} ({each.interval[0]:.0%} to {each.interval[1]:.0%}) in {name}"
         for name, each in closed.items()

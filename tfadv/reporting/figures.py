@@ -109,7 +109,10 @@ def roc_figure(series: Mapping[str, Series], auc: Mapping[str, float] | None = N
     axes.set_xticks([0.001, 0.01, 0.1, 1], ["0.1%", "1%", "10%", "100%"])
     axes.yaxis.set_major_formatter("{x:.0%}")
     charts.grid(axes)
-    axes.set(xlabel="false accept rate (impostor pairs)", ylabel="true accept rate (genuine pairs)")
+    axes.set(
+        xlabel="other people who are accepted (false accept rate)",
+        ylabel="images of the person that\nare accepted (true accept rate)",
+    )
     charts.legend(figure, lines[1:] + lines[:1], names[1:] + names[:1])
     return charts.png(figure)
 

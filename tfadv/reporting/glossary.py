@@ -84,7 +84,7 @@ MEANINGS: dict[str, Column] = {
     ),
     "mcc_task": _utility(
         "Task MCC",
-        "How well the service does its task: Matthews correlation, mean over the task's "
+        "How well the service does its task: Matthews correlation (MCC), mean over the task's "
         f"attributes. {_SCALE}",
     ),
     "mcc_tuned": _utility("Mean MCC, tuned", f"Mean MCC {_TUNED}"),
@@ -206,8 +206,8 @@ MEANINGS: dict[str, Column] = {
     ),
     "attack_steps": Column("Attack steps", _STEPS, format=",.0f"),
     "attack_converged": Column("Attack converged", _CONVERGED, format=".0f"),
-    "feature_map_steps": Column("Steps of M", _STEPS, format=",.0f"),
-    "feature_map_converged": Column("M converged", _CONVERGED, format=".0f"),
+    "feature_map_steps": Column("Steps of the embedding guess", _STEPS, format=",.0f"),
+    "feature_map_converged": Column("Embedding guess converged", _CONVERGED, format=".0f"),
     "held_out_loss": Column(
         "Held-out loss",
         "The attack's loss at its best point, on public images that it did not learn from. Compare "
@@ -274,12 +274,14 @@ TERMS = {
     "converged": "An attack has converged if more training would gain next to nothing. Numbers of "
     "an attack that has not are too low, which flatters the defence.",
     "decoder": "A network that reconstructs the image from its feature. The defence trains against "
-    "one; attackers train new ones.",
+    "one; attackers train new ones. The paper calls an attacker's decoder Dec^a.",
     "discriminator": "A network that tells real images from reconstructions. It helps a decoder "
     "to make reconstructions that look real.",
     "encoder": "The network on the device: from an image to its feature.",
     "feature": "What the encoder sends in place of the image: numbers.",
     "genuine pair, impostor pair": "Two images of one person; two images of two people.",
+    "guessed embedding": "The face embedding that an attack guesses from the feature, without an "
+    "image. The paper calls it M(Z): M is the network, Z the feature.",
     "hard predictions": "Yes or no for each attribute of the task. No feature that allows these "
     "predictions leaks less, so they are the floor of every comparison.",
     "held-out images": "Images that nothing was trained on, by which settings and attacks are "
@@ -291,10 +293,10 @@ TERMS = {
     "linkage": "Finding the images of one person by comparing features with features, without "
     "reconstructions.",
     "logits": "The classifier's scores before they become yes or no.",
-    "M(Z)": "The face embedding that an attack guesses from the feature Z, without an image.",
     "mean face": "The mean of all public images: the best reconstruction without any feature.",
     "private, public and test images": "The service trains on private images. Attackers learn from "
     "public ones. Everything is measured on test images.",
+    "probe": "A small model that predicts attributes from features, for attribute inference.",
     "protected, unprotected": "An encoder that was trained with a defence; the same encoder, "
     "trained without one.",
     "recognizer": "A network that turns a face into an embedding, by which people are told apart. "

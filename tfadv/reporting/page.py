@@ -9,6 +9,7 @@ import base64
 import itertools
 import math
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from tfadv.reporting.text import format_value, printable
 
 _COLUMNS = 7  # beside the first; more are folded
 _INTERVAL_NOTE = "In brackets: the 95% interval."
+_WIDTH, _HEADING = 100, 20  # characters of a terminal, and of a heading's line
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,6 @@ class Table:
         """The indices of the columns that begin a group."""
         spans = [span for _, span in self.groups]
         return {1 + sum(spans[:i]) for i in range(len(spans))}
-
-    @property
-    def explained(self) -> list[Column]:
-        """Name and meaning of each row, then of each column, if it has a meaning."""
-        labels = [row[0] for row in self.rows if row and isinstance(row[0], Label)]
-        rows = [Column(label.name, label.meaning) for label in labels]
-        columns = [replace(column, group="") for column in self.columns]
-        return [entry for entry in dict.fromkeys([*rows, *columns]) if entry.meaning]
 
     @property
     def folded(self) -> list["Table"]:
@@ -129,6 +123,15 @@ class Section:
     text: str = ""
     collapsed: bool = False
 
+    @property
+    def explained(self) -> list[Column]:
+        """Name and meaning of each row, then of each column, of all tables; each once."""
+        tables = [item for item in self.items if isinstance(item, Table)]
+        labels = [row[0] for table in tables for row in table.rows if isinstance(row[0], Label)]
+        rows = [Column(label.name, label.meaning) for label in labels]
+        columns = [replace(column, group="") for table in tables for column in table.columns]
+        return [entry for entry in dict.fromkeys([*rows, *columns]) if entry.meaning]
+
 
 @dataclass(frozen=True)
 class Card:
@@ -139,7 +142,8 @@ class Card:
         value: the number.
         note: a few words, such as the name of the attack.
         scale: names and numbers to compare it with. The first and the last are the ends of a bar
-            that shows where the number lies; without two ends that differ there is no bar.
+            that shows where the number lies, the others are ticks on it. Without two ends that
+            differ there is no bar.
     """
 
     column: Column
@@ -165,10 +169,31 @@ class Card:
 
 
 def format_table(table: Table) -> str:
-    """Returns the table as aligned text for a terminal."""
-    first, *columns = (
+    """Returns the table as aligned text for a terminal, without the last columns if it is wide."""
+    for end in range(len(table.columns), 0, -1):
+        rows = [row[:end] for row in table.rows]
+        shown = replace(table, columns=table.columns[:end], rows=rows)
+        lines = _grid(shown)
+        if end <= 2 or max(map(len, lines)) <= _WIDTH:
+            break
+    hidden = len(table.columns) - end
+    notes = [
+        f"The report has {hidden} more column{'s' * (hidden > 1)}." if hidden else "",
+        printable(table.note),
+        _INTERVAL_NOTE if shown.has_intervals else "",
+    ]
+    notes = [textwrap.fill(note, _WIDTH, break_on_hyphens=False) for note in notes if note]
+    return "\n".join([printable(table.title), *lines, *notes])
+
+
+def _grid(table: Table) -> list[str]:
+    """The headings, a rule and the rows."""
+    columns = [
         _aligned(column, [row[i] for row in table.rows]) for i, column in enumerate(table.columns)
-    )
+    ]
+    height = max(map(len, columns))
+    columns = [[" " * len(lines[0])] * (height - len(lines)) + lines for lines in columns]
+    first, *columns = columns
     first = [name.strip().ljust(len(name)) for name in first]
     groups, start = "", 0
     for name, span in table.groups:
@@ -177,17 +202,11 @@ def format_table(table: Table) -> str:
         columns[start] = [" " * (len(heading) - width) + line for line in columns[start]]
         groups += "  " + heading.ljust(width, "─" if heading else " ")
         start += span
-    header, *rows = ("  ".join(cells).rstrip() for cells in zip(first, *columns, strict=True))
-    lines = [
-        printable(table.title),
-        groups and (" " * len(first[0]) + groups).rstrip(),
-        header,
-        "─" * (sum(len(lines[0]) for lines in (first, *columns)) + 2 * len(columns)),
-        *rows,
-        printable(table.note),
-        _INTERVAL_NOTE if table.has_intervals else "",
-    ]
-    return "\n".join(filter(None, lines))
+    lines = ["  ".join(cells).rstrip() for cells in zip(first, *columns, strict=True)]
+    end = height - len(table.rows)
+    rule = "─" * (sum(len(lines[0]) for lines in (first, *columns)) + 2 * len(columns))
+    groups = [(" " * len(first[0]) + groups).rstrip()] if groups else []
+    return [*groups, *lines[:end], rule, *lines[end:]]
 
 
 def write_page(
@@ -206,7 +225,8 @@ def write_page(
         lead: paragraphs under the heading. The first is the result, in one or two sentences. Text
             between backticks is shown as code.
         sections: the body.
-        details: what was run. `date`, `dataset` and what ends in `SHA-256` also stand at the top.
+        details: what was run. `date` and `dataset` also stand at the top, and what ends in
+            `SHA-256` under the cards.
         cards: three or four key numbers at the top.
     """
     environment = jinja2.Environment(
@@ -223,31 +243,43 @@ def write_page(
         "prose": _prose,
         "formatted": format_value,
     }
-    stamps = [
-        f"{name} {value}"
-        for name, value in details.items()
-        if name in ("date", "dataset") or name.endswith("SHA-256")
-    ]
+    stamps = [f"{name} {details[name]}" for name in ("date", "dataset") if name in details]
+    digests = [f"{name} {details[name]}" for name in details if name.endswith("SHA-256")]
     page = environment.get_template("page.html.jinja").render(
         title=title,
         lead=[lead] if isinstance(lead, str) else lead,
         stamps=stamps,
+        digests=digests,
         sections=sections,
         details=details,
         cards=cards,
+        legend=_legend(cards),
         interval_note=_INTERVAL_NOTE,
     )
     # File names may hold bytes that are not UTF-8, which Python keeps as lone surrogates.
     Path(path).write_text(page, encoding="utf-8", errors="replace")
 
 
+def _legend(cards: Sequence[Card]) -> str:
+    """What the bars of the cards show; empty without a bar."""
+    scales = [[name for name, _, _ in card.places[:-1]] for card in cards if card.places]
+    if not scales:
+        return ""
+    starts, ends = (" or ".join(dict.fromkeys(scale[i] for scale in scales)) for i in (0, -1))
+    ticks = " or ".join(dict.fromkeys(name for scale in scales for name in scale[1:-1]))
+    tick = f" The tick is {ticks}." if ticks else ""
+    return f"Each bar goes from {starts} (left end) to {ends} (right end).{tick}"
+
+
 def _aligned(column: Column, cells: Sequence[Cell]) -> list[str]:
-    """The heading and the cells as lines of one width, values and intervals each aligned."""
+    """The wrapped heading, then the cells: lines of one width, values and intervals aligned."""
     values = [_text(cell, column.format) for cell in cells]
     intervals = [", ".join(_bounds(cell, column.format)).join("[]") for cell in cells]
     intervals = ["" if interval == "[]" else interval for interval in intervals]
     value_width, interval_width = (max(map(len, texts), default=0) for texts in (values, intervals))
-    lines = [f"{printable(column.name)} {column.arrow}".rstrip()]
+    heading = f"{printable(column.name)}\N{NO-BREAK SPACE}{column.arrow}".rstrip()
+    lines = textwrap.wrap(heading, _HEADING, break_long_words=False) or [""]
+    lines = [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
     for value, interval in zip(values, intervals, strict=True):
         gap = " " if interval_width else ""
         lines.append(value.rjust(value_width) + gap + interval.rjust(interval_width))
@@ -264,9 +296,15 @@ def _text(cell: object, spec: str = "") -> str:
 
 
 def _prose(text: str) -> markupsafe.Markup:
-    """Text with what stands between backticks as code."""
+    """Text with what stands between backticks as code, in which lines break between words only."""
     escaped = str(markupsafe.escape(text))
-    return markupsafe.Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", escaped))
+    return markupsafe.Markup(
+        re.sub(
+            r"`([^`]*)`",
+            lambda code: "<code>" + re.sub(r"(\S+)", r"<span>\1</span>", code[1]) + "</code>",
+            escaped,
+        )
+    )
 
 
 def _bounds(cell: object, spec: str = "") -> list[str]:

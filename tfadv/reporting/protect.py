@@ -14,6 +14,10 @@ _LEAD = (
     "features leak."
 )
 _UTILITY = "Measured with the exported SavedModels on the test images."
+_BELOW_UNTUNED = (
+    "A tuned MCC can be below the other one: the thresholds are tuned on few held-out images and "
+    "may not fit the test images."
+)
 _SIMULATED = (
     "Losses of the encoder and the classifier (Eq. 6 to 8), and of the simulated attacker (Eq. 1 "
     "to 5). The encoder learned to fool this attacker, so that a new attacker does better. Its "
@@ -45,7 +49,13 @@ def write(
         note: a warning; empty without one.
     """
     names = ("mcc_task", "mcc_task_tuned", "dfil", "images_per_s")
-    table = comparison("Test split", "encoder", results, names, note)
+    is_below = any(
+        metrics["mcc_task_tuned"] < metrics["mcc_task"]
+        for metrics in results.values()
+        if "mcc_task_tuned" in metrics
+    )
+    notes = " ".join(filter(None, [note, _BELOW_UNTUNED if is_below else ""]))
+    table = comparison("Test split", "encoder", results, names, notes)
     bars = {
         encoder: {
             name.removeprefix("mcc/"): value
@@ -57,7 +67,8 @@ def write(
     curves = {name.replace("_", " "): series for name, series in losses.items()}
     is_simulated = any(name.startswith("public_") for name in losses)
     terms = ", ".join(f"{name} = {format_value(v, 'g')}" for name, v in defences.items())
-    mcc = Figure("MCC of each attribute", figures.bar_figure(bars, "Matthews correlation"))
+    title = "Matthews correlation (MCC) of each attribute"
+    mcc = Figure(title, figures.bar_figure(bars, "Matthews correlation"))
     training = Figure("Losses", figures.curve_figure(curves, "steps", "loss"))
     write_page(
         path,

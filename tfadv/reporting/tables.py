@@ -15,6 +15,26 @@ Rows = Mapping[str | Label, Metrics]
 Names = Sequence[str | tuple[str, Column]]
 
 
+TASK_MCC = Column(
+    "Task MCC",
+    "How well the service does its task: Matthews correlation (MCC), mean over the task's "
+    "attributes, at thresholds tuned on held-out private images if there are any. 1 is perfect, 0 "
+    "is chance level. Higher is more useful.",
+    "higher",
+)
+
+
+def task_mcc(utility: Metrics) -> Metrics:
+    """Returns the task's MCC and its interval as `mcc_task`, at tuned thresholds if there are any.
+
+    Hard predictions are made at tuned thresholds, so that only these numbers compare with theirs.
+    """
+    tuned = "mcc_task_tuned"
+    name = tuned if tuned in utility else "mcc_task"
+    names = {name: "mcc_task", f"{name}_ci95": "mcc_task_ci95"}
+    return {shown: utility[name] for name, shown in names.items() if name in utility}
+
+
 def cell(metrics: Metrics, name: str) -> Cell:
     """Returns one metric, with its 95% interval if there is one; None if it was not measured."""
     value, interval = metrics.get(name), metrics.get(f"{name}_ci95")
