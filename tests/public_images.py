@@ -95,6 +95,9 @@ class FixedPairs:
                 "index": index,
             }
 
+    def feature_batches(self):
+        return (batch["features"] for batch in self.batches())
+
     def training_batches(self, batch, *, seed, start=0):
         arrays = {
             "images": self._images,

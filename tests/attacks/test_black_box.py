@@ -22,6 +22,7 @@ from tests.exported import (
 from tfadv.attacks.black_box import (
     AveragedEncoder,
     PredictionsEncoder,
+    SavedClassifier,
     SavedEncoder,
     load_classifier,
     predict,
@@ -258,6 +259,8 @@ class Classifier:
 
     def __init__(self, thresholds=None):
         self.thresholds = thresholds
+
+    hard_predictions = SavedClassifier.hard_predictions
 
     def __call__(self, features):
         return np.concatenate([features, features.sum(1, keepdims=True)], axis=1)

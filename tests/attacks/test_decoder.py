@@ -52,7 +52,7 @@ def learn(black_box, images, steps):
     """Trains an inverter; returns it and its loss on the images that it learned from."""
     pairs = make_pairs(black_box, images)
     inverter = make_inverter(black_box.feature_shape, learning_rate=3e-3)
-    inverter.standardisation.adapt(batch["features"] for batch in pairs.batches())
+    inverter.standardisation.adapt(pairs.feature_batches)
     step = tf.function(inverter.train_step)
     for number, batch in enumerate(pairs.training_batches(BATCH, seed=0).take(steps)):
         if number >= steps // 2:
@@ -165,7 +165,7 @@ def test_a_training_step_changes_every_variable_of_the_decoder():
 
 def test_a_training_step_does_not_change_the_statistics_of_the_features():
     inverter = make_inverter()
-    inverter.standardisation.adapt([make_batch()["features"]])
+    inverter.standardisation.adapt(lambda: [make_batch()["features"]])
     before = values_of(inverter.standardisation.variables)
     inverter.train_step(make_batch(seed=1))
     assert not any(changed(before, inverter.standardisation.variables))
@@ -181,7 +181,7 @@ def test_a_test_step_changes_nothing():
 
 def trained_inverter():
     inverter = make_inverter()
-    inverter.standardisation.adapt([3.0 + 2.0 * make_batch()["features"]])
+    inverter.standardisation.adapt(lambda: [3.0 + 2.0 * make_batch()["features"]])
     for seed in range(3):
         inverter.train_step(make_batch(seed=seed))
     return inverter
@@ -216,7 +216,7 @@ def test_keras_fit_trains_an_inverter():
     images = one_colour_images(64)
     arrays = {"images": images, "features": BlackBox()(images).astype(np.float32)}
     inverter = make_inverter(learning_rate=3e-3)
-    inverter.standardisation.adapt([arrays["features"]])
+    inverter.standardisation.adapt(lambda: [arrays["features"]])
     batches = tf.data.Dataset.from_tensor_slices(arrays).batch(BATCH)
     history = inverter.fit(
         batches, validation_data=batches, epochs=12, shuffle=False, verbose=0

@@ -33,7 +33,7 @@ def make_people(count, seed=0):
 def test_a_feature_inverter_guesses_the_embeddings_of_features_that_it_has_not_seen():
     inverter = make_feature_inverter(learning_rate=3e-3)
     people = make_people(1024)
-    inverter.standardisation.adapt([people["features"]])
+    inverter.standardisation.adapt(lambda: [people["features"]])
     batches = tf.data.Dataset.from_tensor_slices(people).shuffle(1024, seed=0).repeat().batch(64)
     step = tf.function(inverter.train_step)
     for batch in batches.take(400):
@@ -78,7 +78,7 @@ def test_embeddings_that_are_all_the_same_leave_a_finite_loss():
 
 def test_a_checkpoint_restores_the_whole_feature_inverter(tmp_path):
     inverter, restored = make_feature_inverter(), make_feature_inverter()
-    inverter.standardisation.adapt([3.0 + 2.0 * make_people(50)["features"]])
+    inverter.standardisation.adapt(lambda: [3.0 + 2.0 * make_people(50)["features"]])
     inverter.adapt_embeddings(1.0 + make_people(50)["embeddings"])
     inverter.train_step(make_people(16))
     path = tf.train.Checkpoint(model=inverter).save(tmp_path / "checkpoint")

@@ -46,7 +46,7 @@ def linear_encoder(dimensions):
 def standardise(features):
     layer = Standardisation(dtype="float32")
     layer.build(features.shape)
-    layer.adapt([np.asarray(features)])
+    layer.adapt(lambda: [np.asarray(features)])
     return layer
 
 

@@ -7,6 +7,7 @@ from tests.public_images import embeddings_of, features_only, make_knowledge
 from tfadv.attacks import linkage
 from tfadv.attacks.attack import NotApplicableError
 from tfadv.attacks.linkage import FeatureLinkage, Linkage, LinkageByGuesses
+from tfadv.attacks.ridge import RidgeFeatureMap
 from tfadv.evaluation.metrics.info_nce import choose_scale
 from tfadv.evaluation.whitening import Whitening
 
@@ -221,7 +222,9 @@ def test_the_attack_compares_by_the_metric_and_scales_its_critic_on_held_out_peo
 
 def test_the_attack_by_guesses_compares_guessed_faces_without_their_mean(tmp_path):
     known, _ = known_people()
-    fitted = LinkageByGuesses().fit(known, tmp_path)
+    attack = LinkageByGuesses(RidgeFeatureMap())
+    assert attack.title == "linkage by linear embedding guesses"
+    fitted = attack.fit(known, tmp_path)
     asked = make_people(20, 3, 2)[0].astype(np.float32)
     expected = asked[:, :8] + 3.0 - known.train.embeddings.embedding.mean(0)
     np.testing.assert_allclose(fitted.link(asked), expected, atol=0.05)

@@ -14,14 +14,18 @@ from tfadv.evaluation.results import AttackResult, EncoderResult, Score, Trainin
 WITHOUT_DECODERS = [
     "ridge",
     "random_features",
+    "kernel",
     "nearest_neighbour",
     "feature_map",
     "feature_ridge",
     "feature_random_features",
+    "feature_kernel",
     "linkage",
     "linkage_by_guesses",
+    "linkage_by_kernel_guesses",
     "probe_linear",
     "probe_mlp",
+    "probe_kernel",
 ]
 QUICK = set(WITHOUT_DECODERS) - {"feature_map"}
 

@@ -271,7 +271,7 @@ def test_the_classifier_gives_the_models_logits_and_their_probabilities(encoders
         features=tf.constant(features)
     )
     logits = outputs["logits"].numpy()
-    assert set(outputs) == {"logits", "probabilities"}
+    assert set(outputs) == {"hidden", "logits", "probabilities"}
     assert_same_features(logits, classifier(features, training=False).numpy())
     np.testing.assert_allclose(outputs["probabilities"], 1 / (1 + np.exp(-logits)), rtol=1e-5)
 

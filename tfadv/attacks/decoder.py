@@ -208,7 +208,7 @@ def train_decoder(
     inverter = ImageInverter(
         training.build(pairs.feature_shape, knowledge.encoder.split, g), pairs.feature_shape
     )
-    inverter.standardisation.adapt(batch["features"] for batch in pairs.batches())
+    inverter.standardisation.adapt(pairs.feature_batches)
     train = schedule.train
     optimizer = adam(train.learning_rate, train.clip_norm, decay_steps=schedule.decay_steps)
     inverter.compile(optimizer, training.build_discriminator_optimizer())

@@ -120,7 +120,7 @@ class FeatureMap(Attack):
         )
         network.build((None, *shape))
         inverter = FeatureInverter(network, shape)
-        inverter.standardisation.adapt(found["features"] for found in pairs.batches())
+        inverter.standardisation.adapt(pairs.feature_batches)
         inverter.adapt_embeddings(embeddings)
         inverter.compile(adam(settings.learning_rate, schedule.train.clip_norm))
         epoch = max(1, pairs.count // batch)

@@ -179,7 +179,7 @@ class GradientSearch(Attack):
         train = knowledge.train.pairs
         standardisation = Standardisation(dtype="float32")
         standardisation.build((None, *train.feature_shape))
-        standardisation.adapt(pairs["features"] for pairs in train.batches())
+        standardisation.adapt(train.feature_batches)
         optimise = InputOptimiser(
             encode,
             standardisation,

@@ -57,7 +57,10 @@ class Setting:
         return soften(self.view.white(features), self.view.whitening.variances, self.softness)
 
     def between(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """Returns the kernel between inputs [N, R] and [M, R], float32 [N, M]."""
+        """Returns the kernel between inputs [N, R] and [M, R], [N, M], in their precision.
+
+        Only in float64 is the kernel of many images positive definite as it should be.
+        """
         variances = self.view.whitening.variances
         square = self.width**2 * 2 * np.sum(variances / (variances + self.softness))
         squares = squared_distances(one, other)
@@ -119,7 +122,8 @@ class _Solver:
         self._is_exact = len(self._inputs) <= _EXACT
         step = 1 if self._is_exact else -(-len(self._inputs) // _LANDMARKS)
         self.landmarks = self._inputs[::step]
-        self._gram = setting.between(self.landmarks, self.landmarks).astype(np.float64)
+        precise = self.landmarks.astype(np.float64)
+        self._gram = setting.between(precise, precise)
         self._products = self._gram if self._is_exact else self._transposed_times(None)
         self._seen = setting.between(queries, self.landmarks)
 
@@ -194,7 +198,7 @@ class _Search:
         if view.name not in self._white:
             self._white[view.name] = [view.white(each) for each in self._features]
         inputs, queries = (
-            soften(white, view.whitening.variances, setting.softness)
+            soften(white.astype(np.float64), view.whitening.variances, setting.softness)
             for white in self._white[view.name]
         )
         kernel, seen = (setting.between(each, inputs) for each in (inputs, queries))
@@ -202,8 +206,8 @@ class _Search:
             [each for each, _ in self._targets.values()], axis=1, dtype=np.float32
         )
         for strength in strengths:
-            penalty = np.float32(len(inputs) * strength) * np.eye(len(kernel), dtype=np.float32)
-            rests = seen @ cho_solve(_factorised(kernel + penalty), np.float32(wanted))
+            solved = _factorised(kernel + len(inputs) * strength * np.eye(len(kernel)))
+            rests = seen @ cho_solve(solved, wanted)
             start = 0
             for kind, (_, expected) in self._targets.items():
                 rest = rests[:, start : (start := start + expected.shape[1])] - expected

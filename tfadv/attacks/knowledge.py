@@ -50,6 +50,10 @@ class Pairs:
         for start in range(0, self.count, batch):
             yield {name: array[start : start + batch] for name, array in self._kept.items()}
 
+    def feature_batches(self) -> Iterator[np.ndarray]:
+        """Yields the features of every pair once, in order, float32 [N, ...]."""
+        return (batch["features"] for batch in self.batches())
+
     def _encoded(self) -> Iterator[dict[str, np.ndarray]]:
         """Sends every image to the black box once, in order."""
         batch = self._dataset.evaluation_batch

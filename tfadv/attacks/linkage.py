@@ -136,11 +136,8 @@ class LinkageByGuesses(Attack):
 
     def __init__(self, guess: Attack):
         self._guess = guess
-        kind = guess.title.partition(" ")[0]
-        self.title = f"linkage by {kind} guessed embeddings"
-        self.meaning = (
-            f"Compares the face embeddings that the {guess.title} gives for two features."
-        )
+        self.title = f"linkage by {guess.title}es"
+        self.meaning = f"Compares what the attack {guess.title} gives for two features."
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Solves the regression."""

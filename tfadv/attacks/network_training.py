@@ -9,39 +9,58 @@ import numpy as np
 import tensorflow as tf
 
 from tfadv.config.schema import Train
-from tfadv.evaluation.moments import moments, standard_scale
+from tfadv.evaluation.moments import moments, robust_bounds, standard_scale
 from tfadv.evaluation.results import Training
 from tfadv.training import distribution
 from tfadv.training.trainer import Trainer
 
+_FAR = 20.0  # robust standard deviations at which networks' inputs are clipped
+_ROWS = 256  # of each batch that these are taken from, at most
+
 
 class Standardisation(keras.layers.Layer):
-    """Brings each dimension of the features to mean 0 and variance 1.
+    """Clips far values, and brings each dimension of the features to mean 0 and variance 1.
 
-    Without it a defence could hide the image in dimensions of small variance. An image that is
-    hidden in an oblique direction of small variance still escapes: that needs whitening. For maps
-    [N, H, W, C] a dimension is a channel.
+    Without it a defence could hide the image in dimensions of small variance, or behind a few
+    images with huge values. An image that is hidden in an oblique direction of small variance still
+    escapes: that needs whitening. For maps [N, H, W, C] a dimension is a channel.
     """
 
     def build(self, input_shape):
-        """Creates the statistics: mean 0 and scale 1 until `adapt`."""
-        shape = (input_shape[-1],)
-        self.mean = self.add_weight(
-            shape=shape, initializer="zeros", trainable=False, name="mean", dtype="float32"
-        )
-        self.scale = self.add_weight(
-            shape=shape, initializer="ones", trainable=False, name="scale", dtype="float32"
-        )
+        """Creates the statistics: mean 0, scale 1 and no bounds until `adapt`."""
+        initial = {"mean": 0.0, "scale": 1.0, "low": -np.inf, "high": np.inf}
+        for name, value in initial.items():
+            weight = self.add_weight(
+                shape=(input_shape[-1],),
+                initializer=keras.initializers.Constant(value),
+                trainable=False,
+                name=name,
+                dtype="float32",
+            )
+            setattr(self, name, weight)
 
-    def adapt(self, features: Iterable[np.ndarray]) -> None:
-        """Takes the statistics from batches of features, [N, ..., C]."""
-        count, mean, squares = moments(batch.reshape(-1, batch.shape[-1]) for batch in features)
+    def adapt(self, features: Callable[[], Iterable[np.ndarray]]) -> None:
+        """Takes the statistics from batches of features, [N, ..., C], in two passes."""
+
+        def rows() -> Iterator[np.ndarray]:
+            return (batch.reshape(-1, batch.shape[-1]) for batch in features())
+
+        low, high = robust_bounds(_evenly(rows()), _FAR)
+        count, mean, squares = moments(np.clip(batch, low, high) for batch in rows())
+        self.low.assign(low)
+        self.high.assign(high)
         self.mean.assign(mean)
         self.scale.assign(standard_scale(mean, np.sqrt(squares / count)))
 
     def call(self, features):
-        """Returns the features standardised, float32."""
-        return (tf.cast(features, tf.float32) - self.mean) * self.scale
+        """Returns the features clipped and standardised, float32."""
+        clipped = tf.clip_by_value(tf.cast(features, tf.float32), self.low, self.high)
+        return (clipped - self.mean) * self.scale
+
+
+def _evenly(batches: Iterable[np.ndarray]) -> np.ndarray:
+    """Some rows of each batch, spread evenly: a position of each image, if batches are of maps."""
+    return np.concatenate([batch[:: -(-len(batch) // _ROWS)] for batch in batches])
 
 
 class Plateau(tf.Module):

@@ -65,9 +65,8 @@ class MlpProbe(Attack):
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Trains the network, on the view in which kernel ridge regression predicts best."""
-        if "labels" not in knowledge.kernel_settings:
-            raise NotApplicableError("all images have the same feature")
-        view = knowledge.kernel_settings["labels"][0].view
+        best = knowledge.kernel_settings.get("labels")
+        view = best[0].view if best else knowledge.views[0]
         probe = _learned(knowledge, view, lambda *data: mlp_probe(*data, self._seed))
         return FittedAttack(
             attributes=inferred_attributes(knowledge, lambda x: probe(view.vectors(x)))

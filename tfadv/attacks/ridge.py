@@ -47,9 +47,10 @@ class Ridge:
 
     Attributes:
         strength: the chosen one; a float, or float64 [T] with `per_target`.
-        held_out_error: its mean squared error on some of the held-out targets, where predictions
-            are clipped to the range of the targets.
-        low, high: the range of each target, [T].
+        held_out_error: the mean squared error of clipped predictions on some of the held-out
+            targets.
+        low, high: what predictions are clipped to, [T]: the range of each target, and half of it
+            on both sides.
     """
 
     def __init__(
@@ -72,13 +73,13 @@ class Ridge:
     def _solve(self, pairs) -> tuple[np.ndarray, np.ndarray]:
         """The targets' mean [T], and the coefficients of white inputs without penalty, [R, T]."""
         count, sums, products = 0, 0.0, 0.0
-        self.low, self.high = np.inf, -np.inf
+        low, high = np.inf, -np.inf
         for inputs, targets in pairs:
-            self.low = np.minimum(self.low, targets.min(0))
-            self.high = np.maximum(self.high, targets.max(0))
+            low, high = np.minimum(low, targets.min(0)), np.maximum(high, targets.max(0))
             products += self._whitening(inputs).T @ targets
             count += len(inputs)
             sums += targets.sum(0, dtype=np.float64)
+        self.low, self.high = low - (high - low) / 2, high + (high - low) / 2
         return (sums / count).astype(np.float32), np.float32(products) / count
 
     def _choose(self, held_out, per_target: bool) -> tuple[float | np.ndarray, float]:
@@ -99,7 +100,6 @@ class Ridge:
     def _squares(self, white, rest, strength, some) -> np.ndarray:
         """The sum of squared errors of some targets, [T], at one strength."""
         predicted = (white * self._shrinkage(strength)[:, 0]) @ self._coefficients[:, some]
-        # One image with huge values must not decide for all others.
         low, high = (each[some] - self._mean[some] for each in (self.low, self.high))
         return np.square(np.clip(predicted, low, high) - rest).sum(0, dtype=np.float64)
 
@@ -156,7 +156,7 @@ class RidgeAttack(Attack):
     def _solve(self, knowledge: Knowledge, targets: Targets) -> tuple[Predict, float]:
         """Returns the regression, and its mean squared error on some of the held-out targets.
 
-        Predictions are clipped to the range of the targets.
+        Predictions are clipped: one image with huge values must not decide for all others.
         """
 
         def fit(expand: Predict, whitening: Whitening) -> tuple[Ridge, Predict]:
@@ -217,13 +217,16 @@ class RidgeDecoder(RidgeAttack):
 
         predict, _ = self._solve(knowledge, small)
 
+        def fitted(features):
+            return np.clip(predict(features), -1.0, 1.0)
+
         def reconstruct(features):
-            images = predict(features).reshape(-1, side, side, 3)
+            images = fitted(features).reshape(-1, side, side, 3)
             return resized(images, size, cv2.INTER_LINEAR)
 
         held_out, error = knowledge.held_out, 0.0
         for batch in held_out.pairs.batches():
-            squares = np.square(predict(batch["features"]) - small(held_out, batch))
+            squares = np.square(fitted(batch["features"]) - small(held_out, batch))
             error += squares.sum(dtype=np.float64) / squares.shape[1]
         return FittedAttack(reconstruct=reconstruct, held_out_loss=float(error / held_out.count))
 

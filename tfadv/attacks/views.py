@@ -16,7 +16,7 @@ import numpy as np
 from sklearn.preprocessing import QuantileTransformer
 
 from tfadv.data.images import thumbnails
-from tfadv.evaluation.moments import standard_scale
+from tfadv.evaluation.moments import robust_bounds, standard_scale
 from tfadv.evaluation.recognition.recognizer import Embeddings
 from tfadv.evaluation.whitening import Whitening, to_vectors
 
@@ -106,21 +106,14 @@ def make_views(train: Known, held_out: Known, classifier: Classifier | None) -> 
 
 def soften(white: np.ndarray, variances: np.ndarray, softness: float) -> np.ndarray:
     """Returns white vectors [N, R] with v / (v + softness) of each direction's variance 1."""
-    return white * np.sqrt(variances / (variances + softness)).astype(np.float32)
+    return white * np.sqrt(variances / (variances + softness)).astype(white.dtype)
 
 
-def winsorised(sample: np.ndarray, far: float = _FAR) -> Transform | None:
-    """Returns what clips vectors to the median ± `far` robust standard deviations, or None.
-
-    The robust deviation is 1.4826 times the median of the deviations that are not 0, so that a
-    dimension that is 0 for most images keeps its other values. None if nothing lies outside.
-    """
-    centre = np.median(sample, axis=0)
-    deviations = np.abs(sample - centre)
-    reach = far * 1.4826 * _median_of_positive(deviations)
-    if (deviations <= reach).all():
+def winsorised(sample: np.ndarray) -> Transform | None:
+    """Returns what clips vectors to `robust_bounds`, or None if nothing lies outside."""
+    low, high = robust_bounds(sample, _FAR)
+    if ((sample >= low) & (sample <= high)).all():
         return None
-    low, high = centre - reach, centre + reach
     return lambda vectors: np.clip(vectors, low, high)
 
 
@@ -418,11 +411,3 @@ def _principal(
         for part, values in zip(parts, (known, others), strict=True):
             part.append((values - mean) @ directions[:most].T * scale)
     return tuple(np.concatenate(part, axis=1) for part in parts)
-
-
-def _median_of_positive(deviations: np.ndarray) -> np.ndarray:
-    """The median of the values of each column that are not 0; 0 where there are none."""
-    ordered = np.sort(deviations, axis=0)
-    zeros = (ordered == 0).sum(0)
-    middle = np.minimum(zeros + (len(ordered) - zeros) // 2, len(ordered) - 1)
-    return np.take_along_axis(ordered, middle[None], axis=0)[0]

@@ -58,3 +58,22 @@ def standard_scale(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     """Returns 1 / deviation of each informative dimension and 0 of the others, float64 [D]."""
     kept = is_informative(mean, deviation)
     return np.where(kept, 1.0 / np.where(kept, deviation, 1.0), 0.0)
+
+
+def robust_bounds(sample: np.ndarray, far: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the median of each dimension, minus and plus `far` robust deviations, [D] each.
+
+    The robust deviation is 1.4826 times the median of the deviations that are not 0, so that a
+    dimension that is 0 for most images keeps its other values. For normal values it is the standard
+    deviation; a few huge values do not change it.
+
+    Args:
+        sample: float [N, D].
+        far: number of deviations.
+    """
+    centre = np.median(sample, axis=0)
+    deviations = np.sort(np.abs(sample - centre), axis=0)
+    zeros = (deviations == 0).sum(0)
+    middle = np.minimum(zeros + (len(deviations) - zeros) // 2, len(deviations) - 1)
+    reach = far * 1.4826 * np.take_along_axis(deviations, middle[None], axis=0)[0]
+    return centre - reach, centre + reach
