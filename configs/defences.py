@@ -53,7 +53,7 @@ METRICS = (
     "mcc",
     "mcc_tuned",
     "psnr",
-    "random_features/psnr",
+    "kernel/psnr",
     "reid_rank1",
     "feature_reid_rank1",
     "feature_ridge/feature_reid_rank1",
@@ -93,7 +93,7 @@ def get_experiment(scale: str) -> Experiment:
         rows=rows,
         metrics=METRICS,
         plots=[
-            Plot("Pixels, by the random-features decoder", "random_features/psnr", "mcc", series),
+            Plot("Pixels, by the kernel decoder", "kernel/psnr", "mcc", series),
             Plot("Re-identification by M(Z)", "feature_reid_rank1", "mcc", series),
             Plot("Linkage", "linkage_auc", "mcc", series),
         ],

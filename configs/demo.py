@@ -23,5 +23,5 @@ def get_config(mode: str) -> Config:
         model=Model(depth=18, width=width[mode], decoder_width=0.25),
         loss=Loss(lambda1=1.0),
         train=train[mode],
-        attack=Attack(patience=3, rate_drops=1, random_features=1000),
+        attack=Attack(patience=3, rate_drops=1),
     )

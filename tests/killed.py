@@ -37,7 +37,7 @@ def base(mode):
         ),
         loss=Loss(mu1=0.1),
         train=Train(steps=30, batch=16, log_every=5, evaluate_every=10, checkpoint_every=2),
-        attack=Attack(patience=1, rate_drops=0, random_features=40),
+        attack=Attack(patience=1, rate_drops=0),
         feature_map=FeatureMap(steps=40, hidden=32),
         metrics=Metrics(replicates=50),
         runtime=Runtime(precision="float32", deterministic=True),

@@ -14,7 +14,7 @@ def get_config(mode):
         data=Data(dir={dir!r}, dataset="synthetic/tiny", size=32, held_out=0.3),
         model=Model(depth=18, width=0.125, decoder_width=0.125),
         train=Train(steps=30, batch=16, log_every=5, evaluate_every=10, checkpoint_every=10),
-        attack=Attack(patience=1, rate_drops=0, random_features=40),
+        attack=Attack(patience=1, rate_drops=0),
         feature_map=FeatureMap(steps=30, hidden=32),
         metrics=Metrics(replicates=50),
         runtime=Runtime(precision="float32"),

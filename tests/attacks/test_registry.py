@@ -13,12 +13,10 @@ from tfadv.evaluation.results import AttackResult, EncoderResult, Score, Trainin
 
 WITHOUT_DECODERS = [
     "ridge",
-    "random_features",
     "kernel",
     "nearest_neighbour",
     "feature_map",
     "feature_ridge",
-    "feature_random_features",
     "feature_kernel",
     "linkage",
     "linkage_by_guesses",

@@ -65,7 +65,7 @@ def everything(tmp_path_factory):
         model=schema.Model(decoder_width=0.0625),
         data=schema.Data(size=SIZE),
         train=schema.Train(steps=2, batch=8, log_every=1, evaluate_every=2, checkpoint_every=2),
-        attack=schema.Attack(random_features=10, white_box=2),
+        attack=schema.Attack(white_box=2),
         audit=schema.Audit(decoders=("figure6",), losses=("pixels", "recognizer"), steps=1),
         feature_map=schema.FeatureMap(steps=2, hidden=8),
     )

@@ -383,7 +383,7 @@ def get_config(mode):
         task=Task(attributes=("Male",)),
         model=Model(depth=18, width=0.125, decoder_width=0.125),
         train=Train(steps=10, batch=8, log_every=5, evaluate_every=5, checkpoint_every=10),
-        attack=Attack(patience=1, rate_drops=0, random_features=40),
+        attack=Attack(patience=1, rate_drops=0),
         metrics=Metrics(replicates=50),
         runtime=Runtime(precision="float32"),
         report=Report(examples=3),

@@ -163,7 +163,7 @@ def test_attack_names_what_the_contract_names(root):
     for name in expected:
         assert {name, f"{name}_ci95", f"unprotected/{name}"} <= set(found), name
     assert {"images_per_s", "test_examples", "held_out_loss", "attack_steps"} <= set(found)
-    for attacker in ("ridge", "random_features", "nearest_neighbour"):
+    for attacker in ("ridge", "kernel", "nearest_neighbour"):
         assert {f"{attacker}/psnr", f"unprotected/{attacker}/reid_rank1"} <= set(found)
     assert {f"chance/{name}" for name in identity} <= set(found)
     assert {f"real_image/{name}" for name in identity} <= set(found)

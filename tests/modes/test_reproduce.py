@@ -29,7 +29,7 @@ def get_experiment(scale):
         rows=[
             Row("1", {"loss.lambda1": 0.0}, {}, "no defence", {"mcc": 0.6, "psnr": 13.7}),
             Row("2", {"loss.lambda1": 1.0}, {}, "defence", {"mcc": 0.5, "psnr": 13.4}),
-            Row("3", {"loss.lambda1": 0.0}, {"attack.random_features": 50}, "other attack"),
+            Row("3", {"loss.lambda1": 0.0}, {"attack.patience": 2}, "other attack"),
         ],
         metrics=("mcc", "psnr", "linkage_auc"),
         claims=[
@@ -126,7 +126,7 @@ def test_the_page_shows_our_numbers_and_the_papers(root):
         "Smiling is not predicted",
         "silhouette",
         "loss.lambda1",
-        "random_features",
+        "kernel",
     ):
         assert words in page
     assert "Not finished" not in page

@@ -407,7 +407,7 @@ def test_a_centred_metric_says_what_is_subtracted():
 
 def test_a_metric_of_another_attack_names_the_attack():
     expected = dataclasses.replace(MEANINGS["psnr"], name="PSNR (dB), random features")
-    assert describe("random_features/psnr") == expected
+    assert describe("kernel/psnr") == expected
 
 
 def test_attributes_and_unknown_metrics_are_described_too():

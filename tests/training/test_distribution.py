@@ -93,7 +93,6 @@ def tiny_run(mode, faces, folder, **flags):
         "model.depth": 18,
         "model.width": 0.125,
         "model.decoder_width": 0.125,
-        "attack.random_features": 40,
         "metrics.replicates": 10,
         "runtime.precision": "float32",
     }

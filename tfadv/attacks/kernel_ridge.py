@@ -130,7 +130,10 @@ class _Solver:
     def weights(self, strength: float, wanted: np.ndarray) -> np.ndarray:
         """Returns the weights of the landmarks for centred targets, float64 [L, T]."""
         penalty = np.eye(len(self._gram)) if self._is_exact else self._gram
-        solved = _factorised(self._products + len(self._inputs) * strength * penalty)
+        penalised = self._products + len(self._inputs) * strength * penalty
+        if not self._is_exact:  # K'K has the square of K's condition
+            penalised += 1e-10 * penalised.max() * np.eye(len(penalised))
+        solved = _factorised(penalised)
         return cho_solve(solved, wanted if self._is_exact else self._transposed_times(wanted))
 
     def error(self, strength: float, wanted: np.ndarray, expected: np.ndarray) -> float:
@@ -140,11 +143,11 @@ class _Solver:
 
     def _transposed_times(self, wanted: np.ndarray | None) -> np.ndarray:
         """K'Y of the kernel K between all inputs and the landmarks, or K'K."""
-        total = 0.0
+        landmarks, total = self.landmarks.astype(np.float64), 0.0
         for start in range(0, len(self._inputs), _BLOCK):
             rows = slice(start, start + _BLOCK)
-            kernel = self._setting.between(self._inputs[rows], self.landmarks)
-            total = total + np.float64(kernel.T @ (kernel if wanted is None else wanted[rows]))
+            kernel = self._setting.between(self._inputs[rows].astype(np.float64), landmarks)
+            total = total + kernel.T @ (kernel if wanted is None else wanted[rows])
         return total
 
 

@@ -82,15 +82,13 @@ def encoder_metrics(result: EncoderResult) -> Flat:
 
 def _other_attacks(config: Config) -> dict[str, Attack]:
     """All attacks but decoders."""
-    count, seed = config.attack.random_features, config.runtime.seed
+    seed = config.runtime.seed
     attacks = {
         "ridge": RidgeDecoder(),
-        "random_features": RidgeDecoder(count, seed),
         "kernel": KernelDecoder(),
         "nearest_neighbour": NearestNeighbour(),
         FEATURE_MAP: FeatureMap(config.feature_map, _schedule(config)),
         "feature_ridge": RidgeFeatureMap(),
-        "feature_random_features": RidgeFeatureMap(count, seed),
         "feature_kernel": KernelFeatureMap(),
         LINKAGE: linkage.FeatureLinkage(),
         "linkage_by_guesses": linkage.LinkageByGuesses(RidgeFeatureMap()),

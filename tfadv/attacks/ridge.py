@@ -6,16 +6,15 @@ is chosen on held-out people says how far to trust it. So is the view of the fea
 """
 
 import functools
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import ClassVar
 
 import cv2
 import numpy as np
 
 from tfadv.attacks.attack import Attack, FittedAttack
 from tfadv.attacks.knowledge import Knowledge, KnownImages, embeddings_of
+from tfadv.attacks.views import View
 from tfadv.data.images import resized, thumbnails
 from tfadv.evaluation.leakage_measures import RECOGNIZER
 from tfadv.evaluation.whitening import Whitening
@@ -27,7 +26,6 @@ Targets = Callable[[KnownImages, dict[str, np.ndarray]], np.ndarray]  # of a bat
 STRENGTHS = np.geomspace(1e-16, 1e4, 41)  # of the penalty, where the mean eigenvalue is 1
 _COMPARED = 512  # targets that strengths are compared on
 _SIDE = 64  # pixels per side at which images are fitted, at most
-_SOFTNESS = 0.1  # of the whitening before vectors are mixed at random
 
 
 class Ridge:
@@ -41,8 +39,7 @@ class Ridge:
     Args:
         pairs: called twice; each time yields all pairs: inputs float [N, D], targets float [N, T].
         held_out: the same of held-out pairs.
-        whitening: of the inputs, if it is known. With an emphasis, an input that has more of it is
-            penalised less.
+        whitening: of the inputs, if it is known.
         per_target: whether each target has its own strength.
 
     Attributes:
@@ -109,92 +106,31 @@ class Ridge:
         return (variances / (variances + strength)).astype(np.float32)
 
 
-class RandomFeatures:
-    """Appends random ReLU features to vectors.
-
-    Args:
-        whitening: of vectors, float [N, D]; it makes all directions comparable before mixing.
-        count: number of random features.
-        seed: of the random weights.
-    """
-
-    def __init__(self, whitening: Whitening, count: int, seed: int):
-        self._whitening = whitening
-        variances, random = whitening.variances, np.random.default_rng(seed)
-        # Half-way between white, where noise would dominate, and the plain vectors.
-        scale = np.sqrt(variances / (variances + _SOFTNESS))
-        weights = random.normal(size=(len(scale), count)) * scale[:, None]
-        self._weights = (weights / np.linalg.norm(scale)).astype(np.float32)
-        self._biases = random.normal(size=count).astype(np.float32)
-
-    def __call__(self, vectors: np.ndarray) -> np.ndarray:
-        """Returns vectors with their random features, float32 [N, D + count]."""
-        mixed = self._whitening(vectors) @ self._weights + self._biases
-        return np.concatenate([vectors, np.maximum(mixed, 0.0)], axis=1)
-
-
 class RidgeAttack(Attack):
-    """Ridge regression from features, with random features if there are any, to some target.
-
-    Args:
-        random_features: number of random ReLU features; 0: none.
-        seed: of the random features.
-    """
-
-    result: ClassVar[str]  # what the regression is, in the title
-    target: ClassVar[str]
-    emphases: ClassVar[Sequence[float]] = (1.0,)  # of random features, against 1 for the others
-
-    def __init__(self, random_features: int = 0, seed: int = 0):
-        self._random_features, self._seed = random_features, seed
-        kind, inputs, end = "linear", "features", ", in closed form"
-        if random_features:
-            kind, inputs, end = "random-features", "features and random ReLU features of them", ""
-        self.title = f"{kind} {self.result}"
-        self.meaning = f"Ridge regression from {inputs} to {self.target}{end}."
+    """Ridge regression from features to some target."""
 
     def _solve(self, knowledge: Knowledge, targets: Targets) -> tuple[Predict, float]:
         """Returns the regression, and its mean squared error on some of the held-out targets.
 
-        Predictions are clipped: one image with huge values must not decide for all others.
+        It is fitted in each view; the best one on held-out images counts. Predictions are clipped:
+        one image with huge values must not decide for all others.
         """
 
-        def fit(expand: Predict, whitening: Whitening) -> tuple[Ridge, Predict]:
+        def fit(view: View) -> Ridge:
             def pairs(known):
                 for batch in known.pairs.batches():
-                    yield expand(batch["features"]), targets(known, batch)
+                    yield view.vectors(batch["features"]), targets(known, batch)
 
-            parts = (
-                functools.partial(pairs, each) for each in (knowledge.train, knowledge.held_out)
-            )
-            return Ridge(*parts, whitening), expand
+            parts = (knowledge.train, knowledge.held_out)
+            return Ridge(*(functools.partial(pairs, each) for each in parts), view.whitening)
 
-        fits = itertools.starmap(fit, self._inputs(knowledge))
-        ridge, expand = min(fits, key=lambda each: each[0].held_out_error)
-        return (
-            lambda features: np.clip(ridge(expand(features)), ridge.low, ridge.high),
-            ridge.held_out_error,
-        )
+        fits = ((fit(view), view) for view in knowledge.views)
+        ridge, view = min(fits, key=lambda each: each[0].held_out_error)
 
-    def _inputs(self, knowledge: Knowledge) -> Iterator[tuple[Predict, Whitening]]:
-        """Yields what turns features into inputs, and the whitening of these inputs."""
-        if not self._random_features:
-            for view in knowledge.views:
-                yield view.vectors, view.whitening
-            return
-        plain = knowledge.views[0]
-        random = RandomFeatures(plain.whitening, self._random_features, self._seed)
+        def predict(features):
+            return np.clip(ridge(view.vectors(features)), ridge.low, ridge.high)
 
-        def expand(features):
-            return random(plain.vectors(features))
-
-        def inputs():
-            return (expand(batch["features"]) for batch in knowledge.train.pairs.batches())
-
-        emphasis = np.ones(next(inputs()).shape[1])
-        for each in self.emphases:
-            emphasis[-self._random_features :] = each
-            yield expand, Whitening(inputs(), emphasis)
+        return predict, ridge.held_out_error
 
 
 class RidgeDecoder(RidgeAttack):
@@ -204,8 +140,8 @@ class RidgeDecoder(RidgeAttack):
     that memory does not grow with their size.
     """
 
-    result, target = "decoder", "pixels"
-    emphases = (0.01, 0.1)
+    title = "linear decoder"
+    meaning = "Ridge regression from features to pixels, in closed form."
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Solves the regression; its loss is the squared error in [-1, 1], at the fitted size."""
@@ -234,7 +170,8 @@ class RidgeDecoder(RidgeAttack):
 class RidgeFeatureMap(RidgeAttack):
     """Ridge regression from features to face embeddings."""
 
-    result, target = "embedding guess", "face embeddings"
+    title = "linear embedding guess"
+    meaning = "Ridge regression from features to face embeddings, in closed form."
     needs = frozenset({RECOGNIZER})
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:

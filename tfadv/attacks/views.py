@@ -279,7 +279,7 @@ def _low_bits(screen: Screen) -> Transform | None:
 
     errors = {count: error(count) for count in _LOW_BITS[::2]}
     best = min(errors, key=errors.get)
-    if errors[best] > _GAIN * screen.nothing:
+    if errors[best] >= _GAIN * screen.nothing:
         return None
     errors |= {count: error(count) for count in (best - 1, best + 1)}
     best = min(errors, key=errors.get)
@@ -314,7 +314,7 @@ def _gated(screen: Screen, sample: np.ndarray) -> Transform | None:
     while gates and len(chosen) < _GATES:
         usable = [gate for gate in gates if levels * _count(gate) <= _MOST_LEVELS]
         errors = [screen.error(_products([*chosen, gate])) for gate in usable]
-        if not errors or min(errors) > _GAIN * error:
+        if not errors or min(errors) >= _GAIN * error:
             break
         error = min(errors)
         chosen.append(usable[int(np.argmin(errors))])

@@ -175,7 +175,6 @@ class Attack:
     cache_mb: int = setting(
         4096, "MiB of memory for features and images; without space they are computed again", low=0
     )
-    random_features: int = setting(2000, "size of the random-features decoder", low=1, high=20_000)
     white_box: int = setting(0, "test images to attack with the encoder's gradients", low=0)
 
 

@@ -48,17 +48,15 @@ class Whitening:
 
     Args:
         batches: vectors, float [N, D], to take the statistics from.
-        emphasis: factor of each standardised dimension, [D] or one for all; it changes which
-            directions have small variance.
 
     Attributes:
-        variances: of the R directions before whitening, float64 [R]; without emphasis they sum to
-            the number of informative dimensions.
+        variances: of the R directions before whitening, float64 [R]; they sum to the number of
+            informative dimensions.
     """
 
-    def __init__(self, batches: Iterable[np.ndarray], emphasis: np.ndarray | float = 1.0):
+    def __init__(self, batches: Iterable[np.ndarray]):
         count, self._mean, products = moments(batches, products=True)
-        scale = emphasis * standard_scale(self._mean, np.sqrt(np.diag(products) / count))
+        scale = standard_scale(self._mean, np.sqrt(np.diag(products) / count))
         correlation = products * scale * scale[:, None] / count
         variances, directions = np.linalg.eigh(correlation)
         floor = np.finfo(np.float64).eps * len(variances) * variances[-1]

@@ -38,7 +38,7 @@ _SIDE_BY_SIDE = {
         "reid_rank1",
         "verification_auc",
     ),
-    "reconstruction in closed form": ("random_features/psnr", "random_features/reid_rank1"),
+    "reconstruction in closed form": ("kernel/psnr", "kernel/reid_rank1"),
     "guess by the trained network": (
         "feature_similarity",
         "feature_reid_rank1",
@@ -297,12 +297,12 @@ def _for_every_attack(metrics: Flat, name: str) -> Flat:
     values = dict(metrics)
     if name in (CHANCE, REAL_IMAGE):
         for metric in [m for m in metrics if m.startswith(("reid_", "verification_"))]:
-            values[f"random_features/{metric}"] = metrics[metric]
+            values[f"kernel/{metric}"] = metrics[metric]
             values[f"feature_{metric}"] = metrics[metric]
     if name == CHANCE and "reid_rank1" in metrics:
         values["linkage_rank1"] = metrics["reid_rank1"]
         values["linkage_auc"] = metrics["verification_auc"]
     if name == MEAN_FACE:
         for metric in ("psnr", "psnr_ci95"):
-            values[f"random_features/{metric}"] = metrics[metric]
+            values[f"kernel/{metric}"] = metrics[metric]
     return values
