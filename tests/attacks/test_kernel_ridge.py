@@ -9,8 +9,8 @@ from tests.public_images import embeddings_of, features_only, make_knowledge
 from tfadv.attacks import kernel_ridge
 from tfadv.attacks.kernel_ridge import KernelRidge, Setting, choose_settings, squared_distances
 from tfadv.attacks.knowledge import embeddings_of as targets_of
-from tfadv.attacks.views import View
-from tfadv.evaluation.whitening import Whitening, to_vectors
+from tfadv.attacks.views import View, to_vectors
+from tfadv.evaluation.whitening import Whitening
 
 
 def rings(count, seed):

@@ -122,3 +122,14 @@ def test_maps_have_views_too(rng):
     maps = rng.normal(size=(600, 2, 2, 3))
     maps[::50] *= 1e6
     assert views_of(maps) == ["plain", "winsorised", "ranks"]
+
+
+def test_a_long_feature_has_a_view_of_the_dimensions_that_tell_something(rng):
+    values = rng.normal(size=(600, 3)).astype(np.float32)
+    features = rng.normal(size=(600, 5000)).astype(np.float32)
+    features[:, 40:43] = values
+    pairs = [features_only(each) for each in np.split(features, [400])]
+    known = make_knowledge(*pairs, embeddings=[embeddings_of(v) for v in np.split(values, [400])])
+    (selected,) = (view.vectors(features) for view in known.views if view.name == "selected")
+    assert selected.shape == (600, 32)
+    assert (np.abs(selected[:, :, None] - values[:, None]).max(0) == 0).sum() == 3

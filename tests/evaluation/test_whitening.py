@@ -1,6 +1,9 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from tfadv.evaluation import whitening
 from tfadv.evaluation.whitening import Whitening, to_vectors
 
 
@@ -44,3 +47,36 @@ def test_directions_of_no_variance_are_left_out(rng):
     vectors = rng.normal(size=(100, 3))
     vectors = np.concatenate([vectors, vectors[:, :1] + vectors[:, 1:2], np.ones((100, 1))], axis=1)
     assert Whitening([vectors])(vectors).shape == (100, 3)
+
+
+def test_long_vectors_are_whitened_in_the_directions_that_they_span(rng, monkeypatch):
+    vectors = rng.normal(size=(40, 60)) * np.geomspace(1e-3, 1e3, 60) + 7.0
+    asked = vectors[:9] + 0.1 * rng.normal(size=(9, 60))
+    short = Whitening(np.array_split(vectors, 3))
+    monkeypatch.setattr(whitening, "LONG", 50)
+    long = Whitening(np.array_split(vectors, 3))
+    np.testing.assert_allclose(long.variances, short.variances, rtol=1e-4)
+    signs = np.sign((short(vectors) * long(vectors)).sum(0))
+    np.testing.assert_allclose(long(asked), signs * short(asked), rtol=0.02, atol=0.1)
+
+
+def test_fewer_vectors_span_fewer_directions(rng, monkeypatch):
+    monkeypatch.setattr(whitening, "LONG", 50)
+    monkeypatch.setattr(whitening, "_SPANNING", 20)
+    vectors = rng.normal(size=(400, 60))
+    white = Whitening(np.array_split(vectors, 9))(vectors)
+    assert white.shape == (400, 20)
+    np.testing.assert_allclose(np.square(white[:20]).mean(0), 1.0, rtol=1e-4)
+
+
+def test_60_000_values_need_less_than_2_gib(rng):
+    def batches():
+        for _ in range(8):
+            yield rng.normal(size=(64, 60_000)).astype(np.float32)
+
+    tracemalloc.start()
+    white = Whitening(batches())(next(batches()))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert white.shape == (64, 511)
+    assert peak < 2**30  # twice as many vectors fit 2 GiB, and no more than that are kept

@@ -10,13 +10,12 @@ import tensorflow as tf
 
 from tfadv.attacks.black_box import BlackBox
 from tfadv.attacks.kernel_ridge import KernelRidge, Setting, choose_settings
-from tfadv.attacks.views import Classifier, View, make_views
+from tfadv.attacks.views import Classifier, View, make_views, to_vectors
 from tfadv.data.dataset import Dataset
 from tfadv.data.images import thumbnails
 from tfadv.data.labels import UNKNOWN
 from tfadv.data.pipeline import in_memory_batches
 from tfadv.evaluation.recognition.recognizer import Embeddings, FaceFeatures
-from tfadv.evaluation.whitening import to_vectors
 from tfadv.models.vgg import VGGFeatures
 
 _FEWEST = 1024  # images of a pass in another order, however small the memory
@@ -168,7 +167,7 @@ class KnownImages:
         return self.pairs.count
 
     def vectors(self) -> np.ndarray:
-        """Returns the features as vectors, float32 [N, D]; see `to_vectors`."""
+        """Returns the features as vectors, float32 [N, D]."""
         return self.map(to_vectors)
 
     def map(self, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

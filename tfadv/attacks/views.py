@@ -9,6 +9,7 @@ decide which one counts.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -18,11 +19,13 @@ from sklearn.preprocessing import QuantileTransformer
 from tfadv.data.images import thumbnails
 from tfadv.evaluation.moments import robust_bounds, standard_scale
 from tfadv.evaluation.recognition.recognizer import Embeddings
-from tfadv.evaluation.whitening import Whitening, to_vectors
+from tfadv.evaluation.whitening import LONG, Whitening
 
 Transform = Callable[[np.ndarray], np.ndarray]  # of vectors or features [N, ...], to float [N, D]
 
-_SAMPLE = 20_000  # images that statistics are taken from, at most
+_SAMPLE = 20_000  # images that statistics are taken from, at most, ...
+_SAMPLE_VALUES = 2**26  # ... and values of their features, but ...
+_FEWEST = 500  # ... no fewer images than these
 _SCREENED = (700, 400)  # images that a screen learns from and is measured on, at most
 _FAR = 5.0  # robust standard deviations at which values are clipped
 _QUANTILES = 1000
@@ -35,6 +38,7 @@ _SEARCHED = 2000  # images among which discrete directions are searched
 _STARTS = 256  # directions from which discrete ones are searched
 _LONGEST = 1024  # directions in which discrete ones are searched
 _TRIED = 24  # discrete directions that are tried
+_SELECTED = (32, 256, 2048)  # dimensions of a long feature
 _GATES = 3  # discrete directions that are used together, at most
 
 
@@ -88,17 +92,24 @@ def make_views(train: Known, held_out: Known, classifier: Classifier | None) -> 
       better.
     - `classifier`: with the last hidden layer and the logits of the encoder's classifier, clipped.
     - `predictions`: the classifier's hard predictions alone: what every feature leaks at least.
+
+    Of features of more than 4,096 values there are no ranks, residuals, low bits or gates, but:
+
+    - `selected`: the 32, 256 or 2,048 dimensions that correlate most with images and faces.
     """
     sample = _sample(train)
     transforms: dict[str, Transform | None] = {
         "plain": to_vectors,
         "winsorised": _after(to_vectors, winsorised(sample)),
-        "ranks": _after(to_vectors, ranked(sample)),
-        "residuals": _after(to_vectors, residuals(sample)),
     }
     screen = Screen(train, held_out)
-    transforms["low bits"] = _low_bits(screen)
-    transforms["gated"] = _gated(screen, sample)
+    if sample.shape[1] > LONG:
+        transforms["selected"] = _selected(screen)
+    else:
+        transforms["ranks"] = _after(to_vectors, ranked(sample))
+        transforms["residuals"] = _after(to_vectors, residuals(sample))
+        transforms["low bits"] = _low_bits(screen)
+        transforms["gated"] = _gated(screen, sample)
     if classifier is not None:
         transforms |= _of_classifier(train, classifier)
     return [_view(train, name, each) for name, each in transforms.items() if each is not None]
@@ -107,6 +118,11 @@ def make_views(train: Known, held_out: Known, classifier: Classifier | None) -> 
 def soften(white: np.ndarray, variances: np.ndarray, softness: float) -> np.ndarray:
     """Returns white vectors [N, R] with v / (v + softness) of each direction's variance 1."""
     return white * np.sqrt(variances / (variances + softness)).astype(white.dtype)
+
+
+def to_vectors(features: np.ndarray) -> np.ndarray:
+    """Returns features [N, ...] as vectors, float32 [N, D]."""
+    return np.asarray(features, np.float32).reshape(len(features), -1)
 
 
 def winsorised(sample: np.ndarray) -> Transform | None:
@@ -242,6 +258,14 @@ class Screen:
             errors.append(np.square(guess - self._expected).sum(1).mean())
         return float(min(errors))
 
+    def correlations(self) -> np.ndarray:
+        """Returns the sum of each dimension's squared correlations with the targets, [D]."""
+        vectors = to_vectors(self.train)
+        deviation = vectors.std(0, dtype=np.float64)
+        products = (vectors - vectors.mean(0)).T @ self._wanted.astype(np.float32)
+        scale = np.where(deviation > 0, 1 / np.where(deviation > 0, deviation, 1), 0)
+        return np.square(products * scale[:, None]).sum(1)
+
     def most_promising(self, gates: list[functools.partial]) -> list[functools.partial]:
         """Returns the gates whose products with the vectors correlate most with the targets."""
         vectors = to_vectors(self.train)
@@ -269,6 +293,17 @@ def _standardised(first: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     mean, deviation = first.mean(0), first.std(0)
     scale = standard_scale(mean, deviation)
     return [(each - mean) * scale for each in (first, *others)]
+
+
+def _selected(screen: Screen) -> Transform:
+    """What picks the dimensions that correlate most with the targets, as many as predict best."""
+    order = np.argsort(screen.correlations())[::-1]
+
+    def pick(count: int) -> Transform:
+        places = np.sort(order[:count])
+        return lambda features: to_vectors(features)[:, places]
+
+    return min(map(pick, _SELECTED), key=screen.error)
 
 
 def _low_bits(screen: Screen) -> Transform | None:
@@ -374,7 +409,8 @@ def _view(train: Known, name: str, transform: Transform) -> View:
 
 def _sample(known: Known, transform: Transform = to_vectors) -> np.ndarray:
     """The vectors of evenly spread training images, [N, D]."""
-    step = -(-known.count // _SAMPLE)
+    size = max(1, math.prod(known.pairs.feature_shape))
+    step = -(-known.count // min(_SAMPLE, max(_FEWEST, _SAMPLE_VALUES // size)))
     return np.concatenate(
         [
             transform(batch["features"][batch["index"] % step == 0])
