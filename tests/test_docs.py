@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".github/**/*.md")])
 OWN = ("configs/lambda5.py", "configs/mine.py", "configs/NAME.py")  # the reader's
 CONFIGS = sorted(ROOT.glob("configs/*.py"))
+WRAPPED = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+WIDTH = 100
 
 
 def name(path):
@@ -123,3 +125,33 @@ def test_no_page_has_a_placeholder(page):
     assert not re.findall(r"@@?[A-Z]\w*@@?|\b[A-Z]+_(?:OUTPUT|TABLE|SENTENCE|TEXT)\b", text)
     for code in re.findall(r"```python\n(.*?)```", text, re.S):
         assert not re.fullmatch(r"\w+\s*", code)
+
+
+@pytest.mark.parametrize("page", WRAPPED, ids=name)
+def test_prose_wraps_at_100_characters(page):
+    assert not too_long(page.read_text())
+
+
+def too_long(text):
+    """The lines of prose over 100 characters, without code blocks, tables, and lone long words.
+
+    A link's text may be broken, its address may not. A heading cannot be broken at all.
+    """
+    prose = re.sub(r"^ *```.*?^ *```", "", text, flags=re.S | re.M)
+    lines = [line for line in prose.splitlines() if not line.lstrip().startswith(("|", "#"))]
+    return [line for line in lines if len(line) > WIDTH and can_be_broken(line)]
+
+
+def can_be_broken(line):
+    words = re.sub(r"^\s*([-*+>]|\d+\.) +", "", line).split()
+    return len(words) > 1
+
+
+def test_long_lines_are_found():
+    long = "word " * 20 + "words"
+    link = f"[{'x' * 40}](https://example.org/{'y' * 60})"
+    assert len(long) > WIDTH
+    assert len(link) > WIDTH
+    assert too_long(f"short\n{long}\n") == [long]
+    assert too_long(f"- {long}\n") == [f"- {long}"]
+    assert too_long(f"{link}\n- {link}\n| {long} |\n# {long}\n```\n{long}\n```\n") == []
