@@ -55,6 +55,7 @@ class FittedAttack:
         critic_scale: for `link`, the scale of the InfoNCE critic; None if there is none.
         held_out_loss: the loss that the attack's settings were chosen by.
         training: how training went, of an attack that is trained by gradients.
+        view: the name of the view of features that was chosen, of an attack that chooses one.
     """
 
     reconstruct: Callable[[np.ndarray], np.ndarray] | None = None
@@ -68,6 +69,7 @@ class FittedAttack:
     critic_scale: float | None = None
     held_out_loss: float = float("nan")
     training: Training | None = None
+    view: str = ""
 
 
 class Attack:

@@ -50,7 +50,9 @@ class KernelDecoder(Attack):
             return resized(fitted(features).reshape(-1, side, side, 3), size, cv2.INTER_LINEAR)
 
         loss = _held_out_error(knowledge, fitted, small)
-        return FittedAttack(reconstruct=reconstruct, held_out_loss=loss)
+        return FittedAttack(
+            reconstruct=reconstruct, held_out_loss=loss, view=predict.setting.view.name
+        )
 
 
 class PrincipalComponents:
@@ -94,7 +96,9 @@ class KernelFeatureMap(Attack):
         embed = knowledge.kernel_guess
         loss = _held_out_error(knowledge, embed, embeddings_of)
         mean = knowledge.train.embeddings.embedding.mean(0)
-        return FittedAttack(embed=embed, mean_embedding=mean, held_out_loss=loss)
+        return FittedAttack(
+            embed=embed, mean_embedding=mean, held_out_loss=loss, view=embed.setting.view.name
+        )
 
 
 class KernelProbe(Attack):
@@ -107,7 +111,9 @@ class KernelProbe(Attack):
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Solves the regression."""
         score = fit_kernel(knowledge, "labels", labels_of)
-        return FittedAttack(attributes=inferred_attributes(knowledge, score))
+        return FittedAttack(
+            attributes=inferred_attributes(knowledge, score), view=score.setting.view.name
+        )
 
 
 def fit_kernel(knowledge: Knowledge, kind: str, targets: Targets) -> KernelRidge:

@@ -121,7 +121,9 @@ class FeatureLinkage(Attack):
         codes = held_out.map(lambda features: metric(view.vectors(features)))
         scale = choose_scale(codes, held_out.identities)
         return FittedAttack(
-            link=lambda features: metric(view.vectors(features)), critic_scale=scale
+            link=lambda features: metric(view.vectors(features)),
+            critic_scale=scale,
+            view=view.name,
         )
 
 
@@ -142,7 +144,9 @@ class LinkageByGuesses(Attack):
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Solves the regression."""
         guess = self._guess.fit(knowledge, folder)
-        return FittedAttack(link=lambda features: guess.embed(features) - guess.mean_embedding)
+        return FittedAttack(
+            link=lambda features: guess.embed(features) - guess.mean_embedding, view=guess.view
+        )
 
 
 def _of_people(

@@ -27,7 +27,10 @@ class NearestNeighbour(Attack):
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Chooses the view and the strength of the whitening."""
-        return FittedAttack(neighbours=Search(knowledge), neighbour_images=knowledge.train)
+        search = Search(knowledge)
+        return FittedAttack(
+            neighbours=search, neighbour_images=knowledge.train, view=search.view.name
+        )
 
 
 class Search:

@@ -43,7 +43,8 @@ class LinearProbe(Attack):
         fits = [(_learned(knowledge, view, linear_probe), view) for view in knowledge.views]
         probe, view = min(fits, key=lambda each: each[0].held_out_error)
         return FittedAttack(
-            attributes=inferred_attributes(knowledge, lambda x: probe(view.vectors(x)))
+            attributes=inferred_attributes(knowledge, lambda x: probe(view.vectors(x))),
+            view=view.name,
         )
 
 
@@ -69,7 +70,8 @@ class MlpProbe(Attack):
         view = best[0].view if best else knowledge.views[0]
         probe = _learned(knowledge, view, lambda *data: mlp_probe(*data, self._seed))
         return FittedAttack(
-            attributes=inferred_attributes(knowledge, lambda x: probe(view.vectors(x)))
+            attributes=inferred_attributes(knowledge, lambda x: probe(view.vectors(x))),
+            view=view.name,
         )
 
 

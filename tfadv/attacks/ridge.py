@@ -109,8 +109,8 @@ class Ridge:
 class RidgeAttack(Attack):
     """Ridge regression from features to some target."""
 
-    def _solve(self, knowledge: Knowledge, targets: Targets) -> tuple[Predict, float]:
-        """Returns the regression, and its mean squared error on some of the held-out targets.
+    def _solve(self, knowledge: Knowledge, targets: Targets) -> tuple[Predict, float, str]:
+        """Returns the regression, its squared error on some held-out targets, and its view.
 
         It is fitted in each view; the best one on held-out images counts. Predictions are clipped:
         one image with huge values must not decide for all others.
@@ -130,7 +130,7 @@ class RidgeAttack(Attack):
         def predict(features):
             return np.clip(ridge(view.vectors(features)), ridge.low, ridge.high)
 
-        return predict, ridge.held_out_error
+        return predict, ridge.held_out_error, view.name
 
 
 class RidgeDecoder(RidgeAttack):
@@ -151,7 +151,7 @@ class RidgeDecoder(RidgeAttack):
         def small(known, batch):
             return thumbnails(batch["images"], side)
 
-        predict, _ = self._solve(knowledge, small)
+        predict, _, view = self._solve(knowledge, small)
 
         def fitted(features):
             return np.clip(predict(features), -1.0, 1.0)
@@ -164,7 +164,9 @@ class RidgeDecoder(RidgeAttack):
         for batch in held_out.pairs.batches():
             squares = np.square(fitted(batch["features"]) - small(held_out, batch))
             error += squares.sum(dtype=np.float64) / squares.shape[1]
-        return FittedAttack(reconstruct=reconstruct, held_out_loss=float(error / held_out.count))
+        return FittedAttack(
+            reconstruct=reconstruct, held_out_loss=float(error / held_out.count), view=view
+        )
 
 
 class RidgeFeatureMap(RidgeAttack):
@@ -176,6 +178,6 @@ class RidgeFeatureMap(RidgeAttack):
 
     def fit(self, knowledge: Knowledge, folder: Path) -> FittedAttack:
         """Solves the regression."""
-        embed, error = self._solve(knowledge, embeddings_of)
+        embed, error, view = self._solve(knowledge, embeddings_of)
         mean = knowledge.train.embeddings.embedding.mean(0)
-        return FittedAttack(embed=embed, mean_embedding=mean, held_out_loss=error)
+        return FittedAttack(embed=embed, mean_embedding=mean, held_out_loss=error, view=view)

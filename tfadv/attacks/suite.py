@@ -155,7 +155,7 @@ class Suite:
             train=self._known_images(encoder, self._dataset, TRAIN, columns),
             held_out=self._known_images(encoder, self._dataset, HELD_OUT, columns),
             attributes=(names, columns),
-            classifier=classify if isinstance(classify, SavedClassifier) else None,
+            classifier=_of_features(classify, encoder),
             g=self._g,
             faces=self._faces,
         )
@@ -227,7 +227,16 @@ class Suite:
             scores=scores,
             held_out_loss=fitted.held_out_loss,
             training=fitted.training,
+            view=fitted.view,
         )
+
+
+def _of_features(classify: object, encoder: BlackBox) -> SavedClassifier | None:
+    """The classifier, if it is a saved one that reads the encoder's features."""
+    fits = isinstance(classify, SavedClassifier) and (
+        classify.feature_shape == tuple(encoder.feature_shape)
+    )
+    return classify if fits else None
 
 
 def differs(one: np.ndarray, other: np.ndarray) -> bool:

@@ -82,6 +82,7 @@ class AttackResult:
         training: of an attack that is trained by gradients.
         family: the name that one attack has in common at all budgets; empty without budgets.
         budget: how many times the smallest budget this attack had; 0 without budgets.
+        view: the name of the view of features that the attack chose; empty if it chose none.
         not_applicable: why the attack does not apply; empty if it does.
         diverged: why its training ended early; empty if it did not.
     """
@@ -94,6 +95,7 @@ class AttackResult:
     training: Training | None = None
     family: str = ""
     budget: int = 0
+    view: str = ""
     not_applicable: str = ""
     diverged: str = ""
 
@@ -150,7 +152,7 @@ class AttackResult:
         return cls(scores=scores, pairs=pairs, images=arrays.get("images"), **facts)
 
 
-_FACTS = ("examples", "held_out_loss", "family", "budget", "not_applicable", "diverged")
+_FACTS = ("examples", "held_out_loss", "family", "budget", "view", "not_applicable", "diverged")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,7 +61,9 @@ def describe(result: AttackResult) -> str:
         for measure in MEASURES.values()
         if measure.metric in result.scores
     ]
-    return ", ".join(measured) or "nothing measured: no two test images show the same person"
+    if not measured:
+        return "nothing measured: no two test images show the same person"
+    return ", ".join(measured) + (f"; seen as {result.view}" if result.view else "")
 
 
 def conclude(

@@ -10,7 +10,7 @@ from tfadv.evaluation.moments import moments, standard_scale
 
 LONG = 4096  # dimensions of a vector beyond which its covariance is not taken
 _SPANNING = 4000  # vectors that span the directions of long ones, at most
-_SPANNING_BYTES = 2**30
+_SPANNING_BYTES = 2**28
 _BLOCK = 2048
 
 
@@ -53,8 +53,8 @@ class Whitening:
     other. Directions whose variance float64 cannot tell from 0 are left out.
 
     Vectors of more than 4,096 dimensions would need too much memory for their covariance. Their
-    directions are those that 4,000 of them span, or as many as fit 1 GiB: no dimension is averaged
-    or left out, and all directions are there if there are no more vectors.
+    directions are those that 4,000 of them span, or as many as fit 256 MiB. No dimension is left
+    out, and all directions are there if there are no more vectors.
 
     Args:
         batches: vectors, float [N, D], to take the statistics from.

@@ -13,7 +13,7 @@ from tfadv.evaluation.closure import difference
 from tfadv.evaluation.leakage_measures import HARD_PREDICTIONS, MEASURES, REFERENCES, UNPROTECTED
 from tfadv.evaluation.metrics import identity
 from tfadv.evaluation.recognition.recognizer import Recognizer
-from tfadv.evaluation.results import EncoderResult
+from tfadv.evaluation.results import AttackResult, EncoderResult
 from tfadv.evaluation.verdicts import Verdict, Verdicts
 from tfadv.reporting import audit_sections, common, figures
 from tfadv.reporting.audit_sections import Attacks, Encoders, column, label
@@ -217,12 +217,16 @@ def strongest(verdicts: Verdicts, suite: Suite) -> Table:
 def tried(encoder: EncoderResult, attacks: Attacks) -> Table:
     """Returns what each attack on an encoder recovered: a row for each attack with a result."""
     results = {
-        Label(attacks[key].title, attacks[key].meaning): result.metrics
+        Label(attacks[key].title, attacks[key].meaning + _seen_as(result)): result.metrics
         for key, result in encoder.attacks.items()
         if result.metrics
     }
     columns = [(MEASURES[key].metric, column(key)) for key in _ordered(MEASURES)]
     return comparison("Attacks, on test images", "attack", results, columns)
+
+
+def _seen_as(result: AttackResult) -> str:
+    return f" It chose the view {result.view!r} of the feature." if result.view else ""
 
 
 def _measured(verdicts: Verdicts) -> list[str]:
