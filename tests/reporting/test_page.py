@@ -406,7 +406,7 @@ def test_a_centred_metric_says_what_is_subtracted():
 
 
 def test_a_metric_of_another_attack_names_the_attack():
-    expected = dataclasses.replace(MEANINGS["psnr"], name="PSNR (dB), random features")
+    expected = dataclasses.replace(MEANINGS["psnr"], name="PSNR (dB), kernel")
     assert describe("kernel/psnr") == expected
 
 

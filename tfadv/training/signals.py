@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_LATER = 0.1  # seconds
 Pending = Callable[[], int]
 
 
@@ -28,9 +29,25 @@ class Interrupted(BaseException):
 
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
-    """Within the block, signals raise `Interrupted`; does nothing outside the main thread."""
+    """Within the block, signals raise `Interrupted`; does nothing outside the main thread.
+
+    Python drops an exception that is raised while an object is deleted. Then the signal is sent
+    again, a little later.
+    """
+    before = sys.unraisablehook
+
+    def send_again(unraisable):
+        if isinstance(unraisable.exc_value, Interrupted):
+            threading.Timer(_LATER, os.kill, (os.getpid(), unraisable.exc_value.signal)).start()
+        else:
+            before(unraisable)
+
     with _handled(_interrupt):
-        yield
+        sys.unraisablehook = send_again
+        try:
+            yield
+        finally:
+            sys.unraisablehook = before
 
 
 @contextlib.contextmanager
