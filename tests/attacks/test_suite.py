@@ -374,8 +374,8 @@ def test_an_encoder_that_is_not_random_is_asked_once_per_image(tmp_path):
     suite = make_suite(tmp_path, {"ridge": RidgeDecoder()})
     result = suite.run("mine", encoder, tmp_path, repeats=16)
     assert (result.is_random, result.fewer_queries) == (False, {})
-    sent = encoder.count
-    assert sent < 1000  # 108 for the attacks, the others to see what a feature depends on
+    # 108 for the attacks, and the others to see what a feature depends on.
+    assert 108 < encoder.count < 600
 
 
 def test_an_encoder_that_is_refused_is_not_attacked(tmp_path):
@@ -392,7 +392,7 @@ def test_an_encoder_that_is_refused_is_not_attacked(tmp_path):
 def test_an_encoder_that_changes_while_it_is_attacked_is_refused(tmp_path):
     class Changing(Halves):
         def __call__(self, images):
-            return super().__call__(images) * (1 if self.count < 150 else 2)
+            return super().__call__(images) * (1 if self.count < 230 else 2)
 
     attack = Fake()
     with pytest.raises(UserError, match="the features of mine depend on how often"):

@@ -1,5 +1,6 @@
 """Whether an encoder's feature depends on its image alone, which every attack relies on."""
 
+import functools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -17,8 +18,11 @@ QUERIES = 16  # of a random encoder, for each image and each way to ask
 _IMAGES = 256
 _VALUES = 2**24  # of features that are compared at once
 _ALONE = {False: 64, True: 28}  # images in small batches, each call a batch: not random, random
+_PROBED = 32  # images that are sent again and again, to see whether the encoder is random
 _QUICK = 8  # images that are sent alone before the attacks
 _PERMUTATIONS = 99_999
+_FARTHEST = 5.0  # spreads
+_STANDS_OUT = 6.0  # standard deviations
 _FLIPPED = 0.01  # share of values that may move by a level
 _FLIPPED_IN_ROW = 1 / 8  # of one image, and of one dimension
 # Shares of a dimension's spread that are rounding. A GPU computes batches of other sizes by other
@@ -52,7 +56,7 @@ class Stability:
         kept: number of first images whose features are compared.
 
     Raises:
-        UserError: its features change once, between one call and the next.
+        UserError: its features change once, from one call on, or those of its first call stand out.
     """
 
     def __init__(self, name: str, encoder: BlackBox, batches: Iterable[np.ndarray]):
@@ -65,19 +69,19 @@ class Stability:
             if count >= _IMAGES or count * values >= _VALUES:
                 break
         first = self._batches[0]
-        calls = [self._encode(first) for _ in range(3)]
-        self.is_random = any(map(differs, calls, calls[1:]))
+        probe = first[:_PROBED]
+        calls = np.stack([self._encode(probe) for _ in range(QUERIES)])
+        changes = sum(map(differs, calls, calls[1:]))
+        self.is_random = changes > 0
+        if changes == 1 or (self.is_random and first_stands_out(calls)):
+            raise self._refusal(CALLS)
         if self.is_random:
-            calls += [self._encode(first) for _ in range(QUERIES - len(calls))]
-            if sum(map(differs, calls, calls[1:])) == 1:
-                raise self._refusal(CALLS)
             self._batches = [first]
             kept = max(_QUICK, min(_ALONE[True], _VALUES // (QUERIES * values)))
-            self._attacked = np.stack([features[:kept] for features in calls])
+            self._attacked = np.stack([self._encode(first)[:kept] for _ in range(QUERIES)])
         else:
-            rest = [self._encode(batch) for batch in self._batches[1:]]
             kept = max(_QUICK, _VALUES // values)
-            self._attacked = np.concatenate([calls[0], *rest])[None, :kept]
+            self._attacked = np.concatenate([*map(self._encode, self._batches)])[None, :kept]
         self._images = np.concatenate(self._batches)
         self.kept = self._attacked.shape[1]
 
@@ -131,6 +135,8 @@ class Stability:
             return
         features = ask(self._batches, len(self._attacked))
         features = features.reshape(*features.shape[:2], -1)
+        if self.is_random and first_stands_out(features[:, : self.kept]):
+            raise self._refusal(CALLS)
         self._compare(features, np.arange(len(self._images)), PROCESS)
 
     def _ask(self, batches: Sequence[np.ndarray]) -> np.ndarray:
@@ -217,13 +223,28 @@ def has_other_distribution(one: np.ndarray, other: np.ndarray, scale: np.ndarray
         one, other: Q queries of N images, asked in two ways.
         scale: features, [M, D], to take the spread of each dimension from.
     """
-    width, floor = _spread(scale)
-    features = np.concatenate([one, other]) / (width + floor + 1e-30)
-    distances = sum(_distances(features[:, i]) for i in range(features.shape[1]))
-    signs = np.tile(np.repeat([1.0, -1.0], len(one)), (1 + _PERMUTATIONS, 1))
-    signs[1:] = np.random.default_rng(0).permuted(signs[1:], axis=1)
+    distances = _distances(np.concatenate([one, other]), scale)
+    signs = _splits(len(one))
     energy = -np.einsum("pi,pi->p", signs @ distances, signs)
     return bool(energy[0] > energy[1:].max() * (1 + 1e-9))
+
+
+@functools.cache
+def _splits(queries: int) -> np.ndarray:
+    """1 and -1 for both halves of 2 Q queries, and then for random halves of them, [P, 2 Q]."""
+    signs = np.tile(np.repeat([1.0, -1.0], queries), (1 + _PERMUTATIONS, 1))
+    signs[1:] = np.random.default_rng(0).permuted(signs[1:], axis=1)
+    return signs
+
+
+def first_stands_out(features: np.ndarray) -> bool:
+    """Returns whether the first of Q queries, [Q, N, D], lies unlike all others to the others.
+
+    Its mean distance to the others is `_STANDS_OUT` standard deviations of theirs away from theirs.
+    """
+    means = _distances(features, features.reshape(-1, features.shape[-1])).mean(axis=0)
+    first, others = means[0], means[1:]
+    return bool(abs(first - others.mean()) > _STANDS_OUT * others.std() + 1e-6 * others.mean())
 
 
 def _spread(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -233,11 +254,20 @@ def _spread(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return width, 1e-6 * (np.abs(middle) + np.median(width))
 
 
-def _distances(rows: np.ndarray) -> np.ndarray:
-    """The Euclidean distance of each row to each other, float64 [N, N]."""
-    rows = rows.astype(np.float64) - rows.mean(0, dtype=np.float64)
-    squares = np.square(rows).sum(1)
-    return np.sqrt(np.maximum(squares[:, None] + squares - 2 * rows @ rows.T, 0.0))
+def _distances(features: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """The distance of each query to each other, [Q, Q], of features [Q, N, D], sum over images.
+
+    Dimensions are in units of their spread in `scale`, [M, D]. Values far from an image's median
+    are cut, so that noise with heavy tails hides nothing.
+    """
+    width, floor = _spread(scale)
+    total = np.zeros((len(features), len(features)))
+    for image in np.moveaxis(features, 1, 0):
+        rows = (image - np.median(image, axis=0)) / (width + floor + 1e-30)
+        rows = np.clip(rows, -_FARTHEST, _FARTHEST)
+        squares = np.square(rows).sum(axis=1)
+        total += np.sqrt(np.maximum(squares[:, None] + squares - 2 * rows @ rows.T, 0.0))
+    return total
 
 
 def _rows(features: np.ndarray) -> np.ndarray:

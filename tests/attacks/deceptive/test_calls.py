@@ -1,5 +1,7 @@
 """Encoders whose features depend on how one asks for them, and on more than the image."""
 
+import subprocess
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,9 +16,10 @@ from tfadv.config.errors import UserError
 from tfadv.config.schema import BlackBox
 from tfadv.evaluation.leakage_measures import MEASURES
 from tfadv.evaluation.verdicts import strongest
+from tfadv.modes.loading import load_encoders
 
 IMAGES = make_part(6, 2)[0]  # 24 of 32 pixels, as the data set's test images
-BATCHES = [IMAGES[:10], IMAGES[10:20], IMAGES[20:]]
+BATCHES = [IMAGES[:16], IMAGES[16:]]
 
 
 class Encoder:
@@ -99,6 +102,13 @@ class FirstCall(Encoder):
         return self.hidden(images) if self.calls == 1 else self.shown(images)
 
 
+class FirstCallWithoutNoise(Encoder):
+    """All calls but the first have noise."""
+
+    def encode(self, images):
+        return self.hidden(images) + (self.calls > 1) * self.noise(images)
+
+
 class LaterCalls(Encoder):
     """It hides the thumbnail from the calls before and during the attacks."""
 
@@ -168,6 +178,7 @@ def check(encoder):
         (SwitchOfSigns, BATCH_SIZE),
         (QuietSwitchBehindNoise, BATCH_SIZE),
         (FirstCall, CALLS),
+        (FirstCallWithoutNoise, CALLS),
         (LaterCalls, CALLS),
         (LaterCallsBehindNoise, CALLS),
         (Reversal, BATCH),
@@ -228,6 +239,20 @@ class Noise(Encoder):
         return self.hidden(images) + self.noise(images)
 
 
+class SharedSign(Encoder):
+    """The images of a call have one sign in common."""
+
+    def encode(self, images):
+        return (0.7 + self.hidden(images)) * self.random.choice([-1.0, 1.0])
+
+
+class HeavyTails(Encoder):
+    """Noise of which some is huge."""
+
+    def encode(self, images):
+        return self.hidden(images) + self.random.standard_cauchy((len(images), 10))
+
+
 class SharedNoise(Encoder):
     """The images of a call have one noise in common."""
 
@@ -264,7 +289,19 @@ class Sparse(Encoder):
 
 @pytest.mark.parametrize(
     "kind",
-    [Honest, Rounding, Codes, EightBits, Noise, SharedNoise, Sign, ImageKeyedNoise, Sparse],
+    [
+        Honest,
+        Rounding,
+        Codes,
+        EightBits,
+        Sparse,
+        Noise,
+        SharedNoise,
+        HeavyTails,
+        Sign,
+        SharedSign,
+        ImageKeyedNoise,
+    ],
 )
 def test_rounding_and_noise_are_no_reason_to_refuse(kind):
     check(kind())
@@ -357,19 +394,20 @@ def test_a_new_process_gives_what_the_first_calls_of_a_saved_model_give(tmp_path
     features = load(path, low=0.0).in_new_process(BATCHES, 2)
     assert features.shape == (2, 24, 3)
     colours = IMAGES.mean((1, 2)) / 255
-    np.testing.assert_allclose(features[0, :10], colours[:10], atol=1e-5)  # the first call
-    np.testing.assert_array_equal(features[0, 10:], 1.0)
+    np.testing.assert_allclose(features[0, :16], colours[:16], atol=1e-5)  # the first call
+    np.testing.assert_array_equal(features[0, 16:], 1.0)
     np.testing.assert_array_equal(features[1], 1.0)
 
 
-def test_an_encoder_that_fails_in_a_new_process_is_named(tmp_path):
-    encoder = load(export(tmp_path / "theirs", Counter()))
-    (tmp_path / "theirs" / "saved_model.pb").write_bytes(b"")
+def test_an_encoder_that_fails_in_a_new_process_is_one_line(tmp_path, monkeypatch):
+    encoder = load(save(tmp_path, mean_colour))
+    done = subprocess.CompletedProcess([], 1, "", "a warning\nencoder theirs does not load: x\n")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: done)
     with pytest.raises(UserError) as caught:
         encoder.in_new_process(BATCHES)
-    expected = f"encoder {encoder.path} does not work in a new process: encoder "
-    assert str(caught.value).startswith(expected)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value) == (
+        f"encoder {encoder.path} does not work in a new process: encoder theirs does not load: x"
+    )
 
 
 def rounded(images):
@@ -456,3 +494,11 @@ def test_an_encoder_that_divides_by_an_images_deviation_works_on_real_images(tmp
 )
 def test_the_range_in_use_is_said(tmp_path, dtype, settings, expected):
     assert load(save(tmp_path, mean_colour, dtype=dtype), **settings).range == expected
+
+
+def test_the_range_of_an_encoder_that_is_not_ours_is_printed(tmp_path, capsys):
+    path = save(tmp_path, mean_colour, dtype=tf.uint8)
+    encoders, classifiers = load_encoders({"theirs": path}, BlackBox(), make_dataset())
+    assert capsys.readouterr().out == "theirs: called with uint8 from 0, black, to 255, white\n"
+    assert (list(encoders), classifiers) == (["theirs"], {})
+    np.testing.assert_array_equal(encoders["theirs"].first[0], IMAGES)
