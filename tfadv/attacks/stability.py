@@ -69,7 +69,8 @@ class Stability:
             if count >= _IMAGES or count * values >= _VALUES:
                 break
         first = self._batches[0]
-        probe = first[:_PROBED]
+        fitting = max(_QUICK, _VALUES // (QUERIES * values))
+        probe = first[: min(fitting, _PROBED)]
         calls = np.stack([self._encode(probe) for _ in range(QUERIES)])
         changes = sum(map(differs, calls, calls[1:]))
         self.is_random = changes > 0
@@ -77,7 +78,7 @@ class Stability:
             raise self._refusal(CALLS)
         if self.is_random:
             self._batches = [first]
-            kept = max(_QUICK, min(_ALONE[True], _VALUES // (QUERIES * values)))
+            kept = min(fitting, _ALONE[True])
             self._attacked = np.stack([self._encode(first)[:kept] for _ in range(QUERIES)])
         else:
             kept = max(_QUICK, _VALUES // values)
@@ -238,9 +239,10 @@ def _splits(queries: int) -> np.ndarray:
 
 
 def first_stands_out(features: np.ndarray) -> bool:
-    """Returns whether the first of Q queries, [Q, N, D], lies unlike all others to the others.
+    """Returns whether the first of Q queries, [Q, N, D], is an outlier among them.
 
-    Its mean distance to the others is `_STANDS_OUT` standard deviations of theirs away from theirs.
+    It is one if its mean distance to the others lies outside theirs by `_STANDS_OUT` standard
+    deviations.
     """
     means = _distances(features, features.reshape(-1, features.shape[-1])).mean(axis=0)
     first, others = means[0], means[1:]
