@@ -120,19 +120,6 @@ def test_a_floating_point_input_gets_pixels_from_low_to_high(tmp_path, low, high
     np.testing.assert_allclose(features[:, 0], expected, atol=tolerance * (high - low))
 
 
-@pytest.mark.parametrize("shape", [(None, 48, 40, 3), (None, 20, None, 3), (None, None, 50, 3)])
-def test_images_are_resized_to_the_size_that_an_input_asks_for(tmp_path, shape):
-    def size_and_colour(images):
-        sides = tf.cast(tf.shape(images)[1:3], tf.float32)
-        colour = mean_colour(images)["colour"]
-        return {"out": tf.concat([tf.ones_like(colour[:, :2]) * sides, colour], 1)}
-
-    path = save(tmp_path, size_and_colour, shape, tf.uint8)
-    features = SavedEncoder(path, BlackBox(), SIZE)(colours(9, 200))
-    height, width = (side or SIZE for side in shape[1:3])
-    np.testing.assert_array_equal(features, [[height, width, 9, 9, 9], [height, width, *[200] * 3]])
-
-
 @pytest.mark.parametrize(("output", "dimensions"), [("logits", 1), ("embedding", 3)])
 def test_an_output_is_chosen_by_its_name(tmp_path, output, dimensions):
     path = save(tmp_path, two_outputs)
@@ -192,19 +179,14 @@ def test_an_encoder_of_ours_has_the_gradients_of_its_model(encoders, exported, i
 
 
 @pytest.mark.parametrize(
-    ("dtype", "low", "high", "shape"),
-    [
-        (tf.float32, -1.0, 1.0, PIXELS),
-        (tf.float16, 0.0, 255.0, PIXELS),
-        (tf.float64, -1.0, 1.0, PIXELS),
-        (tf.float32, 0.0, 255.0, (None, 48, 40, 3)),
-    ],
+    ("dtype", "low", "high"),
+    [(tf.float32, -1.0, 1.0), (tf.float16, 0.0, 255.0), (tf.float64, -1.0, 1.0)],
 )
 def test_a_foreign_encoder_with_gradients_gives_the_black_boxes_features(
-    tmp_path, dtype, low, high, shape
+    tmp_path, dtype, low, high
 ):
     black_box = SavedEncoder(
-        save(tmp_path, mean_colour, shape, dtype), BlackBox(low=low, high=high), SIZE
+        save(tmp_path, mean_colour, dtype=dtype), BlackBox(low=low, high=high), SIZE
     )
     encode, pixels = black_box.differentiable(), colours(0, 51, 255)
     images = tf.constant(pixels / 127.5 - 1.0, tf.float32)

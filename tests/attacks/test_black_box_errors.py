@@ -142,7 +142,8 @@ def test_an_encoder_that_hangs_ends_the_process_with_one_line(tmp_path):
         import numpy as np
         from tfadv.attacks.black_box import SavedEncoder
         from tfadv.config.schema import BlackBox
-        encoder = SavedEncoder(sys.argv[1], BlackBox(timeout=10), 32)
+        black = np.zeros((2, 32, 32, 3), np.uint8)
+        encoder = SavedEncoder(sys.argv[1], BlackBox(timeout=10), 32, black)
         print("black", flush=True)
         encoder(np.full((3, 32, 32, 3), 255, np.uint8))
         """

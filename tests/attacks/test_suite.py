@@ -15,7 +15,8 @@ from tfadv.attacks import decoder
 from tfadv.attacks.attack import Attack, FittedAttack, NotApplicableError
 from tfadv.attacks.registry import build_attacks, build_audit_attacks, encoder_metrics
 from tfadv.attacks.ridge import RidgeDecoder
-from tfadv.attacks.suite import Suite, differs
+from tfadv.attacks.stability import differs
+from tfadv.attacks.suite import Suite
 from tfadv.config import schema
 from tfadv.config.errors import UserError
 from tfadv.evaluation.leakage_measures import IDENTITIES, LABELS, MEASURES, RECOGNIZER
@@ -319,6 +320,45 @@ def test_a_random_encoder_is_averaged_for_attacks_and_asked_once_for_its_task(tm
         1: ["fake"],
         4: ["fake"],
     }
+    assert [known.train.count for known in attack.known] == [16 * 60, 60, 60]
+    assert [known.held_out.count for known in attack.known] == [24, 24, 24]
+    # All of them count.
+    assert list(result.attacks) == ["fake", "fake-queries-1", "fake-queries-4"]
+    assert suite.attacks["fake-queries-1"].title == "grey images, 1 query"
+
+
+def test_slow_attacks_also_get_a_single_feature_of_a_random_encoder(tmp_path):
+    slow = Fake()
+    slow.is_quick, slow.family, slow.budget = False, "fake", 2
+    result = make_suite(tmp_path, {"slow": slow}).run("mine", Noisy(), tmp_path, repeats=16)
+    assert {key: (each.family, each.budget) for key, each in result.attacks.items()} == {
+        "slow": ("fake", 2),
+        "slow-queries-1": ("fake-queries-1", 2),
+    }
+    assert result.fewer_queries == {1: {}, 4: {}}
+
+
+def test_all_features_of_an_image_are_examples_with_what_is_known_of_the_image(tmp_path):
+    attack = Fake()
+    suite = make_suite(tmp_path, {"fake": attack}, recognizers=[HalvesRecognizer()])
+    suite.run("mine", Noisy(), tmp_path, task=["Bright"], repeats=3)
+    images, identities, labels = make_part(15, 0)
+    train = attack.known[0].train
+    np.testing.assert_array_equal(train.identities, np.tile(identities, 3))
+    np.testing.assert_array_equal(train.labels, np.tile(labels[:, 1:], (3, 1)))
+    np.testing.assert_array_equal(train.pairs.images(np.arange(180)), np.tile(images, (3, 1, 1, 1)))
+    expected = HalvesRecognizer()(images / 127.5 - 1.0).embedding
+    np.testing.assert_allclose(train.embeddings.embedding, np.tile(expected, (3, 1)), atol=1e-6)
+    features = train.vectors()
+    assert not np.allclose(features[:60], features[60:120])
+
+
+def test_examples_are_repeated_as_far_as_the_memory_goes(tmp_path):
+    attack = Fake()
+    bytes_each = 3 * SIZE**2 + 4 * 6
+    suite = make_suite(tmp_path, {"fake": attack}, memory_mb=130 * bytes_each / 2**20)
+    suite.run("mine", Noisy(), tmp_path, repeats=16)
+    assert attack.known[0].train.count == 2 * 60
 
 
 def test_a_random_encoder_that_is_asked_once_is_not_averaged(tmp_path):
@@ -334,8 +374,30 @@ def test_an_encoder_that_is_not_random_is_asked_once_per_image(tmp_path):
     suite = make_suite(tmp_path, {"ridge": RidgeDecoder()})
     result = suite.run("mine", encoder, tmp_path, repeats=16)
     assert (result.is_random, result.fewer_queries) == (False, {})
-    probe = 2 * 10  # the first test images, to see whether the encoder is random
-    assert encoder.count == 60 + 24 + 24 + probe
+    # 108 for the attacks, and the others to see what a feature depends on.
+    assert 108 < encoder.count < 600
+
+
+def test_an_encoder_that_is_refused_is_not_attacked(tmp_path):
+    class Reversed(Halves):
+        def __call__(self, images):
+            return super().__call__(images)[::-1]
+
+    attack = Fake()
+    with pytest.raises(UserError, match="the features of mine depend on the other images"):
+        run(tmp_path, attack, Reversed())
+    assert not attack.known
+
+
+def test_an_encoder_that_changes_while_it_is_attacked_is_refused(tmp_path):
+    class Changing(Halves):
+        def __call__(self, images):
+            return super().__call__(images) * (1 if self.count < 230 else 2)
+
+    attack = Fake()
+    with pytest.raises(UserError, match="the features of mine depend on how often"):
+        run(tmp_path, attack, Changing())
+    assert attack.known
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,12 @@
 """The encoder as attacks see it, a black box, and the classifier that lies beside it."""
 
 import contextlib
+import dataclasses
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +16,7 @@ import tensorflow as tf
 
 from tfadv.config import schema
 from tfadv.config.errors import UserError
+from tfadv.config.validation import check_field
 from tfadv.training.distribution import over_devices
 from tfadv.training.signals import time_limit
 from tfadv.training.tf_errors import error_line
@@ -38,12 +44,20 @@ class SavedEncoder:
         path: the SavedModel's folder.
         config: how to call an encoder that is not ours.
         size: S, pixels per side of the images.
+        images: for the first call, uint8 [N, S, S, 3]: images of the data set, because some
+            encoders divide by an image's deviation. If None, two images of random pixels.
+
+    Attributes:
+        first: the images of the first call, and their features.
 
     Raises:
-        UserError: it is no SavedModel, or has no signature from one batch of images to features.
+        UserError: it is no SavedModel, or has no signature from one batch of images to features; or
+            it is not ours and gives different images the same feature.
     """
 
-    def __init__(self, path: str, config: schema.BlackBox, size: int):
+    def __init__(
+        self, path: str, config: schema.BlackBox, size: int, images: np.ndarray | None = None
+    ):
         self.path = path
         self._config = config
         self.split, trained_at = _described(Path(path) / "encoder.json")
@@ -60,9 +74,17 @@ class SavedEncoder:
         self._signature = self._choose_signature()
         self._input, self._spec = self._choose_input()
         self._output = self._choose_output()
+        self._check_size(size)
         self._encode = over_devices(self._to_features)
         self.feature_shape = None
-        self.feature_shape = self(np.zeros((2, size, size, 3), np.uint8)).shape[1:]
+        is_real = images is not None
+        if not is_real:
+            images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
+        features = self(images)
+        self.feature_shape = features.shape[1:]
+        self.first = images, features
+        if is_real and not self.split:
+            self._check_range(images, features)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Returns the features, float32 [N, ...], of images, uint8 [N, S, S, 3]."""
@@ -75,6 +97,42 @@ class SavedEncoder:
                 f"encoder {self.path} fails on images of shape {shape}: {error_line(error)}"
             ) from None
         return self._checked(features, len(images))
+
+    @property
+    def range(self) -> str:
+        """The values of black and of white that an encoder that is not ours is called with."""
+        low, high = self._range
+        changed = " (--config.black_box.low, .high)" if self._spec.dtype.is_floating else ""
+        return f"{self._spec.dtype.name} from {low:g}, black, to {high:g}, white{changed}"
+
+    def in_new_process(self, batches: Sequence[np.ndarray], times: int = 1) -> np.ndarray:
+        """Returns features, float32 [times, N, ...], of a new process that loads the encoder.
+
+        The process calls the encoder on the batches, from its first call on, `times` times. It
+        uses no GPU, whose memory this process may have taken.
+
+        Raises:
+            UserError: the encoder does not work there.
+        """
+        package = str(Path(__file__).parents[2])
+        paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {name: os.environ[name] for name in os.environ if name != "TF_CONFIG"}
+        environment |= {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": os.pathsep.join(paths)}
+        with tempfile.TemporaryDirectory() as folder:
+            asked, found = Path(folder, "images.npz"), Path(folder, "features.npy")
+            np.savez(asked, *batches)
+            task = [str(Path(self.path).absolute()), json.dumps(dataclasses.asdict(self._config))]
+            done = subprocess.run(
+                [sys.executable, "-m", "tfadv.attacks.new_process", *task, str(times), folder],
+                env=environment,
+                capture_output=True,
+                text=True,
+                errors="replace",
+            )
+            if done.returncode:
+                last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+                raise UserError(f"encoder {self.path} does not work in a new process: {last}")
+            return np.load(found, allow_pickle=False)
 
     def differentiable(self) -> Callable[[tf.Tensor], tf.Tensor] | None:
         """Returns the encoder as a function with gradients, or None.
@@ -91,27 +149,19 @@ class SavedEncoder:
         return self._model.signatures["encode"](images=images)["features"]
 
     def _floats_to_features(self, images: tf.Tensor) -> tf.Tensor:
-        """Calls the signature on images in [-1, 1]; resized images are not rounded."""
-        return tf.cast(self._features_of((self._resized(images) + 1.0) / 2.0), tf.float32)
+        """Calls the signature on images in [-1, 1]."""
+        return tf.cast(self._features_of((images + 1.0) / 2.0), tf.float32)
 
     def _to_features(self, images: tf.Tensor) -> tf.Tensor:
-        """Calls the signature on uint8 images, brought to its size and range."""
-        images = tf.round(self._resized(images))
+        """Calls the signature on uint8 images, brought to its range."""
         if self._spec.dtype.is_floating:
             images = tf.cast(images, tf.float32) / 255.0
         return self._features_of(images)
 
-    def _resized(self, images: tf.Tensor) -> tf.Tensor:
-        """Images at the height and width of the signature's input."""
-        given = tuple(images.shape[1:3])
-        wanted = self._spec.shape[1:3]
-        sides = tuple(side or own for side, own in zip(wanted, given, strict=True))
-        return images if sides == given else tf.image.resize(images, sides, antialias=True)
-
     def _features_of(self, images: tf.Tensor) -> tf.Tensor:
-        """Calls the signature on images of its size; in [0, 1] if it takes floats."""
+        """Calls the signature on images; in [0, 1] if it takes floats."""
         if self._spec.dtype.is_floating:
-            low, high = self._config.low, self._config.high
+            low, high = self._range
             images = images * (high - low) + low
         return self._signature(**{self._input: tf.cast(images, self._spec.dtype)})[self._output]
 
@@ -165,6 +215,51 @@ class SavedEncoder:
                 f"it takes {', '.join(found) or 'none'}"
             )
         return next(iter(specs.items()))
+
+    @property
+    def _range(self) -> tuple[float, float]:
+        if self._spec.dtype.is_floating:
+            return self._config.low, self._config.high
+        return 0, 255
+
+    def _check_size(self, size: int) -> None:
+        """Raises a UserError if the input has another size: resized images would leak less."""
+        sides = self._spec.shape[1:3]
+        if all(side in (None, size) for side in sides):
+            return
+        height, width = (side or "any" for side in sides)
+        fitting = {side for side in sides if side}
+        way = "export it with a resize inside, for images [N, None, None, 3]"
+        if len(fitting) == 1:
+            wanted = fitting.pop()
+            try:
+                check_field("data.size", wanted)
+                way = f"set --config.data.size={wanted}"
+            except UserError:
+                way += f", since data.size cannot be {wanted}"
+        raise UserError(
+            f"encoder {self.path} takes images of {height} x {width} pixels and data.size is "
+            f"{size}: {way}"
+        )
+
+    def _check_range(self, images: np.ndarray, features: np.ndarray) -> None:
+        """Raises a UserError if different images have one feature: nothing could be measured."""
+        are_different = (images != images[:1]).any()
+        spread = np.ptp(features, axis=0)
+        if not are_different or (spread > 1e-6 * np.abs(features).max(axis=0)).any():
+            return
+        advice = ""
+        if self._spec.dtype.is_floating:
+            others = ((-1, 1), (0, 1), (0, 255))
+            advice = "; try the range that it was made for: " + ", or ".join(
+                f"--config.black_box.low={low} --config.black_box.high={high}"
+                for low, high in others
+                if (low, high) != self._range
+            )
+        raise UserError(
+            f"encoder {self.path} gives the same feature for {len(images)} different images, "
+            f"called with {self.range}{advice}"
+        )
 
     def _choose_output(self):
         outputs = sorted(self._signature.structured_outputs)

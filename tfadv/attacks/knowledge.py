@@ -183,6 +183,15 @@ class KnownImages:
             None if self.labels is None else self.labels[places],
         )
 
+    def repeated(self, pairs: Pairs, times: int) -> "KnownImages":
+        """Returns what is known of the same images `times` times in a row, given their pairs."""
+        return KnownImages(
+            pairs,
+            np.tile(self.identities, times),
+            self.embeddings and Embeddings(*(np.tile(e, (times, 1)) for e in self.embeddings)),
+            None if self.labels is None else np.tile(self.labels, (times, 1)),
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Knowledge:

@@ -11,7 +11,17 @@ import numpy as np
 from tfadv.attacks.attack import Attack, NotApplicableError
 from tfadv.attacks.black_box import AveragedEncoder, BlackBox, SavedClassifier
 from tfadv.attacks.knowledge import Knowledge, KnownImages, Pairs
-from tfadv.attacks.scoring import EvaluationSet
+from tfadv.attacks.repeats import (
+    NEAR_COPIES,
+    Change,
+    RepeatedDataset,
+    Variant,
+    has_image_keyed_noise,
+    near_copies,
+    times_that_fit,
+)
+from tfadv.attacks.scoring import EvaluationSet, first_pairs
+from tfadv.attacks.stability import Stability
 from tfadv.data.dataset import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset
 from tfadv.evaluation.leakage_measures import IDENTITIES, LABELS, RECOGNIZER
 from tfadv.evaluation.recognition.embedding_cache import cached_embeddings
@@ -22,6 +32,17 @@ from tfadv.models.vgg import VGGFeatures
 from tfadv.training.trainer import TrainingError
 
 Results = dict[str, AttackResult]
+
+_FEWER_QUERIES = (1, 4)  # than all, of a random encoder
+# What else attacks can get or learn from -> what it adds to their titles, and to their meanings.
+_VARIANTS = {
+    "queries-1": ("1 query", "It gets one feature of an image, and learns from all queries."),
+    "queries-4": ("4 queries", "It gets the mean of four features of an image."),
+    "near-copies": (
+        "near copies",
+        "It also learns from public images that are shifted by a pixel or went through JPEG.",
+    ),
+}
 
 # What an attack can need -> whether public images have it, and the reason if they do not.
 _NEEDS = {
@@ -44,6 +65,9 @@ class Suite:
         replicates: number of bootstrap samples of the people.
         seed: of the bootstrap.
         examples: number of first reconstructions that a result keeps for the page; 0: none.
+
+    Attributes:
+        attacks: name of a result -> its attack; variants of an attack have names of their own.
     """
 
     def __init__(
@@ -59,7 +83,13 @@ class Suite:
         seed: int = 0,
         examples: int = 8,
     ):
-        self.attacks = dict(attacks)
+        self._attacks = dict(attacks)
+        self.attacks = self._attacks | {
+            f"{key}-{kind}": Variant(attack, kind, *texts)
+            for kind, texts in _VARIANTS.items()
+            for key, attack in attacks.items()
+        }
+        self._quick = {key: attack for key, attack in attacks.items() if attack.is_quick}
         self._dataset, self._recognizers, self._cache = dataset, recognizers, cache
         self._g, self._memory = g, memory_mb
         self._faces = recognizers[0].differentiable() if recognizers else None
@@ -92,44 +122,57 @@ class Suite:
             folder: where to write.
             classify: the encoder's classifier, if there is one.
             task: the attributes that the encoder is for; attacks infer the others.
-            repeats: number of queries per image, averaged, if the encoder is random.
+            repeats: number of queries per image if the encoder is random. Attacks get their mean,
+                or the mean of four, or one feature; all results count.
             fewer_images: numbers of public images; the quick attacks also run with no more images.
             other_domain: a data set whose public images are those of `dataset`, then those of
                 another domain; the quick attacks also run with the latter only.
             with_separation: whether to measure how far apart people lie in feature space.
 
         Raises:
-            UserError: the encoder does not work.
+            UserError: the encoder does not work, or its features depend on more than the image.
         """
-        images = next(iter(self.test.batches()))["images"]
-        is_random = differs(encoder(images), encoder(images))
-        served = None
-        fewer_queries = {}
+        images = (batch["images"] for batch in self.test.batches())
+        stability = Stability(name, encoder, images)
+        stability.check_quickly()
+        is_random = stability.is_random
+        asked, served = encoder, None
+        variants, fewer_queries = {}, {}
         if is_random and repeats > 1:
+            asked = AveragedEncoder(encoder, repeats)
             served = self._pairs(encoder, self._dataset, TEST, WHOLE)  # a service asks once
-            for count in (each for each in (1, 4) if each < repeats):
-                known, tested = self._know(name, AveragedEncoder(encoder, count), task, classify)
-                fewer_queries[count] = self._quick(known, tested, folder / f"queries-{count}")
-                del known, tested  # the next ones need the memory
-            encoder = AveragedEncoder(encoder, repeats)
-        known, tested = self._know(name, encoder, task, classify)
-        results = {
-            key: self._attack(key, attack, known, tested, folder)
-            for key, attack in self.attacks.items()
-        }
+            for count in (each for each in _FEWER_QUERIES if each < repeats):
+                mean, times = AveragedEncoder(encoder, count), repeats if count == 1 else 1
+                attacks = self._attacks if count == 1 else self._quick
+                found = self._know(name, mean, task, classify, times)
+                results = self._variants(f"queries-{count}", attacks, *found, folder)
+                fewer_queries[count] = {
+                    key: results[f"{key}-queries-{count}"] for key in self._quick
+                }
+                variants |= results
+                del found  # the next ones need the memory
+        elif not is_random and has_image_keyed_noise(encoder, self._some_public_images()):
+            found = self._know(name, encoder, task, classify, NEAR_COPIES, near_copies)
+            variants = self._variants("near-copies", self._quick, *found, folder)
+            del found
+        known, tested = self._know(name, asked, task, classify)
+        results = self._run(self._attacks, known, tested, folder)
         fewer = {
-            count: self._quick(known.with_fewer(count), tested, folder / f"fewer-{count}")
+            count: self._run(
+                self._quick, known.with_fewer(count), tested, folder / f"fewer-{count}"
+            )
             for count in sorted(fewer_images)
             if count < known.train.count
         }
         elsewhere = {}
         if other_domain is not None:
-            train = self._known_images(encoder, other_domain, TRAIN, known.attributes[1])
+            train = self._known_images(asked, other_domain, TRAIN, known.attributes[1])
             places = np.arange(self._dataset.count(PUBLIC, TRAIN), train.count)
             away = dataclasses.replace(known, train=train.at(places))
-            elsewhere = self._quick(away, tested, folder / "other-domain")
+            elsewhere = self._run(self._quick, away, tested, folder / "other-domain")
+        stability.check(None if is_random else first_pairs(tested, stability.kept)["features"])
         return EncoderResult(
-            attacks=results,
+            attacks=results | variants,
             utility=self.test.utility(classify, served or tested),
             separation=self.test.separation(tested) if with_separation else {},
             public_images=known.train.count,
@@ -139,20 +182,28 @@ class Suite:
             other_domain=elsewhere,
         )
 
+    def _some_public_images(self) -> np.ndarray:
+        return next(iter(self.held_out.batches()))["images"][:64]
+
     def _know(
         self,
         name: str,
         encoder: BlackBox,
         task: Sequence[str],
         classify: SavedClassifier | None,
+        times: int = 1,
+        change: Change | None = None,
     ) -> tuple[Knowledge, Pairs]:
-        """What the attacker of an encoder knows, and the test images with their features."""
+        """What the attacker of an encoder knows, and the test images with their features.
+
+        Public images to learn from are repeated up to `times` times, as far as the memory goes.
+        """
         names = [each for each in self._dataset.attributes if each not in task]
         columns = [self._dataset.attributes.index(each) for each in names]
         knowledge = Knowledge(
             name=name,
             encoder=encoder,
-            train=self._known_images(encoder, self._dataset, TRAIN, columns),
+            train=self._known_images(encoder, self._dataset, TRAIN, columns, times, change),
             held_out=self._known_images(encoder, self._dataset, HELD_OUT, columns),
             attributes=(names, columns),
             classifier=_of_features(classify, encoder),
@@ -162,7 +213,13 @@ class Suite:
         return knowledge, self._pairs(encoder, self._dataset, TEST, WHOLE)
 
     def _known_images(
-        self, encoder: BlackBox, dataset: Dataset, part: str, columns: Sequence[int]
+        self,
+        encoder: BlackBox,
+        dataset: Dataset,
+        part: str,
+        columns: Sequence[int],
+        times: int = 1,
+        change: Change | None = None,
     ) -> KnownImages:
         """Public images with their features, and what is known of these images."""
         if (dataset, part) not in self._facts:  # the same for every encoder
@@ -172,23 +229,43 @@ class Suite:
                 embeddings = cached_embeddings(first, dataset, PUBLIC, part, self._cache)
             self._facts[dataset, part] = *dataset.annotations(PUBLIC, part), embeddings
         identities, labels, embeddings = self._facts[dataset, part]
-        return KnownImages(
+        known = KnownImages(
             self._pairs(encoder, dataset, PUBLIC, part),
             identities,
             embeddings,
             labels[:, columns] if columns else None,
         )
+        if times > 1:
+            bytes_each = 4 * math.prod(encoder.feature_shape) + 3 * dataset.size**2
+            times = times_that_fit(known.count, bytes_each, self._memory * 2**20, times)
+            repeated = RepeatedDataset(dataset, times, change)
+            known = known.repeated(self._pairs(encoder, repeated, PUBLIC, part), times)
+        return known
 
     def _pairs(self, encoder: BlackBox, dataset: Dataset, split: str, part: str) -> Pairs:
         return Pairs(encoder, dataset, split, part, self._memory)
 
-    def _quick(self, knowledge: Knowledge, tested: Pairs, folder: Path) -> Results:
-        """The results of the attacks that learn in seconds."""
+    def _run(
+        self, attacks: Mapping[str, Attack], knowledge: Knowledge, tested: Pairs, folder: Path
+    ) -> Results:
+        """The results of attacks, by their names."""
         return {
             key: self._attack(key, attack, knowledge, tested, folder)
-            for key, attack in self.attacks.items()
-            if attack.is_quick
+            for key, attack in attacks.items()
         }
+
+    def _variants(
+        self,
+        kind: str,
+        attacks: Mapping[str, Attack],
+        knowledge: Knowledge,
+        tested: Pairs,
+        folder: Path,
+    ) -> Results:
+        """The results of attacks that get or learn from something else, named as `self.attacks`."""
+        variants = {key: self.attacks[f"{key}-{kind}"] for key in attacks}
+        results = self._run(variants, knowledge, tested, folder / kind)
+        return {f"{key}-{kind}": result for key, result in results.items()}
 
     def _attack(
         self, key: str, attack: Attack, knowledge: Knowledge, tested: Pairs, folder: Path
@@ -237,13 +314,3 @@ def _of_features(classify: object, encoder: BlackBox) -> SavedClassifier | None:
         classify.feature_shape == tuple(encoder.feature_shape)
     )
     return classify if fits else None
-
-
-def differs(one: np.ndarray, other: np.ndarray) -> bool:
-    """Returns whether two features, float [N, ...], of the same images differ beyond rounding.
-
-    Each dimension is compared with its own spread over images, so that a large one hides no other.
-    """
-    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
-    rounding = 1e-3 * one.std(0) + 1e-6 * np.abs(one).max(0)
-    return bool((np.abs(one - other) > rounding).any())

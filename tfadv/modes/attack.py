@@ -36,7 +36,7 @@ def run(run: RunFolder, announce: Announce = quiet) -> None:
     # metrics.json has ENCODER/METRIC and ATTACK/METRIC
     reserved = (*_REFERENCES, HARD_PREDICTIONS, *attacks)
     paths = loading.name_encoders(config.encoder, reserved, with_baseline=True)
-    encoders, classifiers = loading.load_encoders(paths, config.black_box, dataset.size)
+    encoders, classifiers = loading.load_encoders(paths, config.black_box, dataset)
     recognizers = loading.load_recognizers(config.recognizer, config.data.dataset)
     suite = loading.start(run, dataset, precision, encoders, recognizers, attacks)
     if classify := classifiers.get(UNPROTECTED):

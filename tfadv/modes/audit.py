@@ -45,7 +45,7 @@ def run(run: RunFolder) -> None:
     precision = trainer.set_up(config.runtime)
     dataset = Dataset(config.data)
     paths = name_encoders(config)
-    encoders, classifiers = loading.load_encoders(paths, config.black_box, dataset.size)
+    encoders, classifiers = loading.load_encoders(paths, config.black_box, dataset)
     classify = classifiers.get(UNPROTECTED)
     if classify is None:
         raise UserError(

@@ -13,7 +13,7 @@ from tfadv.config import schema
 from tfadv.config.errors import UserError
 from tfadv.config.fields import defences
 from tfadv.config.run_folder import RunFolder
-from tfadv.data.dataset import Dataset
+from tfadv.data.dataset import TEST, WHOLE, Dataset
 from tfadv.evaluation.leakage_measures import UNPROTECTED
 from tfadv.evaluation.recognition.embedding_cache import cache_folder
 from tfadv.evaluation.recognition.recognizer import Recognizer, load_recognizer
@@ -21,24 +21,31 @@ from tfadv.models import build
 from tfadv.reporting import common
 
 PROTECTED = "protected"
+_TRIED = 64  # images
 
 
 def load_encoders(
-    paths: dict[str, str], settings: schema.BlackBox, size: int
+    paths: dict[str, str], settings: schema.BlackBox, dataset: Dataset
 ) -> tuple[dict[str, SavedEncoder], dict[str, SavedClassifier]]:
     """Returns encoders by name, and the classifiers of those that have one beside them.
 
-    Every encoder is called once, so that a mistake about the last one shows before any attack.
+    Every encoder is called once, so that a mistake about the last one shows before any attack. The
+    input range of encoders that are not ours is printed.
 
     Args:
         paths: name -> SavedModel.
         settings: how to call encoders that are not ours.
-        size: pixels per side of the images.
+        dataset: where the images come from; the encoders are tried on test images.
 
     Raises:
         UserError: an encoder does not work.
     """
-    encoders = {name: SavedEncoder(path, settings, size) for name, path in paths.items()}
+    images = next(iter(dataset.batches(TEST, WHOLE, _TRIED)))["images"].numpy()
+    encoders = {}
+    for name, path in paths.items():
+        encoders[name] = SavedEncoder(path, settings, dataset.size, images)
+        if not encoders[name].split:
+            print(f"{name}: called with {encoders[name].range}", flush=True)
     classifiers = {name: load_classifier(path) for name, path in paths.items()}
     return encoders, {name: each for name, each in classifiers.items() if each is not None}
 
