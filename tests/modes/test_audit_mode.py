@@ -24,6 +24,7 @@ from tfadv.modes import audit
 pytestmark = pytest.mark.slow  # decoders of three budgets for each of four encoders
 
 ROOT = Path(__file__).parents[2]
+SCHEMA = ROOT / "docs/audit.schema.json"
 CHANGES = (
     "config.baseline = True",
     "config.task.attributes = ('Smiling', 'Male')",
@@ -166,7 +167,7 @@ def test_the_attack_of_a_verdict_is_the_strongest_on_held_out_images(root):
 
 
 def test_its_report_follows_the_schema(root):
-    schema = json.loads((ROOT / "docs/audit.schema.json").read_text())
+    schema = json.loads(SCHEMA.read_text())
     assert not list(violations(report_of(root), schema, schema))
     broken = report_of(root)
     del broken["encoders"]["protected"]["measures"]["pixels"]["attack"]
@@ -260,13 +261,31 @@ def test_a_mistake_is_one_line(root, capsys, flag, message):
     assert message in capsys.readouterr().err
 
 
-def test_an_audit_without_an_unprotected_encoder_is_refused(root, tmp_path, capsys):
+def test_an_audit_runs_without_ends_and_says_what_is_missing(root, tmp_path, capsys):
     shutil.copytree(root / "protect/encoder", tmp_path / "mine/encoder")
     flags = [f"--config.encoder={tmp_path / 'mine/encoder'}"]
-    assert call(root, "audit", "alone", *flags) == 2
-    assert "--config.baseline, or name one with --config.audit.unprotected" in (
-        capsys.readouterr().err
-    )
+    flags.append(f"--config.recognizer.path={root / 'recognizer/recognizer'}")
+    for name, kept in (("none", ()), ("own", ("hard_predictions", "logits"))):
+        folder = tmp_path / name
+        for each in kept:
+            shutil.copytree(root / "audit/encoders" / each, folder / "encoders" / each)
+        shutil.copytree(root / "audit/encoders/protected", folder / "encoders/encoder")
+        assert call(root, "audit", folder, *flags) == 0
+        out = capsys.readouterr().out
+        page = (folder / "report.html").read_text()
+        report = json.loads((folder / "audit.json").read_text())
+        assert not list(violations(report, (schema := json.loads(SCHEMA.read_text())), schema))
+        for text in (out, page):
+            assert "There is no unprotected encoder, so there is no closure" in text
+            assert ("No encoder has a classifier beside it" in text) == (not kept)
+            assert ("Hard predictions and logits are those of encoder" in text) == bool(kept)
+        assert list(report["encoders"]) == ["encoder", *reversed(kept)]
+        measures = report["encoders"]["encoder"]["measures"]
+        assert all(each["closure"] is None for each in measures.values())
+        assert "<caption>Closure" not in page
+        shutil.copytree(
+            root / "protect/classifier", tmp_path / "mine/classifier", dirs_exist_ok=True
+        )
 
 
 class People:
@@ -316,8 +335,8 @@ def test_which_encoder_is_the_unprotected_one(tmp_path):
     assert list(named(first, second)) == ["first", "second", "unprotected"]
     foreign = str(tmp_path / "logits")
     assert named(foreign, unprotected=plain) == {"logits_2": foreign, "unprotected": plain}
-    with pytest.raises(UserError, match=r"^an audit needs the same encoder without defence"):
-        named(second)
+    assert named(second) == {"protected": second}
+    assert named(foreign) == {"logits_2": foreign}
     with pytest.raises(
         UserError, match=r"is the unprotected encoder, which is one end of the scale"
     ):

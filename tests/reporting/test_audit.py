@@ -34,20 +34,28 @@ def verdicts(linkage, error, *, is_converged=True):
 
 
 def test_the_head_says_what_a_person_would_say():
-    ends = verdicts(0.8, 0.05), verdicts(0.5, 0.2)
-    sentences = audit.lead(verdicts(0.6, 0.1), *ends, people=60)
+    ends = {"unprotected": verdicts(0.8, 0.05), "hard_predictions": verdicts(0.5, 0.2)}
+    sentences = audit.lead({"mine": verdicts(0.6, 0.1)} | ends, people=60)
     assert sentences == [
         "Whoever sees the features of two images of one person links them, among 60 people, in 3 "
         "of 5 tries (60%); without protection in 4 of 5 tries (80%), with hard predictions only in "
         "1 of 2 tries (50%).",
         "Reconstructions of the image have a mean squared error of 0.100 (pixels from -1 to 1); "
-        "without protection it is 0.050, with hard predictions only 0.200.",
+        "without protection it is 0.050, with hard predictions only it is 0.200.",
+    ]
+
+
+def test_without_ends_the_head_compares_with_nothing():
+    assert audit.lead({"mine": verdicts(0.6, 0.1)}, people=60) == [
+        "Whoever sees the features of two images of one person links them, among 60 people, in 3 "
+        "of 5 tries (60%).",
+        "Reconstructions of the image have a mean squared error of 0.100 (pixels from -1 to 1).",
     ]
 
 
 def test_the_head_warns_of_attacks_that_had_not_converged():
     subject = verdicts(0.6, 0.1, is_converged=False)
-    *_, warning = audit.lead(subject, verdicts(0.8, 0.05), verdicts(0.5, 0.2), people=60)
+    *_, warning = audit.lead({"mine": subject}, people=60)
     assert warning == "Some attacks had not converged: with more steps they would find more."
 
 

@@ -72,7 +72,7 @@ def conclude(
     """Returns encoder -> measure -> verdict; a measure that no attack measured is left out.
 
     Args:
-        encoders: results of each encoder, with those of both ends of the scale among them.
+        encoders: results of each encoder. Without both ends of the scale there is no closure.
         other_recognizers: names of recognizers that no attack learned from. A measure by one of
             them is called MEASURE/NAME. It shows the attack that the first recognizer chose.
     """
@@ -90,7 +90,7 @@ def conclude(
                 by_other = encoder.attacks[attack].scores.get(f"{measure.metric}/{other}")
                 if by_other is not None:
                     verdicts[name][f"{key}/{other}"] = Verdict(attack, by_other, None, converged)
-    ends = verdicts[UNPROTECTED], verdicts[HARD_PREDICTIONS]
+    ends = verdicts.get(UNPROTECTED, {}), verdicts.get(HARD_PREDICTIONS, {})
     for name in verdicts.keys() - {UNPROTECTED, HARD_PREDICTIONS}:
         for key, verdict in verdicts[name].items():
             if all(key in end for end in ends):
@@ -106,7 +106,7 @@ def most_gained(encoders: Mapping[str, EncoderResult], measure: Measure) -> floa
     For pixels it is a tenth of the gap between the ends of the scale: with few people an interval
     is so wide that it would hide half of the gap. For other measures there is no such bound.
     """
-    if measure is not MEASURES["pixels"]:
+    if measure is not MEASURES["pixels"] or not {UNPROTECTED, HARD_PREDICTIONS} <= encoders.keys():
         return math.inf
     ends = [strongest(encoders[end].attacks, measure) for end in (UNPROTECTED, HARD_PREDICTIONS)]
     if not all(ends):

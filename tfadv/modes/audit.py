@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -46,15 +47,11 @@ def run(run: RunFolder) -> None:
     dataset = Dataset(config.data)
     paths = name_encoders(config)
     encoders, classifiers = loading.load_encoders(paths, config.black_box, dataset)
-    classify = classifiers.get(UNPROTECTED)
-    if classify is None:
-        raise UserError(
-            f"an audit needs the predictions of the unprotected encoder, but there is no "
-            f"classifier beside {paths[UNPROTECTED]}"
-        )
+    # Predictions only are those of the unprotected encoder, else of the first with a classifier.
+    served = next((name for name in (UNPROTECTED, *encoders) if name in classifiers), None)
     recognizers = loading.load_recognizers(config.recognizer, config.data.dataset)
     people = count_people(dataset)
-    task = classify.attributes
+    task = classifiers[served].attributes if served else config.task.attributes
     check_measurable(config.audit.fail_above, missing(dataset, recognizers, people, task))
     other_domain = load_other_domain(config.data, config.audit.domain)
     attacks = registry.build_audit_attacks(config, partial(build.measure_scale, dataset=dataset))
@@ -63,7 +60,11 @@ def run(run: RunFolder) -> None:
     counts = ", ".join(f"{count:,} {name}" for name, count in people.items())
     compared = "0 in two splits" if identities_are_known else "not compared"
     print(f"people: {counts}; {compared}", flush=True)
-    subjects = with_references(encoders, classify)
+    notes = missing_rows(encoders, served)
+    print(*notes, sep="\n", end="\n" if notes else "", flush=True)
+    subjects = dict(encoders)
+    if served:
+        subjects |= predictions_only(encoders[served], classifiers[served])
     if note := page.duration_note(config.audit, list(subjects)):
         print(note, flush=True)
     results = {}
@@ -80,9 +81,10 @@ def run(run: RunFolder) -> None:
         )
         bound = measured_dfil(paths[name]) if name in paths else None
         results[name] = dataclasses.replace(found, dfil=bound)
-    for name in (HARD_PREDICTIONS, LOGITS):  # predictions are as useful as their encoder
-        utility = results[UNPROTECTED].utility
-        results[name] = dataclasses.replace(results[name], utility=utility)
+    if served:
+        for name in (HARD_PREDICTIONS, LOGITS):  # predictions are as useful as their encoder
+            utility = results[served].utility
+            results[name] = dataclasses.replace(results[name], utility=utility)
     concluded = verdicts.conclude(results, [recognizer.name for recognizer in recognizers[1:]])
     report = verdicts.as_json(
         concluded,
@@ -92,20 +94,20 @@ def run(run: RunFolder) -> None:
         limits=config.audit.fail_above,
     )
     write_json(run.path / "audit.json", report)
-    table = page.write(run, dataset, suite, results, concluded, recognizers)
+    table = page.write(run, dataset, suite, results, concluded, recognizers, notes)
     run.finish(verdicts.flat(concluded))
     common.print_results(run, table)
     check_limits(report, config.audit.fail_above)
 
 
 def name_encoders(config: Config) -> dict[str, str]:
-    """Returns the encoders to audit by name, the unprotected one last.
+    """Returns the encoders to audit by name, the unprotected one last, if there is one.
 
     The unprotected encoder is `audit.unprotected`, or the one trained beside the first encoder, or
     the first unprotected one among the encoders.
 
     Raises:
-        UserError: there is no unprotected encoder, or no other.
+        UserError: there is only an unprotected encoder.
     """
     without_defence = (path for path in config.encoder if loading.trained_as(path) == UNPROTECTED)
     unprotected = (
@@ -113,11 +115,9 @@ def name_encoders(config: Config) -> dict[str, str]:
         or loading.baseline_of(config.encoder[0])
         or next(without_defence, None)
     )
+    reserved = (*REFERENCES, "closure")  # metrics.json has closure/MEASURE
     if not unprotected:
-        raise UserError(
-            "an audit needs the same encoder without defence, to compare with: train with "
-            "--config.baseline, or name one with --config.audit.unprotected=PATH"
-        )
+        return loading.name_encoders(config.encoder, reserved)
     place = Path(unprotected).resolve()
     subjects = [path for path in config.encoder if Path(path).resolve() != place]
     if not subjects:
@@ -125,18 +125,40 @@ def name_encoders(config: Config) -> dict[str, str]:
             f"{unprotected} is the unprotected encoder, which is one end of the scale: name an "
             f"encoder to audit, or use --mode=attack"
         )
-    reserved = (*REFERENCES, "closure")  # metrics.json has closure/MEASURE
     return loading.name_encoders(subjects, reserved) | {UNPROTECTED: unprotected}
 
 
-def with_references(
-    encoders: dict[str, BlackBox], classify: SavedClassifier
-) -> dict[str, BlackBox]:
-    """Returns the encoders, and what sends the unprotected encoder's predictions only."""
-    unprotected = encoders[UNPROTECTED]
-    return encoders | {
-        LOGITS: PredictionsEncoder(unprotected, classify, hard=False),
-        HARD_PREDICTIONS: PredictionsEncoder(unprotected, classify, hard=True),
+def missing_rows(encoders: Mapping[str, BlackBox], served: str | None) -> list[str]:
+    """Returns which rows of reference an audit lacks, and how to get them, in sentences.
+
+    Args:
+        encoders: those that are audited, the unprotected one among them if there is one.
+        served: the encoder whose predictions are audited; None if none has a classifier.
+    """
+    notes = []
+    if UNPROTECTED not in encoders:
+        notes.append(
+            "There is no unprotected encoder, so there is no closure: train one with "
+            "--config.baseline, or name one with --config.audit.unprotected=PATH."
+        )
+    if served is None:
+        notes.append(
+            "No encoder has a classifier beside it, in a folder called classifier: there are no "
+            "rows of hard predictions and logits, no closure, and no measure of the task."
+        )
+    elif served != UNPROTECTED:
+        notes.append(
+            f"Hard predictions and logits are those of {served}: no unprotected encoder has a "
+            f"classifier beside it."
+        )
+    return notes
+
+
+def predictions_only(encoder: BlackBox, classify: SavedClassifier) -> dict[str, BlackBox]:
+    """Returns what sends an encoder's predictions and no feature."""
+    return {
+        LOGITS: PredictionsEncoder(encoder, classify, hard=False),
+        HARD_PREDICTIONS: PredictionsEncoder(encoder, classify, hard=True),
     }
 
 

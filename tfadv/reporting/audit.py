@@ -58,6 +58,7 @@ def write(
     encoders: Encoders,
     verdicts: Verdicts,
     recognizers: Sequence[Recognizer],
+    notes: Sequence[str],
 ) -> Table:
     """Writes report.html and reconstructions.png; returns the table for the terminal.
 
@@ -68,6 +69,7 @@ def write(
         encoders: results of each encoder and reference.
         verdicts: encoder -> measure -> the largest leak.
         recognizers: C; attacks learned from the first.
+        notes: which rows of reference are missing, in sentences.
     """
     chance = identity.chance(suite.test.identities)
     people = len(np.unique(suite.test.identities))
@@ -83,12 +85,12 @@ def write(
     write_page(
         run.path / "report.html",
         f"Audit of the {subject} encoder",
-        lead(verdicts[subject], verdicts[UNPROTECTED], verdicts[HARD_PREDICTIONS], people),
+        lead(verdicts, people) + list(notes),
         [
             *_images(run, suite, encoders, verdicts),
             Section(
                 "How much leaks",
-                [table, closures(verdicts)],
+                [table, *closures(verdicts)],
                 _HOW.format(common.seen_in_training_note(dataset), config.metrics.replicates),
             ),
             Section(
@@ -134,36 +136,35 @@ def duration_note(settings: Audit, encoders: Sequence[str]) -> str:
     )
 
 
-def lead(
-    subject: Mapping[str, Verdict],
-    unprotected: Mapping[str, Verdict],
-    predictions: Mapping[str, Verdict],
-    people: int,
-) -> list[str]:
+def lead(verdicts: Verdicts, people: int) -> list[str]:
     """Returns in plain words what an attacker learns, and how far that can be relied on.
 
     Args:
-        subject: verdicts of the audited encoder.
-        unprotected: those of the end without protection.
-        predictions: those of hard predictions only.
+        verdicts: encoder -> measure -> the largest leak; those of the audited encoder come first.
         people: number of people in the test images.
     """
-    ends = (subject, unprotected, predictions)
+    subject = verdicts[next(iter(verdicts))]
+    ends = {"without protection": UNPROTECTED, "with hard predictions only": HARD_PREDICTIONS}
+
+    def beside(key: str, say: Callable[[float], str]) -> str:
+        """The same measure of both ends of the scale."""
+        found = {words: verdicts.get(name, {}).get(key) for words, name in ends.items()}
+        said = [f"{words} {say(each.score.value)}" for words, each in found.items() if each]
+        return f"; {', '.join(said)}" if said else ""
+
     found = []
-    if all("linkage_rank1" in verdicts for verdicts in ends):
-        protected, before, floor = (v["linkage_rank1"].score.value for v in ends)
+    if "linkage_rank1" in subject:
+        linked = subject["linkage_rank1"].score.value
+        others = beside("linkage_rank1", lambda share: f"in {tries(share)}")
         found.append(
             f"Whoever sees the features of two images of one person links them, among {people:,} "
-            f"people, in {tries(protected)}; without protection in {tries(before)}, with hard "
-            f"predictions only in {tries(floor)}."
+            f"people, in {tries(linked)}{others}."
         )
-    if all("pixels" in verdicts for verdicts in ends):
-        errors = [verdicts["pixels"].score.value for verdicts in ends]
+    if "pixels" in subject:
+        error, others = subject["pixels"].score.value, beside("pixels", "it is {:.3f}".format)
         found.append(
-            "Reconstructions of the image have a mean squared error of {:.3f} (pixels from -1 to "
-            "1); without protection it is {:.3f}, with hard predictions only {:.3f}.".format(
-                *errors
-            )
+            f"Reconstructions of the image have a mean squared error of {error:.3f} (pixels from "
+            f"-1 to 1){others}."
         )
     if not all(verdict.is_converged for verdict in subject.values()):
         found.append("Some attacks had not converged: with more steps they would find more.")
@@ -189,8 +190,8 @@ def leaks(encoders: Encoders, verdicts: Verdicts, chance: Mapping[str, float]) -
     return Table("The largest leak", columns, rows)
 
 
-def closures(verdicts: Verdicts) -> Table:
-    """Returns the closure by each measure, a row for each encoder but the ends."""
+def closures(verdicts: Verdicts) -> list[Table]:
+    """Returns the closure by each measure, a row for each encoder but the ends, if there is any."""
     keys = _measured(verdicts)
     closed = {
         name: found
@@ -199,7 +200,7 @@ def closures(verdicts: Verdicts) -> Table:
     }
     rows = _rows(closed, keys, _share)
     columns = [Column(MEASURES[key].title, better="higher", format=".0%") for key in keys]
-    return Table("Closure", [Column("encoder"), *columns], rows)
+    return [Table("Closure", [Column("encoder"), *columns], rows)] if rows else []
 
 
 def strongest(verdicts: Verdicts, suite: Suite) -> Table:
@@ -330,7 +331,7 @@ def _cards(
 ) -> list[Card]:
     """The task and three measures of the first encoder, each between its ends."""
     subject = next(iter(verdicts))
-    ends = {label(name).name: name for name in (HARD_PREDICTIONS, UNPROTECTED)}
+    ends = {label(n).name: n for n in (HARD_PREDICTIONS, UNPROTECTED) if n in verdicts}
     task = [(title, _task(encoders[name].utility)) for title, name in ends.items()]
     values = [("chance", 0.0), *((title, cell.value) for title, cell in task if cell)]
     own = _task(encoders[subject].utility)
