@@ -100,12 +100,13 @@ class Stability:
         self._check_batch()
         self._check_size(1, _QUICK)
 
-    def check(self, attacked: np.ndarray | None = None) -> None:
+    def check(self, attacked: np.ndarray | None = None, *, in_new_process: bool = True) -> None:
         """Sends the images in all ways again, after the attacks.
 
         Args:
             attacked: the features of the first images that attacks saw, [N, ...], of an encoder
                 that is not random.
+            in_new_process: whether to ask in a new process as well, which takes seconds to start.
 
         Raises:
             UserError: a feature depends on more than its image.
@@ -116,7 +117,8 @@ class Stability:
         self._check_batch()
         for size in (1, 2, 7):
             self._check_size(size, _ALONE[self.is_random])
-        self._check_process()
+        if in_new_process:
+            self._check_process()
 
     def _check_batch(self) -> None:
         """Asks for a batch of the same size with other images, in another order."""

@@ -113,6 +113,7 @@ class Suite:
         fewer_images: Sequence[int] = (),
         other_domain: Dataset | None = None,
         with_separation: bool = False,
+        in_new_process: bool = False,
     ) -> EncoderResult:
         """Runs all attacks on one encoder; results, checkpoints and logs go into the folder.
 
@@ -128,6 +129,7 @@ class Suite:
             other_domain: a data set whose public images are those of `dataset`, then those of
                 another domain; the quick attacks also run with the latter only.
             with_separation: whether to measure how far apart people lie in feature space.
+            in_new_process: whether the encoder must give the same features in a new process.
 
         Raises:
             UserError: the encoder does not work, or its features depend on more than the image.
@@ -170,7 +172,8 @@ class Suite:
             places = np.arange(self._dataset.count(PUBLIC, TRAIN), train.count)
             away = dataclasses.replace(known, train=train.at(places))
             elsewhere = self._run(self._quick, away, tested, folder / "other-domain")
-        stability.check(None if is_random else first_pairs(tested, stability.kept)["features"])
+        attacked = None if is_random else first_pairs(tested, stability.kept)["features"]
+        stability.check(attacked, in_new_process=in_new_process)
         return EncoderResult(
             attacks=results | variants,
             utility=self.test.utility(classify, served or tested),

@@ -78,6 +78,7 @@ def run(run: RunFolder) -> None:
             repeats=config.audit.repeats,
             fewer_images=tuple(map(int, config.audit.few)),
             other_domain=other_domain,
+            in_new_process=True,
         )
         bound = measured_dfil(paths[name]) if name in paths else None
         results[name] = dataclasses.replace(found, dfil=bound)
