@@ -41,7 +41,7 @@ from tfadv.config.fields import COMMON, SETTINGS, describe
 from tfadv.config.files import owner_only
 from tfadv.config.run_folder import RunFolder
 from tfadv.config.schema import MODES, Config
-from tfadv.evaluation.leakage_measures import LimitExceededError, check_limits, parse_limit
+from tfadv.evaluation.leakage_measures import LimitExceededError, check_gate, parse_limit
 from tfadv.evaluation.recognition.files import check_recognizer
 from tfadv.training import signals
 
@@ -67,7 +67,7 @@ def start(argv: list[str]) -> None:
 
     Raises:
         UserError: the command line or the config has a mistake.
-        LimitExceededError: a finished audit exceeds a limit of `audit.fail_above`.
+        LimitExceededError: a finished audit does not pass its gate.
     """
     command = parse(argv)
     if isinstance(command, str):
@@ -76,7 +76,7 @@ def start(argv: list[str]) -> None:
         print(f"{command.path} is finished: see {command.path / 'report.html'}")
         if command.mode == "audit":
             report = json.loads((command.path / "audit.json").read_text())
-            check_limits(report, command.config.audit.fail_above)
+            check_gate(report, command.config.audit)
     else:
         run(command)
 
@@ -246,8 +246,9 @@ def parse_demo(values: flags.FlagValues, overrides: list[str]) -> Demo:
 
 def check_audit(config: Config) -> None:
     """Raises a UserError if what an audit needs beyond an attack is not there."""
-    for text in config.audit.fail_above:
-        parse_limit(text)
+    for name in ("fail_above", "fail_below"):
+        for text in getattr(config.audit, name):
+            parse_limit(text, f"audit.{name}")
     validation.check_dataset(config.data, config.audit.domain)
     if config.audit.unprotected:
         validation.check_saved_model(config.audit.unprotected)

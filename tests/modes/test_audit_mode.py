@@ -229,6 +229,9 @@ def test_an_audit_within_its_limit_ends_with_exit_code_0(root):
     converged = report_of(root)["encoders"]["protected"]["measures"]["linkage_auc"]["converged"]
     assert converged
     assert call(root, "audit", "audit", "--config.audit.fail_above=linkage_auc:1") == 0
+    earlier = f"--config.audit.baseline={root / 'audit/audit.json'}"
+    assert call(root, "audit", "audit", earlier, "--config.audit.fail_below=mcc_task:-1") == 0
+    assert call(root, "audit", "audit", "--config.audit.fail_below=mcc_task:1") == 3
 
 
 def test_a_result_that_is_kept_is_not_made_again(root, tmp_path, capsys):
@@ -253,6 +256,8 @@ def test_a_result_that_is_kept_is_not_made_again(root, tmp_path, capsys):
         ("audit.few=0", "audit.few has '0'; it must be numbers of images, above 0"),
         ("audit.domain=folder/nowhere", "audit.domain: there is no dataset folder/nowhere in"),
         ("audit.fail_above=reid:0.1", "audit.fail_above names reid; it must be one of pixels"),
+        ("audit.fail_below=pixels:0.1", "audit.fail_below names pixels; it must be one of mcc, mc"),
+        ("audit.baseline=nowhere", "audit.baseline: nowhere cannot be read: No such file"),
         ("audit.unprotected=nowhere", "encoder nowhere does not exist"),
     ],
 )

@@ -39,7 +39,8 @@ PACKAGES = (
     "opencv-python-headless",
 )
 
-_WITHOUT_EFFECT = ("audit.fail_above",)  # fields that no result depends on
+# Fields that no result depends on.
+_WITHOUT_EFFECT = ("audit.fail_above", "audit.fail_below", "audit.baseline")
 
 
 class RunFolder:

@@ -201,7 +201,14 @@ class Audit:
     domain: str = setting("", "dataset of another domain, for attackers without images of this one")
     repeats: int = setting(16, "queries per image if the encoder is random", low=1, high=10_000)
     fail_above: tuple[str, ...] = setting(
-        (), "limits such as face_rank1:0.2; a larger leak ends the run with exit code 3"
+        (),
+        "limits on leaks, such as face_rank1:0.2; a larger leak ends the run with exit code 3",
+    )
+    fail_below: tuple[str, ...] = setting(
+        (), "limits on the utility, such as mcc_task:0.45; less ends the run with exit code 3"
+    )
+    baseline: str = setting(
+        "", "an earlier audit.json; more leakage or less utility ends the run with exit code 3"
     )
 
 

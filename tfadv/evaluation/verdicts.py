@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tfadv.evaluation.closure import Closure, closure, is_converged
-from tfadv.evaluation.leakage_measures import HARD_PREDICTIONS, MEASURES, UNPROTECTED, Measure
+from tfadv.evaluation.leakage_measures import (
+    HARD_PREDICTIONS,
+    MEASURES,
+    UNPROTECTED,
+    UTILITIES,
+    VERSION,
+    Measure,
+)
 from tfadv.evaluation.results import AttackResult, EncoderResult, Flat, Score
 
 Results = Mapping[str, AttackResult]  # name of an attack -> its result
@@ -155,19 +162,19 @@ def as_json(
         identities_are_known: whether it is known that no identity is in two splits.
         limits: each MEASURE:VALUE, from `audit.fail_above`.
     """
-    utility = ("mcc", "mcc_tuned", "mcc_task", "mcc_task_tuned")
     return {
-        "version": 2,
+        "version": VERSION,
         "dataset": dataset,
         "identities_in_two_splits": 0 if identities_are_known else None,
         "encoders": {
-            name: {
-                **{metric: _number(encoder.utility.get(metric)) for metric in utility},
+            title: {
+                **{name: _number(encoder.utility.get(name)) for name in UTILITIES},
+                **{f"{name}_interval": encoder.utility.get(f"{name}_ci95") for name in UTILITIES},
                 "random": encoder.is_random,
-                "measures": {key: _verdict(each) for key, each in verdicts[name].items()},
+                "measures": {key: _verdict(each) for key, each in verdicts[title].items()},
                 "attacks": {key: _attack(each) for key, each in encoder.attacks.items()},
             }
-            for name, encoder in encoders.items()
+            for title, encoder in encoders.items()
         },
         "limits": list(limits),
     }

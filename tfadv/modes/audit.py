@@ -23,8 +23,9 @@ from tfadv.evaluation.leakage_measures import (
     RECOGNIZER,
     REFERENCES,
     UNPROTECTED,
-    check_limits,
+    check_gate,
     check_measurable,
+    read_baseline,
 )
 from tfadv.evaluation.recognition.recognizer import Recognizer
 from tfadv.models import build
@@ -40,11 +41,13 @@ def run(run: RunFolder) -> None:
     """Audits each encoder and the reference rows, and reports.
 
     Raises:
-        LimitExceededError: at the very end, if a leak is larger than allowed.
+        LimitExceededError: at the very end, if the audit does not pass its gate.
     """
     config = run.config
     precision = trainer.set_up(config.runtime)
     dataset = Dataset(config.data)
+    if config.audit.baseline:  # a mistake shows before the attacks
+        read_baseline(config.audit.baseline, dataset.description["name"])
     paths = name_encoders(config)
     encoders, classifiers = loading.load_encoders(paths, config.black_box, dataset)
     # Predictions only are those of the unprotected encoder, else of the first with a classifier.
@@ -98,7 +101,7 @@ def run(run: RunFolder) -> None:
     table = page.write(run, dataset, suite, results, concluded, recognizers, notes)
     run.finish(verdicts.flat(concluded))
     common.print_results(run, table)
-    check_limits(report, config.audit.fail_above)
+    check_gate(report, config.audit)
 
 
 def name_encoders(config: Config) -> dict[str, str]:
