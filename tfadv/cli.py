@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
         with signals.raised(), owner_only():
             return exit_code("run.py", lambda: start(argv))
     except LimitExceededError as error:
-        print(f"run.py: leaks more than allowed: {error}", file=sys.stderr)
+        print(f"run.py: does not pass: {error}", file=sys.stderr)
         return 3
     except signals.Interrupted as stop:
         done = f"{stop}; " if str(stop) else ""

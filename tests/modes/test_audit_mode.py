@@ -221,7 +221,7 @@ def violations(value, schema, whole, at="$"):
 def test_a_larger_leak_than_allowed_ends_with_exit_code_3(root, capsys):
     assert call(root, "audit", "audit", "--config.audit.fail_above=linkage_auc:0") == 3
     err = capsys.readouterr().err
-    assert "leaks more than allowed: protected: linkage_auc is " in err
+    assert "does not pass: protected: linkage_auc is " in err
     assert "hard_predictions" not in err
 
 
