@@ -75,8 +75,11 @@ def test_differences_are_paired():
         (UP, (0.10, 0.20, 0.30), False),
         (UP, (0.10, 0.30, 0.31), True),
         (UP, (0.10, 0.30, 0.20), True),  # a larger budget that overfits gains nothing
+        (UP, (0.10, 0.30, 0.02), False),  # one that collapses says nothing
+        (UP, (0.10, 0.30, 0.095), True),
         (DOWN, (0.30, 0.20, 0.10), False),
         (DOWN, (0.30, 0.10, 0.11), True),
+        (DOWN, (0.30, 0.10, 0.45), False),
     ],
 )
 def test_an_attack_converged_if_the_last_doubling_gained_less_than_half_the_interval(

@@ -49,13 +49,20 @@ def difference(one: Score, other: Score) -> tuple[float, tuple[float, float]]:
 def is_converged(budgets: Sequence[Score], measure: Measure, most: float = math.inf) -> bool:
     """Returns whether the last doubling of a budget gained at most half of the interval's width.
 
+    An attack that does worse with its largest budget than with its smallest one, by more than that,
+    has collapsed: it has not converged either.
+
     Args:
         budgets: scores of one attack with 1, 2, 4, ... times the same budget; at least two. Gains
             are those on held-out images, the interval is that of the largest budget on test images.
         measure: the measure of the scores.
         most: the most that it may have gained, however wide the interval is.
     """
-    before, after = budgets[-2:]
+    first, before, after = (budgets[place] for place in (0, -2, -1))
     low, high = after.interval
-    gain = measure.sign * (after.held_out - before.held_out)
-    return gain <= min((high - low) / 2, most)
+    tolerance = min((high - low) / 2, most)
+    gain, lost = (
+        measure.sign * (after.held_out - before.held_out),
+        measure.sign * (first.held_out - after.held_out),
+    )
+    return max(gain, lost) <= tolerance
