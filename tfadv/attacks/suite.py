@@ -23,6 +23,7 @@ from tfadv.attacks.repeats import (
 from tfadv.attacks.scoring import EvaluationSet, first_pairs
 from tfadv.attacks.stability import Stability
 from tfadv.data.dataset import HELD_OUT, PUBLIC, TEST, TRAIN, WHOLE, Dataset
+from tfadv.evaluation.capacity import most_bits
 from tfadv.evaluation.leakage_measures import IDENTITIES, LABELS, RECOGNIZER
 from tfadv.evaluation.recognition.embedding_cache import cached_embeddings
 from tfadv.evaluation.recognition.recognizer import Recognizer
@@ -50,6 +51,9 @@ _NEEDS = {
     LABELS: (lambda known: known.labels is not None, "the task has all attributes of the data set"),
     IDENTITIES: (lambda known: (known.identities >= 0).any(), "no identity is known"),
 }
+
+
+_SHOWN_VALUES = 2**26  # of features that bits are counted of
 
 
 class Suite:
@@ -179,11 +183,18 @@ class Suite:
             utility=self.test.utility(classify, served or tested),
             separation=self.test.separation(tested) if with_separation else {},
             public_images=known.train.count,
+            bits=most_bits(self._some_features(served or tested)),
             is_random=is_random,
             fewer_images=fewer,
             fewer_queries=fewer_queries,
             other_domain=elsewhere,
         )
+
+    @staticmethod
+    def _some_features(pairs: Pairs) -> np.ndarray:
+        """Features of the first test images, as many as fit 256 MiB."""
+        count = max(2, _SHOWN_VALUES // max(1, math.prod(pairs.feature_shape)))
+        return first_pairs(pairs, count)["features"]
 
     def _some_public_images(self) -> np.ndarray:
         return next(iter(self.held_out.batches()))["images"][:64]

@@ -164,6 +164,7 @@ class EncoderResult:
         utility: of the encoder with its classifier, by the names of metrics.json.
         separation: how far apart people lie in feature space, by the names of metrics.json.
         public_images: number of public images that attacks learned from.
+        bits: that one feature carries at most; see `capacity.most_bits`.
         is_random: whether the same image has another feature each time.
         fewer_images: number of public images -> results of the quick attacks with no more images.
         fewer_queries: number of queries per image -> results of the quick attacks on the mean of
@@ -176,6 +177,7 @@ class EncoderResult:
     utility: Flat
     separation: Flat = dataclasses.field(default_factory=dict)
     public_images: int = 0
+    bits: float = math.nan
     is_random: bool = False
     fewer_images: Mapping[int, Mapping[str, AttackResult]] = dataclasses.field(default_factory=dict)
     fewer_queries: Mapping[int, Mapping[str, AttackResult]] = dataclasses.field(

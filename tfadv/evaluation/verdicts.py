@@ -170,6 +170,7 @@ def as_json(
             title: {
                 **{name: _number(encoder.utility.get(name)) for name in UTILITIES},
                 **{f"{name}_interval": encoder.utility.get(f"{name}_ci95") for name in UTILITIES},
+                "bits": _number(encoder.bits),
                 "random": encoder.is_random,
                 "measures": {key: _verdict(each) for key, each in verdicts[title].items()},
                 "attacks": {key: _attack(each) for key, each in encoder.attacks.items()},

@@ -85,7 +85,7 @@ def write(
     write_page(
         run.path / "report.html",
         f"Audit of the {subject} encoder",
-        lead(verdicts, people) + list(notes),
+        [*lead(verdicts, people), *notes, carried(encoders)],
         [
             *_images(run, suite, encoders, verdicts),
             Section(
@@ -169,6 +169,15 @@ def lead(verdicts: Verdicts, people: int) -> list[str]:
     if not all(verdict.is_converged for verdict in subject.values()):
         found.append("Some attacks had not converged: with more steps they would find more.")
     return found
+
+
+def carried(encoders: Encoders) -> str:
+    """Returns how many bits the feature of each encoder carries at most, in a sentence."""
+    found = [f"{label(name).name} {each.bits:,.0f}" for name, each in encoders.items()]
+    return (
+        f"A feature carries at most so many bits: {', '.join(found)}. No attacker can learn more, "
+        f"even one with a trick that nobody has thought of."
+    )
 
 
 def leaks(encoders: Encoders, verdicts: Verdicts, chance: Mapping[str, float]) -> Table:
