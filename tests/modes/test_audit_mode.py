@@ -229,9 +229,15 @@ def test_an_audit_within_its_limit_ends_with_exit_code_0(root):
     converged = report_of(root)["encoders"]["protected"]["measures"]["linkage_auc"]["converged"]
     assert converged
     assert call(root, "audit", "audit", "--config.audit.fail_above=linkage_auc:1") == 0
-    earlier = f"--config.audit.baseline={root / 'audit/audit.json'}"
-    assert call(root, "audit", "audit", earlier, "--config.audit.fail_below=mcc_task:-1") == 0
+    assert call(root, "audit", "audit", "--config.audit.fail_below=mcc_task:-1") == 0
+
+
+def test_an_audit_that_is_worse_than_its_gate_allows_ends_with_exit_code_3(root, capsys):
     assert call(root, "audit", "audit", "--config.audit.fail_below=mcc_task:1") == 3
+    assert "does not pass: protected: mcc_task is " in capsys.readouterr().err
+    earlier = f"--config.audit.baseline={root / 'audit/audit.json'}"
+    assert call(root, "audit", "audit", earlier) == 3  # M has 10 steps
+    assert "protected: guess_rank1 had not converged" in capsys.readouterr().err
 
 
 def test_a_result_that_is_kept_is_not_made_again(root, tmp_path, capsys):

@@ -28,7 +28,8 @@ class Standardisation(keras.layers.Layer):
 
     def build(self, input_shape):
         """Creates the statistics: mean 0, scale 1 and no bounds until `adapt`."""
-        initial = {"mean": 0.0, "scale": 1.0, "low": -np.inf, "high": np.inf}
+        largest = np.finfo(np.float32).max  # finite, as weights must be
+        initial = {"mean": 0.0, "scale": 1.0, "low": -largest, "high": largest}
         for name, value in initial.items():
             weight = self.add_weight(
                 shape=(input_shape[-1],),
