@@ -299,6 +299,16 @@ def test_an_audit_runs_without_ends_and_says_what_is_missing(root, tmp_path, cap
         )
 
 
+def test_a_measurement_too_weak_to_mean_much_says_so(root):
+    assert audit.weaknesses(20, 0.9) == audit.weaknesses(0, None) == []
+    (few,) = audit.weaknesses(2, 0.95)
+    assert few.startswith("Attacks are chosen on 2 held-out people, and fewer than 20 choose by")
+    (poor,) = audit.weaknesses(30, 0.61)
+    assert poor.startswith("The recognizer knows real test images with an AUC of 0.610, and below")
+    page = (root / "audit/report.html").read_text()
+    assert "held-out people, and fewer than 20 choose by chance" in page
+
+
 class People:
     """A data set whose splits show these people."""
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from tfadv.attacks import registry
 from tfadv.attacks.black_box import BlackBox, PredictionsEncoder, SavedClassifier
 from tfadv.config.errors import UserError
@@ -34,6 +36,9 @@ from tfadv.modes.scope import in_scope
 from tfadv.reporting import audit as page
 from tfadv.reporting import common
 from tfadv.training import trainer
+
+_FEWEST_HELD_OUT = 20  # people
+_LEAST_AUC = 0.9  # of a recognizer, on real images
 
 
 @in_scope
@@ -63,7 +68,11 @@ def run(run: RunFolder) -> None:
     counts = ", ".join(f"{count:,} {name}" for name, count in people.items())
     compared = "0 in two splits" if identities_are_known else "not compared"
     print(f"people: {counts}; {compared}", flush=True)
-    notes = missing_rows(encoders, served)
+    held_out = len(np.unique(suite.held_out.identities[suite.held_out.identities >= 0]))
+    auc = suite.test.score_real_images().metrics.get("verification_auc")
+    known = "" if auc is None else f"; the recognizer knows real test images, AUC {auc:.3f}"
+    print(f"attacks are chosen on {held_out:,} held-out people{known}", flush=True)
+    notes = missing_rows(encoders, served) + weaknesses(held_out, auc)
     print(*notes, sep="\n", end="\n" if notes else "", flush=True)
     subjects = dict(encoders)
     if served:
@@ -154,6 +163,28 @@ def missing_rows(encoders: Mapping[str, BlackBox], served: str | None) -> list[s
         notes.append(
             f"Hard predictions and logits are those of {served}: no unprotected encoder has a "
             f"classifier beside it."
+        )
+    return notes
+
+
+def weaknesses(held_out: int, auc: float | None) -> list[str]:
+    """Returns why numbers of an audit may mean little, in sentences.
+
+    Args:
+        held_out: number of known held-out people, by whom attacks are chosen; 0 if none is known.
+        auc: the recognizer's verification AUC on real test images; None without a recognizer.
+    """
+    notes = []
+    if 0 < held_out < _FEWEST_HELD_OUT:
+        notes.append(
+            f"Attacks are chosen on {held_out} held-out people, and fewer than {_FEWEST_HELD_OUT} "
+            f"choose by chance: a stronger attack may stand in the table of what was tried. Raise "
+            f"--config.data.held_out, or add public people."
+        )
+    if auc is not None and auc < _LEAST_AUC:
+        notes.append(
+            f"The recognizer knows real test images with an AUC of {auc:.3f}, and below "
+            f"{_LEAST_AUC} its measures of identity understate the leak: use a better recognizer."
         )
     return notes
 
